@@ -1,0 +1,40 @@
+//! The outcomes of writes and reads that are not an answer.
+
+/// Why a command has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// It never reached the log and never will.
+    #[error("not written: {0}")]
+    NotProposed(String),
+    /// It may or may not have been applied, or still be.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// Why a read could not be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No majority confirmed that this node is up to date.
+    #[error("no quorum: {0}")]
+    NoQuorum(String),
+    /// The node is stopping, or its storage failed.
+    #[error("node is stopping: {0}")]
+    Stopping(String),
+}
+
+/// Why a replica could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] hearth_storage::StoreError),
+    /// The data folder belongs to another cluster or node.
+    #[error("{0}")]
+    Identity(String),
+    /// openraft could not start.
+    #[error("raft: {0}")]
+    Raft(String),
+}

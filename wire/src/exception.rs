@@ -1,0 +1,145 @@
+//! Exceptions as values: what a Pyro client raises when a call fails.
+
+use std::borrow::Cow;
+
+use crate::{Family, Value};
+
+/// The error classes that both families define, in `Pyro4.errors` and `Pyro5.errors`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PyroClass {
+    /// The root of them all.
+    PyroError,
+    /// Trouble on the connection.
+    CommunicationError,
+    /// The connection ended.
+    ConnectionClosedError,
+    /// A call took too long.
+    TimeoutError,
+    /// Bytes that break the protocol.
+    ProtocolError,
+    /// A message above `MAX_MESSAGE_SIZE`.
+    MessageTooLargeError,
+    /// Something that cannot be serialized or deserialized.
+    SerializeError,
+    /// The name server refuses.
+    NamingError,
+    /// The daemon refuses.
+    DaemonError,
+    /// Something that is forbidden.
+    SecurityError,
+}
+
+impl PyroClass {
+    /// The class's name without its module.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PyroError => "PyroError",
+            Self::CommunicationError => "CommunicationError",
+            Self::ConnectionClosedError => "ConnectionClosedError",
+            Self::TimeoutError => "TimeoutError",
+            Self::ProtocolError => "ProtocolError",
+            Self::MessageTooLargeError => "MessageTooLargeError",
+            Self::SerializeError => "SerializeError",
+            Self::NamingError => "NamingError",
+            Self::DaemonError => "DaemonError",
+            Self::SecurityError => "SecurityError",
+        }
+    }
+}
+
+/// The class of an exception, independent of the family that it is sent in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ExceptionClass {
+    /// One of Pyro's own, written as `Pyro4.errors.X` or `Pyro5.errors.X`.
+    Pyro(PyroClass),
+    /// A Python built-in, written as `builtins.X`; holds `X`.
+    Builtin(Cow<'static, str>),
+    /// Any other class by its full dotted name, such as `zlib.error`.
+    Other(Cow<'static, str>),
+}
+
+impl ExceptionClass {
+    /// The class's name without its module, as `nsctl` and Python's tracebacks' readers show it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pyro(class) => class.name(),
+            Self::Builtin(name) => name,
+            Self::Other(name) => name.rsplit('.').next().unwrap_or(name),
+        }
+    }
+
+    /// The dotted name that travels as `__class__`.
+    pub fn wire_name(&self, family: Family) -> Cow<'_, str> {
+        match (self, family) {
+            (Self::Pyro(class), Family::Pyro4) => format!("Pyro4.errors.{}", class.name()).into(),
+            (Self::Pyro(class), Family::Pyro5) => format!("Pyro5.errors.{}", class.name()).into(),
+            (Self::Builtin(name), _) => format!("builtins.{name}").into(),
+            (Self::Other(name), _) => Cow::Borrowed(name),
+        }
+    }
+}
+
+/// An exception: its class, constructor arguments and remote traceback.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exception {
+    /// What a client raises.
+    pub class: ExceptionClass,
+    /// The constructor's arguments; most classes take one text.
+    pub args: Vec<Value>,
+    /// `_pyroTraceback`: lines that each end in a newline. Empty: the encoder writes the two-line
+    /// traceback that names class and text.
+    pub traceback: Vec<String>,
+}
+
+impl Exception {
+    /// One of Pyro's exceptions with a text.
+    pub fn pyro(class: PyroClass, text: impl Into<String>) -> Self {
+        Self {
+            class: ExceptionClass::Pyro(class),
+            args: vec![Value::Str(text.into())],
+            traceback: Vec::new(),
+        }
+    }
+
+    /// A Python built-in exception with a text.
+    pub fn builtin(class: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            class: ExceptionClass::Builtin(Cow::Borrowed(class)),
+            args: vec![Value::Str(text.into())],
+            traceback: Vec::new(),
+        }
+    }
+
+    /// `NamingError` with a text.
+    pub fn naming(text: impl Into<String>) -> Self {
+        Self::pyro(PyroClass::NamingError, text)
+    }
+
+    /// `TypeError` with a text.
+    pub fn type_error(text: impl Into<String>) -> Self {
+        Self::builtin("TypeError", text)
+    }
+
+    /// `ValueError` with a text.
+    pub fn value_error(text: impl Into<String>) -> Self {
+        Self::builtin("ValueError", text)
+    }
+
+    /// Whether the server closes the connection after this exception's reply:
+    /// `CommunicationError` and all below it, and `SecurityError` (protocol.md 2.4).
+    pub fn closes_connection(&self) -> bool {
+        use PyroClass as P;
+        matches!(
+            self.class,
+            ExceptionClass::Pyro(
+                P::CommunicationError
+                    | P::ConnectionClosedError
+                    | P::TimeoutError
+                    | P::ProtocolError
+                    | P::MessageTooLargeError
+                    | P::SerializeError
+                    | P::SecurityError
+            )
+        )
+    }
+}

@@ -1,0 +1,21 @@
+//! The two protocol families that share one port.
+
+/// A Pyro generation: it fixes the header layout, the flag bits, the serializer ids and the class
+/// names of everything that travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Pyro4, wire version 48.
+    Pyro4,
+    /// Pyro5, wire version 502.
+    Pyro5,
+}
+
+impl Family {
+    /// The protocol version in the header's bytes 4 and 5.
+    pub const fn version(self) -> u16 {
+        match self {
+            Self::Pyro4 => 48,
+            Self::Pyro5 => 502,
+        }
+    }
+}

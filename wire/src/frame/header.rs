@@ -1,0 +1,1 @@
+//! The fixed headers of both versions.

@@ -1,0 +1,25 @@
+//! What a peer may ask us to hold.
+
+/// Bounds that are checked before memory is taken. Sizes are in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Payload plus annotations of one message, inclusive (`MAX_MESSAGE_SIZE`).
+    pub message_len_max: usize,
+    /// A payload after decompression.
+    pub inflated_len_max: usize,
+    /// Brackets open at once in one payload; Python's own parser stops at 200.
+    pub depth_max: usize,
+    /// Values in one payload: items, keys and strings counted one each.
+    pub value_count_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_len_max: 64 << 20,
+            inflated_len_max: 64 << 20,
+            depth_max: 200,
+            value_count_max: 4_000_000,
+        }
+    }
+}
