@@ -1,0 +1,26 @@
+# The two commands of the README, and what they consist of.
+
+SHELL := /bin/bash
+# RocksDB compiles through ccache where it is installed (scripts/setup.sh does).
+export PATH := /usr/lib/ccache:$(PATH)
+export HEARTH_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hearth/venv
+export HEARTH_TEST_PYTHON ?= $(HEARTH_VENV)/bin/python
+
+# What `make run` passes to hearthd, such as ARGS="-n 0.0.0.0 -s rocksdb:/var/lib/hearth".
+ARGS ?=
+
+.PHONY: run build test setup
+
+## Build everything it takes and run a name server on localhost:9090.
+run: build
+	cargo run --quiet --release --package hearth-node --bin hearthd -- $(ARGS)
+
+## Build hearthd and nsctl, optimised, into target/release.
+build:
+	scripts/setup.sh build
+	cargo build --release --locked --package hearth-node --package hearth-cli
+
+## All checks and tests.
+test:
+	scripts/setup.sh test
+	scripts/test.sh
