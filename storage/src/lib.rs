@@ -2,16 +2,28 @@
 //!
 //! [`Registry`] owns the rules of the name space and [`Store`] is where its data lives. Everything that
 //! can be asked or changed is a value: [`Query`] → [`Answer`], [`Command`] → [`Reply`]. This crate
-//! knows no Raft and no Pyro frames; it keeps a log of opaque entries for whoever replicates.
+//! knows no Raft and no Pyro frames; it keeps a log of opaque entries ([`LogHome`]) for whoever
+//! replicates, in the same database as the registry, so that one sync covers both.
 
 pub mod command;
+pub mod conformance;
 pub mod error;
+pub mod format;
 pub mod model;
 pub mod pattern;
 pub mod query;
+pub mod registry;
+pub mod snapshot;
+pub mod store;
+pub mod summary;
 
 pub use command::{Command, IfTaken, Refusal, Reply};
 pub use error::StoreError;
 pub use model::{Entry, Name, Tags};
 pub use pattern::{Pattern, PatternError};
 pub use query::{Answer, Filter, Query};
+pub use registry::{Change, Registry};
+pub use snapshot::{Installation, SnapshotHeader, StateSnapshot};
+pub use store::rocks::{Location, LogHome, LogStats, RocksOptions, RocksStore, SyncDone};
+pub use store::{Batch, EntryChange, Install, NameCursor, Store, StoredEntry, View};
+pub use summary::{StateHash, Summary};

@@ -1,5 +1,6 @@
 //! Every question to the registry, and its answers.
 
+use crate::command::Refusal;
 use crate::model::{Entry, Name};
 use crate::pattern::Pattern;
 
@@ -12,9 +13,9 @@ pub enum Filter {
     Prefix(Vec<String>),
     /// Names that the pattern matches at their start.
     Regex(Pattern),
-    /// Entries with all of these tags.
+    /// Entries with all of these tags; all entries when there is none.
     TagsAll(Vec<String>),
-    /// Entries with at least one of these tags.
+    /// Entries with at least one of these tags; no entry when there is none.
     TagsAny(Vec<String>),
 }
 
@@ -38,4 +39,6 @@ pub enum Answer {
     Entry(Option<Entry>),
     /// To [`Query::List`], ordered by name.
     Entries(Vec<(Name, Entry)>),
+    /// To [`Query::List`] by a pattern that ran into its bound.
+    Refused(Refusal),
 }

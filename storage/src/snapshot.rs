@@ -1,0 +1,305 @@
+//! A state on its way to another node, or to a file: a header, and chunks of records in order.
+//!
+//! Each chunk is a sealed record (see [`crate::format`]) with records one after the other:
+//! ```text
+//! entry    0u8, name_len u32, name UTF-8, then an entry
+//! extra    1u8, key_len u32, key, value_len u32, value
+//! ```
+//! Entries come in the order of their names, then extra records in the order of their keys; a chunk
+//! ends where a record ends. The header is a sealed record too:
+//! ```text
+//! entry_count u64, extra_count u64, hash u128
+//! meta_count u32, then meta_count times: key_len u32, key, value_len u32, value; strictly ascending
+//! ```
+//! The order makes a doubled record visible, the checksums a changed one, and counts and hash a lost
+//! one. How the bytes travel is the concern of whoever sends them.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use crate::error::StoreError;
+use crate::format::{self, Reader};
+use crate::model::{Entry, Name};
+use crate::registry::Registry;
+use crate::store::{Install, View};
+use crate::summary::Summary;
+
+const ENTRY: u8 = 0;
+const EXTRA: u8 = 1;
+
+/// What a snapshot is of, and what must come out when it is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotHeader {
+    /// Counts and hash of the state.
+    pub summary: Summary,
+    /// All meta records of the state.
+    pub meta: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl SnapshotHeader {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        format::seal_with(64, |out| {
+            self.summary.write(out);
+            let count =
+                u32::try_from(self.meta.len()).expect("a state has a handful of meta records");
+            out.extend_from_slice(&count.to_be_bytes());
+            for (key, value) in &self.meta {
+                format::write_bytes(out, key);
+                format::write_bytes(out, value);
+            }
+        })
+    }
+
+    /// The header in `bytes`.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        format::unseal(bytes)
+            .and_then(Self::read)
+            .map_err(|reason| StoreError::snapshot(format!("its header is unreadable: {reason}")))
+    }
+
+    fn read(payload: &[u8]) -> Result<Self, String> {
+        let mut reader = Reader(payload);
+        let summary = Summary::read(&mut reader)?;
+        let mut meta = BTreeMap::new();
+        for _ in 0..reader.u32()? {
+            let key = reader.bytes()?.to_vec();
+            if meta.last_key_value().is_some_and(|(last, _)| *last >= key) {
+                return Err("its meta records are not in order".to_owned());
+            }
+            meta.insert(key, reader.bytes()?.to_vec());
+        }
+        reader.end()?;
+        Ok(Self { summary, meta })
+    }
+}
+
+/// A state at one moment. Holds its place on disk until it is dropped; the registry goes on.
+pub struct StateSnapshot {
+    view: Box<dyn View>,
+    header: SnapshotHeader,
+}
+
+impl StateSnapshot {
+    pub(crate) fn new(view: Box<dyn View>) -> Result<Self, StoreError> {
+        let summary = view.summary()?;
+        let mut meta = BTreeMap::new();
+        view.metas(&mut |key, value| {
+            meta.insert(key.to_vec(), value.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let header = SnapshotHeader { summary, meta };
+        Ok(Self { view, header })
+    }
+
+    /// What it is of: the meta records and the summary of exactly this state.
+    pub fn header(&self) -> &SnapshotHeader {
+        &self.header
+    }
+
+    /// Its chunks, from the beginning. A chunk ends after the record that takes it past
+    /// `chunk_len` bytes; memory is used for one chunk at a time. Several may be under way at once.
+    pub fn chunks(&self, chunk_len: usize) -> Chunks<'_> {
+        Chunks {
+            view: &*self.view,
+            chunk_len,
+            next: Next::Entry(Name::new()),
+        }
+    }
+}
+
+impl std::fmt::Debug for StateSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateSnapshot")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The chunks of a snapshot in order; see [`StateSnapshot::chunks`].
+pub struct Chunks<'a> {
+    view: &'a dyn View,
+    chunk_len: usize,
+    next: Next,
+}
+
+enum Next {
+    /// Entries from this name on.
+    Entry(Name),
+    /// Extra records from this key on.
+    Extra(Vec<u8>),
+    End,
+}
+
+impl Chunks<'_> {
+    /// Appends entries from `from` on, and returns where the next chunk begins.
+    fn entries(&self, from: &str, out: &mut Vec<u8>) -> Result<Next, StoreError> {
+        let mut next = Next::Extra(Vec::new());
+        self.view.entries("", from, &mut |name, entry| {
+            if out.len() >= self.chunk_len && !out.is_empty() {
+                next = Next::Entry(name.to_owned());
+                return Ok(ControlFlow::Break(()));
+            }
+            out.push(ENTRY);
+            format::write_bytes(out, name.as_bytes());
+            format::write_entry(out, &entry.read()?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(next)
+    }
+
+    fn extras(&self, from: &[u8], out: &mut Vec<u8>) -> Result<Next, StoreError> {
+        let mut next = Next::End;
+        self.view.extras(&[], from, &mut |key, value| {
+            if out.len() >= self.chunk_len && !out.is_empty() {
+                next = Next::Extra(key.to_vec());
+                return Ok(ControlFlow::Break(()));
+            }
+            out.push(EXTRA);
+            format::write_bytes(out, key);
+            format::write_bytes(out, value);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(next)
+    }
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Result<Vec<u8>, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut records = Vec::new();
+        while records.is_empty() {
+            let next = match &self.next {
+                Next::Entry(from) => self.entries(from, &mut records),
+                Next::Extra(from) => self.extras(from, &mut records),
+                Next::End => return None,
+            };
+            self.next = match next {
+                Ok(next) => next,
+                Err(error) => {
+                    self.next = Next::End;
+                    return Some(Err(error));
+                }
+            };
+        }
+        Some(Ok(format::seal(&records)))
+    }
+}
+
+/// A snapshot being installed. Dropped before [`Self::finish`], it changes nothing.
+pub struct Installation {
+    registry: Registry,
+    header: SnapshotHeader,
+    install: Box<dyn Install>,
+    /// Of what has come so far.
+    summary: Summary,
+    last_name: Option<Name>,
+    last_key: Option<Vec<u8>>,
+}
+
+impl Installation {
+    pub(crate) fn new(
+        registry: Registry,
+        header: SnapshotHeader,
+        install: Box<dyn Install>,
+    ) -> Self {
+        Self {
+            registry,
+            header,
+            install,
+            summary: Summary::default(),
+            last_name: None,
+            last_key: None,
+        }
+    }
+
+    /// Takes the next chunk.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`] when it was altered or does not belong here; what the store reports.
+    pub fn chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        let mut entries = Vec::new();
+        let mut extras = Vec::new();
+        format::unseal(chunk)
+            .and_then(|payload| self.read(payload, &mut entries, &mut extras))
+            .map_err(|reason| StoreError::snapshot(format!("a chunk is unreadable: {reason}")))?;
+        if !entries.is_empty() {
+            self.install.put_entries(&entries)?;
+        }
+        if !extras.is_empty() {
+            self.install.put_extras(&extras)?;
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        payload: &[u8],
+        entries: &mut Vec<(Name, Entry)>,
+        extras: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), String> {
+        let mut reader = Reader(payload);
+        while reader.end().is_err() {
+            match reader.u8()? {
+                ENTRY => {
+                    let name = reader.text()?.to_owned();
+                    let entry = format::read_entry(&mut reader)?;
+                    if self.last_name.as_ref().is_some_and(|last| *last >= name) {
+                        return Err("its names are not in order".to_owned());
+                    }
+                    self.summary.add_entry(&name, &entry);
+                    self.last_name = Some(name.clone());
+                    entries.push((name, entry));
+                }
+                EXTRA => {
+                    let key = reader.bytes()?.to_vec();
+                    let value = reader.bytes()?.to_vec();
+                    if self.last_key.as_ref().is_some_and(|last| *last >= key) {
+                        return Err("its extra records are not in order".to_owned());
+                    }
+                    self.summary.add_extra(&key, &value);
+                    self.last_key = Some(key.clone());
+                    extras.push((key, value));
+                }
+                kind => return Err(format!("it has a record of kind {kind}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that everything has come, and makes it the state.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`] when something is missing; what the store reports. The state is as
+    /// before then.
+    pub fn finish(self) -> Result<(), StoreError> {
+        let (expected, found) = (self.header.summary, self.summary);
+        if expected != found {
+            return Err(StoreError::snapshot(format!(
+                "it should hold {} entries and {} extra records with the hash {}, and held {} and {} with {}",
+                expected.entry_count,
+                expected.extra_count,
+                expected.hash,
+                found.entry_count,
+                found.extra_count,
+                found.hash
+            )));
+        }
+        let (install, header) = (self.install, self.header);
+        self.registry
+            .write_alone(|| install.finish(header.meta, header.summary))
+    }
+}
+
+impl std::fmt::Debug for Installation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Installation")
+            .field("header", &self.header)
+            .field("summary", &self.summary)
+            .finish_non_exhaustive()
+    }
+}

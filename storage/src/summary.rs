@@ -1,0 +1,191 @@
+//! What a whole state comes down to: two counts and a hash.
+//!
+//! Two nodes that have applied the same log have the same [`Summary`], whatever store they keep it
+//! in. It is kept up to date change by change and written with each of them, so that it costs nothing
+//! to ask for. It is defined on names, URIs, tags and revisions, not on the bytes of a store.
+
+use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::error::StoreError;
+use crate::format::{self, Reader};
+use crate::model::Entry;
+
+/// A sum over all entries and extra records: the order of their arrival does not matter, and any of
+/// them can be taken out again.
+///
+/// Each one counts with its SipHash-2-4-128 under a fixed key, added up modulo 2^128. It tells states
+/// apart that differ by mistake; it does not withstand someone who looks for two equal sums.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct StateHash(pub u128);
+
+/// Counts and hash of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Number of entries.
+    pub entry_count: u64,
+    /// Number of extra records.
+    pub extra_count: u64,
+    /// Sum over both.
+    pub hash: StateHash,
+}
+
+impl Summary {
+    /// Counts an entry in.
+    pub fn add_entry(&mut self, name: &str, entry: &Entry) {
+        self.entry_count = self.entry_count.wrapping_add(1);
+        self.hash.0 = self.hash.0.wrapping_add(entry_hash(name, entry));
+    }
+
+    /// Counts an entry out that was counted in.
+    pub fn remove_entry(&mut self, name: &str, entry: &Entry) {
+        self.entry_count = self.entry_count.wrapping_sub(1);
+        self.hash.0 = self.hash.0.wrapping_sub(entry_hash(name, entry));
+    }
+
+    /// Counts an extra record in.
+    pub fn add_extra(&mut self, key: &[u8], value: &[u8]) {
+        self.extra_count = self.extra_count.wrapping_add(1);
+        self.hash.0 = self.hash.0.wrapping_add(extra_hash(key, value));
+    }
+
+    /// Counts an extra record out that was counted in.
+    pub fn remove_extra(&mut self, key: &[u8], value: &[u8]) {
+        self.extra_count = self.extra_count.wrapping_sub(1);
+        self.hash.0 = self.hash.0.wrapping_sub(extra_hash(key, value));
+    }
+
+    /// Its layout: `entry_count` u64, `extra_count` u64, `hash` u128.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.entry_count.to_be_bytes());
+        out.extend_from_slice(&self.extra_count.to_be_bytes());
+        out.extend_from_slice(&self.hash.0.to_be_bytes());
+    }
+
+    /// Reads what [`Self::write`] wrote.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, String> {
+        Ok(Self {
+            entry_count: reader.u64()?,
+            extra_count: reader.u64()?,
+            hash: StateHash(reader.u128()?),
+        })
+    }
+
+    /// As a sealed record, for a store to keep.
+    pub fn to_record(&self) -> Vec<u8> {
+        format::seal_with(32, |out| self.write(out))
+    }
+
+    /// From what [`Self::to_record`] gave.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn from_record(record: &[u8]) -> Result<Self, StoreError> {
+        format::unseal(record)
+            .and_then(|payload| {
+                let mut reader = Reader(payload);
+                let summary = Self::read(&mut reader)?;
+                reader.end()?;
+                Ok(summary)
+            })
+            .map_err(|reason| StoreError::corrupt("the summary of the state", reason))
+    }
+}
+
+/// Each field goes in with its length, so that no two entries feed the same bytes.
+fn entry_hash(name: &str, entry: &Entry) -> u128 {
+    let mut hasher = SipHasher24::new();
+    hasher.write(b"e");
+    feed(&mut hasher, name.as_bytes());
+    feed(&mut hasher, entry.uri.as_bytes());
+    hasher.write(&entry.revision.to_le_bytes());
+    for tag in &entry.tags {
+        feed(&mut hasher, tag.as_bytes());
+    }
+    hasher.finish128().as_u128()
+}
+
+fn extra_hash(key: &[u8], value: &[u8]) -> u128 {
+    let mut hasher = SipHasher24::new();
+    hasher.write(b"x");
+    feed(&mut hasher, key);
+    feed(&mut hasher, value);
+    hasher.finish128().as_u128()
+}
+
+fn feed(hasher: &mut SipHasher24, bytes: &[u8]) {
+    hasher.write(&(bytes.len() as u64).to_le_bytes());
+    hasher.write(bytes);
+}
+
+impl fmt::Display for StateHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for StateHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateHash({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(uri: &str, tags: &[&str], revision: u64) -> Entry {
+        Entry {
+            uri: uri.to_owned(),
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            revision,
+        }
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_release() {
+        // A change here makes nodes of two releases disagree about equal states.
+        let mut summary = Summary::default();
+        summary.add_entry("name", &entry("PYRO:o@h:1", &["a", "b"], 3));
+        summary.add_extra(b"k", b"v");
+        assert_eq!(summary.hash.to_string(), "24e39c5714725323a17e6a6a4bf00b1d");
+    }
+
+    #[test]
+    fn order_does_not_matter_and_what_goes_leaves_nothing() {
+        let (a, b) = (entry("u", &["t"], 1), entry("v", &[], 2));
+        let mut one = Summary::default();
+        one.add_entry("a", &a);
+        one.add_entry("b", &b);
+        let mut two = Summary::default();
+        two.add_entry("b", &b);
+        two.add_extra(b"x", b"y");
+        two.add_entry("a", &a);
+        two.remove_extra(b"x", b"y");
+        assert_eq!(one, two);
+        two.remove_entry("a", &a);
+        two.remove_entry("b", &b);
+        assert_eq!(two, Summary::default());
+    }
+
+    #[test]
+    fn every_field_counts() {
+        let mut hashes = Vec::new();
+        for (name, entry) in [
+            ("n", entry("u", &["ab"], 1)),
+            ("m", entry("u", &["ab"], 1)),
+            ("n", entry("v", &["ab"], 1)),
+            ("n", entry("u", &["a", "b"], 1)),
+            ("n", entry("u", &["ab"], 2)),
+            ("nu", entry("", &["ab"], 1)),
+        ] {
+            hashes.push(entry_hash(name, &entry));
+        }
+        let count = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), count);
+    }
+}
