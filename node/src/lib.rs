@@ -1,3 +1,21 @@
-//! One Hearth node: the parts that `hearthd` is put together from.
+//! One Hearth node: the parts that `hearthd` is put together from, for programs that want a name server
+//! of their own.
+//!
+//! [`start_ns`] runs one inside a tokio program, [`start_ns_loop`] runs one until a signal ends it.
+//! [`config::NodeConfig`] says what kind; [`config::load`] makes one of a command line.
 
+pub mod args;
+pub mod config;
+pub mod discovery;
+pub mod logging;
 pub mod pyro;
+
+mod announce;
+mod error;
+mod listen;
+mod node;
+mod process;
+mod settings;
+
+pub use error::NodeError;
+pub use node::{RunningNs, start_ns, start_ns_loop};

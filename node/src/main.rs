@@ -1,2 +1,60 @@
-//! placeholder
-fn main() {}
+//! `hearthd`: arguments, logging and exit code. Everything else is the library's.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use hearth_node::config::{self, ConfigError, Request};
+use hearth_node::{logging, start_ns_loop};
+
+/// The configuration is wrong.
+const EXIT_CONFIG: u8 = 2;
+/// Anything else that keeps the server from running.
+const EXIT_FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let config = match config::load(std::env::args_os(), std::env::vars_os()) {
+        Ok(Request::Run(config)) => *config,
+        Ok(Request::Print(text)) => {
+            // Nobody reads it if this fails.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(ConfigError { mistakes }) => {
+            for mistake in mistakes {
+                say(&mistake);
+            }
+            say("see hearthd --help");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if config.key_on_command_line {
+        say(
+            "warning: using -k to supply HMAC key on the command line is a security problem; set PYRO_HMAC_KEY \
+             in the environment instead",
+        );
+    }
+    if let Err(error) = logging::start(&config.log) {
+        let place = config
+            .log
+            .file
+            .as_deref()
+            .map(|path| path.display().to_string());
+        say(&format!(
+            "cannot log to {}: {error}",
+            place.as_deref().unwrap_or("standard error")
+        ));
+        return ExitCode::from(EXIT_FAILURE);
+    }
+    match start_ns_loop(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+/// One line for the person who started this, whatever the log is set to.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "hearthd: {text}");
+}

@@ -1,0 +1,308 @@
+//! The command line of `hearthd`: every option of `pyro4-ns`, and ours.
+//!
+//! This file only finds out what was written. Every value stays text; [`crate::config`] decides what it
+//! means, together with the environment and the file, so that all mistakes are reported at once.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
+
+use crate::settings::{Setting, not_yet};
+
+/// Options as they were written. The doc comments are the help text.
+#[derive(Debug, Default, Clone, Parser)]
+#[command(
+    name = "hearthd",
+    version,
+    about = "The name server that Pyro4 and Pyro5 programs talk to, on one port.",
+    after_help = "The environment (PYRO_* as pyro4-ns reads it, and HEARTH_*) is used where the command line is \
+                  silent, and the file given by --config where both are.",
+    infer_long_args = true,
+    args_override_self = true
+)]
+pub struct Args {
+    /// Hostname to bind server on (default localhost; "" means all interfaces)
+    #[arg(short = 'n', long, value_name = "HOST", allow_hyphen_values = true)]
+    pub host: Option<String>,
+
+    /// Port to bind server on (default 9090; 0=random)
+    #[arg(short, long, value_name = "PORT", allow_hyphen_values = true)]
+    pub port: Option<String>,
+
+    /// Unix domain socket name to bind server on
+    #[arg(short, long, value_name = "UNIXSOCKET", allow_hyphen_values = true)]
+    pub unixsocket: Option<String>,
+
+    /// Storage system to use (memory, rocksdb:DIR)
+    #[arg(short, long, value_name = "STORAGE", allow_hyphen_values = true)]
+    pub storage: Option<String>,
+
+    /// Hostname to bind broadcast server on (default is "")
+    #[arg(long, value_name = "BCHOST", allow_hyphen_values = true)]
+    pub bchost: Option<String>,
+
+    /// Port to bind broadcast server on (default 9091; 0=random)
+    #[arg(long, value_name = "BCPORT", allow_hyphen_values = true)]
+    pub bcport: Option<String>,
+
+    /// External hostname in case of NAT
+    #[arg(long, value_name = "NATHOST", allow_hyphen_values = true)]
+    pub nathost: Option<String>,
+
+    /// External port in case of NAT
+    #[arg(long, value_name = "NATPORT", allow_hyphen_values = true)]
+    pub natport: Option<String>,
+
+    // `--no` stood for `--nobc` in pyro4-ns, where no other option began like that.
+    /// Don't start a broadcast server
+    #[arg(short = 'x', long, alias = "no")]
+    pub nobc: bool,
+
+    /// The HMAC key to use (deprecated: anyone on this machine can read it; set PYRO_HMAC_KEY)
+    #[arg(short, long, value_name = "KEY", allow_hyphen_values = true)]
+    pub key: Option<String>,
+
+    /// Read settings from this TOML file; its keys are the long options, without the dashes
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+
+    /// This node's number, 1 and up (default 1)
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub node_id: Option<String>,
+
+    /// Part of the cluster's identity (default hearth)
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub cluster_name: Option<String>,
+
+    /// Clients that may be connected at once (default 10000); more are refused with Pyro's own answer
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    pub max_connections: Option<String>,
+
+    /// What to log: error, warn, info, debug, trace, also per part, such as warn,hearth_raft=debug
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+
+    /// How to log: text or json (one object per line)
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// Append the log to this file instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<String>,
+}
+
+/// What became of a command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Help or version was asked for: text for standard output.
+    Text(String),
+    /// The options, and what was wrong with the way in which they were written.
+    Args(Box<Args>, Vec<String>),
+}
+
+impl Args {
+    /// Reads `words`, the program's name first.
+    ///
+    /// Goes on after a word that it does not know, so that one run reports all of them.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Parsed {
+        let mut words: Vec<OsString> = words.into_iter().collect();
+        let mut mistakes = Vec::new();
+        loop {
+            let error = match Self::try_parse_from(&words) {
+                Ok(args) => return Parsed::Args(Box::new(args), mistakes),
+                Err(error) => error,
+            };
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    return Parsed::Text(error.render().to_string());
+                }
+                ErrorKind::UnknownArgument => {
+                    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+                    else {
+                        mistakes.push(first_line(&error));
+                        return Parsed::Args(Box::default(), mistakes);
+                    };
+                    mistakes.push(explain_unknown(word));
+                    if !take_out(&mut words, word) {
+                        return Parsed::Args(Box::default(), mistakes);
+                    }
+                }
+                _ => {
+                    mistakes.push(first_line(&error));
+                    return Parsed::Args(Box::default(), mistakes);
+                }
+            }
+        }
+    }
+
+    /// Every setting that was given, as the text that was given for it.
+    pub(crate) fn settings(&self) -> Vec<(Setting, &str)> {
+        let options = [
+            (Setting::Host, &self.host),
+            (Setting::Port, &self.port),
+            (Setting::UnixSocket, &self.unixsocket),
+            (Setting::Storage, &self.storage),
+            (Setting::BroadcastHost, &self.bchost),
+            (Setting::BroadcastPort, &self.bcport),
+            (Setting::NatHost, &self.nathost),
+            (Setting::NatPort, &self.natport),
+            (Setting::Key, &self.key),
+            (Setting::NodeId, &self.node_id),
+            (Setting::ClusterName, &self.cluster_name),
+            (Setting::MaxConnections, &self.max_connections),
+            (Setting::Log, &self.log_level),
+            (Setting::LogFormat, &self.log_format),
+            (Setting::LogFile, &self.log_file),
+        ];
+        let mut given: Vec<_> = options
+            .into_iter()
+            .filter_map(|(setting, text)| Some((setting, text.as_deref()?)))
+            .collect();
+        if self.nobc {
+            given.push((Setting::NoBroadcast, "true"));
+        }
+        given
+    }
+}
+
+/// What is wrong with a word that is no option of ours.
+fn explain_unknown(word: &str) -> String {
+    let Some(long) = word.strip_prefix("--") else {
+        let kind = if word.starts_with('-') {
+            "unknown option"
+        } else {
+            "unexpected word"
+        };
+        return format!("{word}: {kind}");
+    };
+    if let Some(reason) = not_yet(long) {
+        return format!("{word}: {reason}");
+    }
+    let command = Args::command();
+    let candidates: Vec<_> = command
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .filter(|option| option.starts_with(long))
+        .map(|option| format!("--{option}"))
+        .collect();
+    if candidates.len() > 1 {
+        format!("{word}: may mean any of {}", candidates.join(", "))
+    } else {
+        format!("{word}: unknown option")
+    }
+}
+
+/// Removes the first word that is `unknown`, alone or with its value; false if there is none.
+fn take_out(words: &mut Vec<OsString>, unknown: &str) -> bool {
+    let with_value = format!("{unknown}=");
+    let is_it = |word: &OsString| {
+        word.to_str()
+            .is_some_and(|word| word == unknown || word.starts_with(&with_value))
+    };
+    let Some(position) = words.iter().skip(1).position(is_it).map(|found| found + 1) else {
+        return false;
+    };
+    let removed = words.remove(position);
+    // The value of an option that is known by name is no mistake of its own.
+    let wants_value = removed.to_str() == Some(unknown)
+        && unknown != "--learner"
+        && unknown.strip_prefix("--").and_then(not_yet).is_some();
+    let is_value = |word: &OsString| !word.to_string_lossy().starts_with('-');
+    if wants_value && words.get(position).is_some_and(is_value) {
+        words.remove(position);
+    }
+    true
+}
+
+/// The sentence of clap's error, without its `error:` and its usage block.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> (Args, Vec<String>) {
+        let words = ["hearthd"].iter().chain(words).map(OsString::from);
+        match Args::read(words) {
+            Parsed::Args(args, mistakes) => (*args, mistakes),
+            Parsed::Text(text) => panic!("unexpected text: {text}"),
+        }
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_read_in_all_spellings_of_pyro() {
+        for words in [
+            &["-n", "neptune", "-p0"][..],
+            &["-nneptune", "-p", "0"],
+            &["--host", "neptune", "--port=0"],
+            &["--ho=neptune", "--po", "0"],
+            &["-n", "first", "--host=neptune", "--p", "0"],
+        ] {
+            let (args, mistakes) = read(words);
+            assert!(mistakes.is_empty(), "{words:?}: {mistakes:?}");
+            assert_eq!(args.host.as_deref(), Some("neptune"), "{words:?}");
+            assert_eq!(args.port.as_deref(), Some("0"), "{words:?}");
+        }
+        assert_eq!(read(&["-n", ""]).0.host.as_deref(), Some(""));
+        assert_eq!(read(&["--host="]).0.host.as_deref(), Some(""));
+        assert_eq!(read(&["-p", "-1"]).0.port.as_deref(), Some("-1"));
+        assert!(read(&["-x"]).0.nobc);
+        assert!(read(&["--no"]).0.nobc);
+    }
+
+    #[test]
+    fn all_unknown_words_are_reported() {
+        let (args, mistakes) = read(&["--bogus=1", "-n", "host", "extra", "-y", "--n=1"]);
+        assert_eq!(args.host.as_deref(), Some("host"));
+        assert_eq!(
+            mistakes,
+            [
+                "--bogus: unknown option",
+                "extra: unexpected word",
+                "-y: unknown option",
+                "--n: may mean any of --nathost, --natport, --nobc, --node-id",
+            ]
+        );
+    }
+
+    #[test]
+    fn cluster_options_are_refused_by_name() {
+        let (_, mistakes) = read(&["--join", "other:1", "--learner", "--initial-cluster=1=a:1"]);
+        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+        for (mistake, option) in
+            mistakes
+                .iter()
+                .zip(["--join: ", "--learner: ", "--initial-cluster: "])
+        {
+            assert!(mistake.starts_with(option), "{mistake}");
+            assert!(mistake.contains("not supported yet"), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_is_reported() {
+        let (_, mistakes) = read(&["-p"]);
+        assert_eq!(mistakes.len(), 1);
+        assert!(mistakes[0].contains("--port"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn help_and_version_are_texts() {
+        for (word, part) in [("-h", "Usage: hearthd"), ("-V", "hearthd ")] {
+            match Args::read(["hearthd", word].map(OsString::from)) {
+                Parsed::Text(text) => assert!(text.contains(part), "{text}"),
+                Parsed::Args(..) => panic!("{word} was not recognised"),
+            }
+        }
+    }
+}

@@ -1,0 +1,790 @@
+//! What a node is told, checked once: inside the node, a [`NodeConfig`] is the proof that it makes sense.
+//!
+//! [`load`] turns command line, environment and file into one, and reports every mistake in one go.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::num::IntErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hearth_raft::StorageLocation;
+use hearth_wire::{Limits, Serializer};
+
+use crate::args::{Args, Parsed};
+use crate::logging::{LogConfig, LogFormat};
+use crate::pyro::{SerializerSet, ServerType};
+use crate::settings::{Given, Origin, Setting, Settings, parse_bool};
+
+/// What applies where nothing is given.
+pub const DEFAULTS: Defaults = Defaults {
+    host: "localhost",
+    port: 9090,
+    broadcast_host: "",
+    broadcast_port: 9091,
+    node_id: 1,
+    cluster_name: "hearth",
+    connection_count_max: 10_000,
+    header_timeout: Duration::from_secs(30),
+    prefer_ip_version: IpPreference::V4,
+    // openraft reports at the level of a warning what is daily business to it.
+    log_filter: "warn,openraft=error",
+};
+
+/// The type of [`DEFAULTS`].
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// `HOST` of Pyro: nobody else is let in without a decision.
+    pub host: &'static str,
+    /// `NS_PORT` of Pyro.
+    pub port: u16,
+    /// `NS_BCHOST` of Pyro: every interface.
+    pub broadcast_host: &'static str,
+    /// `NS_BCPORT` of Pyro.
+    pub broadcast_port: u16,
+    /// A node alone.
+    pub node_id: u64,
+    /// The cluster of those that did not name theirs.
+    pub cluster_name: &'static str,
+    /// Connections at once.
+    pub connection_count_max: usize,
+    /// How long a message may take to arrive.
+    pub header_timeout: Duration,
+    /// Pyro4's preference; Pyro5 leaves the choice to the system, which may make of `localhost` an
+    /// address that Pyro4 programs do not try.
+    pub prefer_ip_version: IpPreference,
+    /// What is logged: nothing at all in a normal start.
+    pub log_filter: &'static str,
+}
+
+/// Everything a node must know to start. [`NodeConfig::default`] is what `hearthd` without arguments uses.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// Where clients connect to.
+    pub bind: Bind,
+    /// Where clients behind a NAT connect to.
+    pub nat: Option<Nat>,
+    /// The broadcast responder; none with `-x`.
+    pub broadcast: Option<Broadcast>,
+    /// Where the names are kept.
+    pub storage: StorageLocation,
+    /// The key that Pyro4 messages must be signed with.
+    pub hmac_key: Option<Box<[u8]>>,
+    /// Whether the key came by `-k`, where everyone on this machine can read it.
+    pub key_on_command_line: bool,
+    /// This node's number, 1 and up.
+    pub node_id: u64,
+    /// Part of the cluster's identity.
+    pub cluster_name: String,
+    /// Connections at once, 1 and up; more are refused.
+    pub connection_count_max: usize,
+    /// A connection without traffic for so long is closed.
+    pub idle_timeout: Option<Duration>,
+    /// A message that began to arrive must be whole by then.
+    pub header_timeout: Duration,
+    /// Bounds on what one message may hold.
+    pub limits: Limits,
+    /// Whether replies are compressed.
+    pub compression: bool,
+    /// Serializers that Pyro4 clients may use.
+    pub pyro4_serializers: SerializerSet,
+    /// What `info()` calls this server.
+    pub server_type: ServerType,
+    /// Whether an address in `TIME_WAIT` is taken all the same.
+    pub sock_reuse: bool,
+    /// Which address of a host name is bound.
+    pub prefer_ip_version: IpPreference,
+    /// The port of `PYRONAME:` and `PYROMETA:` locations without one.
+    pub ns_port: u16,
+    /// What is logged and where to. [`start_ns`](crate::start_ns) leaves logging to its caller.
+    pub log: LogConfig,
+    /// What the log says once about settings that have no effect.
+    pub notices: Vec<String>,
+}
+
+/// Where clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    /// A TCP socket.
+    Tcp {
+        /// Host name or address, IPv6 without brackets; empty for all interfaces (IPv4).
+        host: String,
+        /// The port, 0 for a free one.
+        port: u16,
+    },
+    /// A unix socket at this path, without colons.
+    Unix(String),
+}
+
+/// Location under which a name server is known outside of its network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nat {
+    /// Host name or address.
+    pub host: String,
+    /// The port; that of the socket where there is none.
+    pub port: Option<u16>,
+}
+
+/// The broadcast responder's socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broadcast {
+    /// Host name or address, empty for all interfaces.
+    pub host: String,
+    /// The port, 0 for a free one.
+    pub port: u16,
+}
+
+/// `PREFER_IP_VERSION`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpPreference {
+    /// IPv4 if the host has such an address, else whatever it has.
+    V4,
+    /// IPv6 or nothing.
+    V6,
+    /// The first address that the system's resolver names.
+    System,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            bind: Bind::Tcp {
+                host: DEFAULTS.host.to_owned(),
+                port: DEFAULTS.port,
+            },
+            nat: None,
+            broadcast: Some(Broadcast {
+                host: DEFAULTS.broadcast_host.to_owned(),
+                port: DEFAULTS.broadcast_port,
+            }),
+            storage: StorageLocation::Memory,
+            hmac_key: None,
+            key_on_command_line: false,
+            node_id: DEFAULTS.node_id,
+            cluster_name: DEFAULTS.cluster_name.to_owned(),
+            connection_count_max: DEFAULTS.connection_count_max,
+            idle_timeout: None,
+            header_timeout: DEFAULTS.header_timeout,
+            limits: Limits::default(),
+            compression: false,
+            pyro4_serializers: SerializerSet::PYRO4_DEFAULT,
+            server_type: ServerType::default(),
+            sock_reuse: true,
+            prefer_ip_version: DEFAULTS.prefer_ip_version,
+            ns_port: DEFAULTS.port,
+            log: LogConfig::default(),
+            notices: Vec::new(),
+        }
+    }
+}
+
+/// Hides the key: a configuration may end up in a log.
+impl fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeConfig")
+            .field("bind", &self.bind)
+            .field("nat", &self.nat)
+            .field("broadcast", &self.broadcast)
+            .field("storage", &self.storage)
+            .field("hmac_key", &self.hmac_key.as_ref().map(|_| "set"))
+            .field("node_id", &self.node_id)
+            .field("cluster_name", &self.cluster_name)
+            .field("connection_count_max", &self.connection_count_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", mistakes.join("\n"))]
+pub struct ConfigError {
+    /// One sentence each, the setting's name first.
+    pub mistakes: Vec<String>,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// To print this (help, version) and be done.
+    Print(String),
+    /// To run a node.
+    Run(Box<NodeConfig>),
+}
+
+/// Reads the command line `words` (the program's name first), the environment, and the file that they
+/// name, if any.
+///
+/// # Errors
+/// [`ConfigError`] with every mistake in all of them.
+pub fn load(
+    words: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Request, ConfigError> {
+    let (args, mut mistakes) = match Args::read(words) {
+        Parsed::Text(text) => return Ok(Request::Print(text)),
+        Parsed::Args(args, mistakes) => (args, mistakes),
+    };
+    let settings = Settings::gather(&args, environment, &mut mistakes);
+    let config = Checker {
+        settings,
+        mistakes: &mut mistakes,
+    }
+    .check();
+    if mistakes.is_empty() {
+        Ok(Request::Run(Box::new(config)))
+    } else {
+        Err(ConfigError { mistakes })
+    }
+}
+
+/// Turns texts into values and collects what is wrong with them.
+struct Checker<'a> {
+    settings: Settings,
+    mistakes: &'a mut Vec<String>,
+}
+
+impl Checker<'_> {
+    fn check(mut self) -> NodeConfig {
+        let defaults = NodeConfig::default();
+        let ns_port = self.parse(Setting::Port, port).unwrap_or(DEFAULTS.port);
+        let bind = self.bind(ns_port);
+        let nat = self.nat(&bind);
+        let broadcast = self.broadcast();
+        let limits = self.limits();
+        self.autoclean();
+        NodeConfig {
+            nat,
+            broadcast,
+            limits,
+            storage: self
+                .parse(Setting::Storage, storage)
+                .unwrap_or(StorageLocation::Memory),
+            hmac_key: self
+                .text(Setting::Key)
+                .filter(|key| !key.is_empty())
+                .map(|key| key.into_bytes().into()),
+            key_on_command_line: self.settings.get(Setting::Key).is_some_and(|given| {
+                !given.text.is_empty() && matches!(given.origin, Origin::Option(_))
+            }),
+            node_id: self
+                .parse(Setting::NodeId, at_least_one)
+                .unwrap_or(DEFAULTS.node_id),
+            cluster_name: self
+                .parse(Setting::ClusterName, cluster_name)
+                .unwrap_or(defaults.cluster_name),
+            connection_count_max: self
+                .parse(Setting::MaxConnections, at_least_one)
+                .map_or(DEFAULTS.connection_count_max, |count| {
+                    usize::try_from(count).unwrap_or(usize::MAX)
+                }),
+            idle_timeout: self.parse(Setting::CommTimeout, seconds).flatten(),
+            header_timeout: self
+                .parse(Setting::HeaderTimeout, positive_seconds)
+                .unwrap_or(DEFAULTS.header_timeout),
+            compression: self
+                .parse(Setting::Compression, parse_bool)
+                .unwrap_or(false),
+            pyro4_serializers: self
+                .parse(Setting::Serializers, serializers)
+                .unwrap_or(SerializerSet::PYRO4_DEFAULT),
+            server_type: self
+                .parse(Setting::ServerType, server_type)
+                .unwrap_or_default(),
+            sock_reuse: self.parse(Setting::SockReuse, parse_bool).unwrap_or(true),
+            prefer_ip_version: self
+                .parse(Setting::PreferIpVersion, ip_preference)
+                .unwrap_or(DEFAULTS.prefer_ip_version),
+            // A random port is no port that other name servers are expected at.
+            ns_port: if ns_port == 0 { DEFAULTS.port } else { ns_port },
+            log: LogConfig {
+                filter: self
+                    .parse(Setting::Log, crate::logging::check_filter)
+                    .unwrap_or_else(|| DEFAULTS.log_filter.to_owned()),
+                format: self
+                    .parse(Setting::LogFormat, log_format)
+                    .unwrap_or_default(),
+                file: self
+                    .text(Setting::LogFile)
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from),
+            },
+            bind,
+            notices: self.settings.notices,
+        }
+    }
+
+    fn bind(&mut self, port: u16) -> Bind {
+        if let Some(path) = self.parse(Setting::UnixSocket, unix_path)
+            && !path.is_empty()
+        {
+            return Bind::Unix(path);
+        }
+        Bind::Tcp {
+            host: self
+                .parse(Setting::Host, host)
+                .unwrap_or_else(|| DEFAULTS.host.to_owned()),
+            port,
+        }
+    }
+
+    fn nat(&mut self, bind: &Bind) -> Option<Nat> {
+        let host = self.parse(Setting::NatHost, host);
+        let port = self.parse(Setting::NatPort, port);
+        let origin = |setting| {
+            self.settings
+                .get(setting)
+                .map_or(String::new(), |given: &Given| given.origin.to_string())
+        };
+        let Some(host) = host else {
+            // NATPORT=0 in the environment is Pyro's own way of saying that there is none.
+            if port.is_some_and(|port| port != 0) {
+                let mistake = format!(
+                    "{}: must provide nathost with natport",
+                    origin(Setting::NatPort)
+                );
+                self.mistakes.push(mistake);
+            }
+            return None;
+        };
+        if host.is_empty() {
+            return None;
+        }
+        if matches!(bind, Bind::Unix(_)) {
+            let mistake = format!(
+                "{}: cannot use nathost together with unixsocket",
+                origin(Setting::NatHost)
+            );
+            self.mistakes.push(mistake);
+        }
+        Some(Nat {
+            host,
+            port: port.filter(|port| *port != 0),
+        })
+    }
+
+    fn broadcast(&mut self) -> Option<Broadcast> {
+        let host = self
+            .parse(Setting::BroadcastHost, host)
+            .unwrap_or_else(|| DEFAULTS.broadcast_host.to_owned());
+        let port = self
+            .parse(Setting::BroadcastPort, port)
+            .unwrap_or(DEFAULTS.broadcast_port);
+        let off = self
+            .parse(Setting::NoBroadcast, parse_bool)
+            .unwrap_or(false);
+        (!off).then_some(Broadcast { host, port })
+    }
+
+    /// `MAX_MESSAGE_SIZE`; Pyro4's 0, no limit at all, would let any peer fill our memory.
+    fn limits(&mut self) -> Limits {
+        let defaults = Limits::default();
+        match self.parse(Setting::MaxMessageSize, number_from(0)) {
+            None => defaults,
+            Some(0) => {
+                self.settings.notices.push(format!(
+                    "MAX_MESSAGE_SIZE=0 means no limit to Pyro4; messages stay bounded by {} bytes here",
+                    defaults.message_len_max
+                ));
+                defaults
+            }
+            Some(size) => {
+                // A Pyro4 header counts in 31 bits.
+                let size = usize::try_from(size.min(i32::MAX as u64)).unwrap_or(usize::MAX);
+                Limits {
+                    message_len_max: size,
+                    inflated_len_max: size,
+                    ..defaults
+                }
+            }
+        }
+    }
+
+    fn autoclean(&mut self) {
+        if self
+            .parse(Setting::Autoclean, autoclean)
+            .flatten()
+            .is_some()
+        {
+            self.settings.notices.push(
+                "NS_AUTOCLEAN is set, but this version does not clean yet: entries of objects that are gone stay"
+                    .to_owned(),
+            );
+        }
+    }
+
+    fn text(&self, setting: Setting) -> Option<String> {
+        self.settings.get(setting).map(|given| given.text.clone())
+    }
+
+    /// The value of `setting`; none if it was not given or is wrong.
+    fn parse<T>(
+        &mut self,
+        setting: Setting,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let given = self.settings.get(setting)?;
+        match parse(&given.text) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                let mistake = format!("{}: {reason}", given.origin);
+                self.mistakes.push(mistake);
+                None
+            }
+        }
+    }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.contains(['[', ']']) {
+        return Err(format!("'{text}': write an IPv6 address without brackets"));
+    }
+    if text.contains(|char: char| char.is_whitespace() || char.is_control() || char == '@') {
+        return Err(format!("'{text}' is no host name or address"));
+    }
+    Ok(text.to_owned())
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| format!("'{text}' is no port; use a number from 0 to 65535"))
+}
+
+/// Kernels take 107 bytes and a terminator.
+const UNIX_PATH_LEN_MAX: usize = 107;
+
+fn unix_path(text: &str) -> Result<String, String> {
+    if text.contains(':') {
+        return Err(format!(
+            "'{text}': a Pyro location cannot hold a unix socket's path with a colon in it"
+        ));
+    }
+    if text.contains(['\n', '\0']) {
+        return Err("a unix socket's path cannot hold line ends or zero bytes".to_owned());
+    }
+    if text.len() > UNIX_PATH_LEN_MAX {
+        return Err(format!(
+            "the path has {} bytes, and a unix socket's path at most {UNIX_PATH_LEN_MAX}",
+            text.len()
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn storage(text: &str) -> Result<StorageLocation, String> {
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    match (kind, rest) {
+        ("", "") | ("memory", "") => Ok(StorageLocation::Memory),
+        ("rocksdb", "") => Err("rocksdb: needs a folder, as in rocksdb:/var/lib/hearth".to_owned()),
+        ("rocksdb", folder) => Ok(StorageLocation::Rocks(PathBuf::from(folder))),
+        ("sql", ":memory:") => Err(
+            "the sqlite :memory: database is not supported; memory, the default, is volatile too"
+                .to_owned(),
+        ),
+        ("sql" | "dbm", _) => Err(format!(
+            "{kind}: storage is not supported yet; use rocksdb:DIR, and register the names that the file holds \
+             once more (run the old server on it beside this one and copy its list)"
+        )),
+        _ => Err(format!(
+            "invalid storage type '{text}'; use memory or rocksdb:DIR"
+        )),
+    }
+}
+
+fn number_from(min: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| match text.trim().parse::<u64>() {
+        Ok(number) if number >= min => Ok(number),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err(format!("{} is too large", text.trim()))
+        }
+        _ => Err(format!("'{text}' is no whole number from {min} up")),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    number_from(1)(text)
+}
+
+const CLUSTER_NAME_LEN_MAX: usize = 64;
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > CLUSTER_NAME_LEN_MAX {
+        return Err(format!(
+            "a cluster's name has 1 to {CLUSTER_NAME_LEN_MAX} bytes, not {}",
+            text.len()
+        ));
+    }
+    if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
+        return Err("a cluster's name has no blanks in it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A time span; none for zero, which means "no limit" wherever Pyro reads one.
+fn seconds(text: &str) -> Result<Option<Duration>, String> {
+    let span = text
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("'{text}' is no number of seconds"))?;
+    Ok((!span.is_zero()).then_some(span))
+}
+
+fn positive_seconds(text: &str) -> Result<Duration, String> {
+    seconds(text)?.ok_or_else(|| "must be more than zero seconds".to_owned())
+}
+
+fn autoclean(text: &str) -> Result<Option<Duration>, String> {
+    match seconds(text)? {
+        Some(span) if span < Duration::from_secs(3) => {
+            Err("NS_AUTOCLEAN cannot be smaller than 3".to_owned())
+        }
+        other => Ok(other),
+    }
+}
+
+fn serializers(text: &str) -> Result<SerializerSet, String> {
+    let mut set = SerializerSet::EMPTY;
+    for name in text.split(',').map(str::trim) {
+        set = set.with(match name {
+            "serpent" => Serializer::Serpent,
+            "json" => Serializer::Json,
+            "marshal" => Serializer::Marshal,
+            "msgpack" => Serializer::Msgpack,
+            "pickle" | "cloudpickle" | "dill" => {
+                return Err(format!(
+                    "serializer '{name}' is not supported yet; it would let a client run code in Pyro's own server"
+                ));
+            }
+            _ => return Err(format!("serializer '{name}' is unknown or not available")),
+        });
+    }
+    Ok(set)
+}
+
+fn server_type(text: &str) -> Result<ServerType, String> {
+    match text {
+        "thread" => Ok(ServerType::Thread),
+        "multiplex" => Ok(ServerType::Multiplex),
+        _ => Err(format!(
+            "invalid server type '{text}'; use thread or multiplex"
+        )),
+    }
+}
+
+fn ip_preference(text: &str) -> Result<IpPreference, String> {
+    match text.trim() {
+        "4" => Ok(IpPreference::V4),
+        "6" => Ok(IpPreference::V6),
+        "0" => Ok(IpPreference::System),
+        _ => Err(format!(
+            "'{text}' is none of 4, 6 and 0 (what the system prefers)"
+        )),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!(
+            "'{text}' is no format of the log; use text or json"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str], environment: &[(&str, &str)]) -> Result<NodeConfig, Vec<String>> {
+        let words = ["hearthd"].iter().chain(words).map(OsString::from);
+        let environment = environment
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        match load(words, environment) {
+            Ok(Request::Run(config)) => Ok(*config),
+            Ok(Request::Print(text)) => panic!("unexpected text: {text}"),
+            Err(error) => Err(error.mistakes),
+        }
+    }
+
+    fn tcp(host: &str, port: u16) -> Bind {
+        Bind::Tcp {
+            host: host.to_owned(),
+            port,
+        }
+    }
+
+    #[test]
+    fn no_arguments_mean_the_defaults() {
+        let config = run(&[], &[]).unwrap();
+        assert_eq!(config.bind, tcp("localhost", 9090));
+        assert_eq!(config.storage, StorageLocation::Memory);
+        assert_eq!(config.broadcast.unwrap().port, 9091);
+        assert_eq!(config.nat, None);
+        assert!(config.hmac_key.is_none());
+        assert!(config.notices.is_empty());
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let mistakes = run(
+            &[
+                "-p",
+                "70000",
+                "--bcport=x",
+                "-s",
+                "bogus",
+                "--node-id",
+                "0",
+                "--bogus",
+                "--natport",
+                "5",
+            ],
+            &[
+                ("PYRO_COMMTIMEOUT", "abc"),
+                ("PYRO_COMPRESSION", "maybe"),
+                ("PYRO_PREFER_IP_VERSION", "5"),
+                ("PYRO_NS_AUTOCLEAN", "2"),
+                ("PYRO_SERIALIZERS_ACCEPTED", "serpent,yaml"),
+                ("PYRO_MAX_MESSAGE_SIZE", "-1"),
+                ("PYRO_SSL", "yes"),
+                ("HEARTH_LOG_FORMAT", "xml"),
+            ],
+        )
+        .unwrap_err();
+        for name in [
+            "--bogus",
+            "-p/--port",
+            "--bcport",
+            "-s/--storage",
+            "--node-id",
+            "--natport",
+            "PYRO_COMMTIMEOUT",
+            "PYRO_COMPRESSION",
+            "PYRO_PREFER_IP_VERSION",
+            "PYRO_NS_AUTOCLEAN",
+            "PYRO_SERIALIZERS_ACCEPTED",
+            "PYRO_MAX_MESSAGE_SIZE",
+            "PYRO_SSL",
+            "HEARTH_LOG_FORMAT",
+        ] {
+            let count = mistakes
+                .iter()
+                .filter(|mistake| mistake.starts_with(&format!("{name}: ")))
+                .count();
+            assert_eq!(count, 1, "{name} in {mistakes:#?}");
+        }
+        assert_eq!(mistakes.len(), 14, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn pyro_items_mean_what_they_mean_to_pyro() {
+        let config = run(
+            &[],
+            &[
+                ("PYRO_HOST", "::1"),
+                ("PYRO_NS_PORT", "0"),
+                ("PYRO_NS_BCHOST", "192.0.2.1"),
+                ("PYRO_NS_BCPORT", "9"),
+                ("PYRO_NATHOST", "outside"),
+                ("PYRO_NATPORT", "0"),
+                ("PYRO_HMAC_KEY", "secret"),
+                ("PYRO_COMMTIMEOUT", "1.5"),
+                ("PYRO_MAX_MESSAGE_SIZE", "1073741824"),
+                ("PYRO_SERIALIZERS_ACCEPTED", "json,msgpack"),
+                ("PYRO_SOCK_REUSE", "Off"),
+                ("PYRO_COMPRESSION", "TRUE"),
+                ("PYRO_SERVERTYPE", "multiplex"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.bind, tcp("::1", 0));
+        assert_eq!(config.ns_port, 9090);
+        assert_eq!(config.broadcast.unwrap().host, "192.0.2.1");
+        assert_eq!(
+            config.nat,
+            Some(Nat {
+                host: "outside".to_owned(),
+                port: None
+            })
+        );
+        assert_eq!(config.hmac_key.as_deref(), Some(&b"secret"[..]));
+        assert_eq!(config.idle_timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(config.limits.message_len_max, 1 << 30);
+        assert!(config.pyro4_serializers.contains(Serializer::Msgpack));
+        assert!(!config.pyro4_serializers.contains(Serializer::Serpent));
+        assert!(!config.sock_reuse);
+        assert!(config.compression);
+        assert_eq!(config.server_type, ServerType::Multiplex);
+    }
+
+    #[test]
+    fn an_empty_host_is_every_interface_and_an_empty_key_is_none() {
+        let config = run(&["-n", "", "-k", "", "-u", "", "-s", ""], &[]).unwrap();
+        assert_eq!(config.bind, tcp("", 9090));
+        assert!(config.hmac_key.is_none());
+    }
+
+    #[test]
+    fn storages_that_are_not_there_yet_say_so() {
+        for storage in [
+            "sql:names.sqlite",
+            "dbm:names",
+            "sql::memory:",
+            "rocksdb:",
+            "rocksdb",
+        ] {
+            let mistakes = run(&["-s", storage], &[]).unwrap_err();
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            assert!(mistakes[0].starts_with("-s/--storage: "), "{mistakes:?}");
+        }
+        assert_eq!(
+            run(&["-s", "rocksdb:a:b"], &[]).unwrap().storage,
+            StorageLocation::Rocks(PathBuf::from("a:b"))
+        );
+    }
+
+    #[test]
+    fn nat_rules_are_pyros() {
+        let mistakes = run(&["-u", "/tmp/s", "--nathost", "out"], &[]).unwrap_err();
+        assert!(mistakes[0].contains("cannot use nathost together with unixsocket"));
+        let mistakes = run(&[], &[("PYRO_NATPORT", "80")]).unwrap_err();
+        assert!(mistakes[0].contains("must provide nathost with natport"));
+        assert!(run(&[], &[("PYRO_NATPORT", "0")]).unwrap().nat.is_none());
+    }
+
+    #[test]
+    fn addresses_that_no_location_can_hold_are_refused() {
+        for words in [
+            &["-n", "[::1]"][..],
+            &["-n", "two words"],
+            &["-u", "/tmp/a:b"],
+            &["-u", "./u:/tmp/a"],
+        ] {
+            assert!(run(words, &[]).is_err(), "{words:?}");
+        }
+        let long = "x".repeat(UNIX_PATH_LEN_MAX + 1);
+        assert!(run(&["-u", &long], &[]).is_err());
+    }
+
+    #[test]
+    fn autoclean_and_an_unlimited_message_size_are_not_ignored_silently() {
+        let config = run(
+            &[],
+            &[("PYRO_NS_AUTOCLEAN", "10"), ("PYRO_MAX_MESSAGE_SIZE", "0")],
+        )
+        .unwrap();
+        assert_eq!(config.notices.len(), 2, "{:?}", config.notices);
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn the_debug_form_hides_the_key() {
+        let config = run(&["-k", "hunter2"], &[]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a node does not start, or had to stop.
+
+use std::io;
+use std::path::PathBuf;
+
+use hearth_raft::StartError;
+
+/// What ends a node. The texts name the option that helps, where one does.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The host to bind has no usable address.
+    #[error("no address found for host '{host}' (-n/--host): {reason}")]
+    Resolve {
+        /// As it was given.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Somebody listens there already.
+    #[error(
+        "{address} is in use, perhaps by another name server; choose another one with {option}"
+    )]
+    InUse {
+        /// Address and port, or path.
+        address: String,
+        /// The option that changes it.
+        option: &'static str,
+    },
+    /// The path of the unix socket is taken by something else.
+    #[error("{} exists and is no socket; remove it or choose another path with -u/--unixsocket", path.display())]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen on {address} (set by {option}): {source}")]
+    Listen {
+        /// Address and port, or path.
+        address: String,
+        /// The option that changes it.
+        option: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The name space cannot be opened.
+    #[error("cannot open the storage (set by -s/--storage): {0}")]
+    Start(#[source] StartError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] hearth_storage::StoreError),
+    /// The replica can no longer work.
+    #[error("the replica failed: {0}")]
+    Replica(String),
+    /// A part of the node ended although nobody had asked it to.
+    #[error("the {task} stopped: {reason}")]
+    Task {
+        /// Which part.
+        task: &'static str,
+        /// A panic's text, or that there was none.
+        reason: String,
+    },
+    /// A second signal came while clients were still being served.
+    #[error("stopped without waiting for its clients, as a second signal asked")]
+    Impatient,
+    /// The runtime or the signal handlers cannot be set up.
+    #[error("cannot set up the process: {0}")]
+    Process(io::Error),
+}

@@ -1,0 +1,353 @@
+//! One node: builds the parts, owns their tasks, and stops them in order.
+//!
+//! A part that ends early takes the node down: a name server that serves half of what it should is worse
+//! than one that is seen to be gone.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_raft::{Replica, ReplicaConfig};
+use hearth_storage::{Answer, Query, StoreError};
+use hearth_wire::Uri;
+use hearth_wire::uri::{Location, Target};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+
+use crate::announce::{Announcement, Discovery, SHUT_DOWN, uri_at};
+use crate::config::{Bind, Nat, NodeConfig};
+use crate::discovery::{Reply, Responder};
+use crate::error::NodeError;
+use crate::listen::{self, Bound, SocketFile, is_local, location_text};
+use crate::process::{self, StopSignals};
+use crate::pyro::{Front, FrontConfig, SerializerSet};
+
+/// What tasks get on top of the front end's own time to drain, before they are aborted.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the runtime waits for blocking work after everything has stopped.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// A name server that runs inside this process. Dropping it without [`RunningNs::shutdown`] cuts its
+/// clients off.
+#[derive(Debug)]
+pub struct RunningNs {
+    uri: String,
+    internal_uri: String,
+    announcement: Vec<String>,
+    replica: Replica,
+    tasks: Tasks,
+    stop: watch::Sender<bool>,
+    drain_timeout: Duration,
+    /// Declared last: the file of a unix socket goes when nothing serves it any more.
+    _file: Option<SocketFile>,
+}
+
+/// Starts a name server on the current tokio runtime and returns once it answers. It prints nothing and
+/// leaves signals, logging and the limit of open files to its caller.
+///
+/// ```
+/// use hearth_node::config::{Bind, NodeConfig};
+///
+/// # async fn example() -> Result<(), hearth_node::NodeError> {
+/// let config = NodeConfig {
+///     bind: Bind::Tcp { host: "localhost".to_owned(), port: 0 },
+///     ..NodeConfig::default()
+/// };
+/// let ns = hearth_node::start_ns(config).await?;
+/// println!("Pyro programs find names at {}", ns.uri());
+/// ns.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`NodeError`]: the address, or the storage.
+pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    let bound = listen::bind(&config).await?;
+    let (discovery, responder) = discovery(&config, &bound).await?;
+    let replica = start_replica(&config).await?;
+    let name_count = match count_names(&replica) {
+        Ok(count) => count,
+        Err(error) => {
+            replica.shutdown().await;
+            return Err(error.into());
+        }
+    };
+
+    let nat_location = config.nat.as_ref().map(|nat| nat_text(nat, &bound));
+    let announcement = Announcement {
+        discovery,
+        name_count,
+        location: &bound.location,
+        address: bound.address.map(|address| address.ip()),
+        has_key: config.hmac_key.is_some(),
+        nat_location: nat_location.as_deref(),
+    }
+    .lines();
+    let internal_uri = uri_at(&bound.location);
+    let uri = nat_location
+        .as_deref()
+        .map_or_else(|| internal_uri.clone(), uri_at);
+    if config.hmac_key.is_some() {
+        tracing::info!("an HMAC key is set: Pyro5 clients, which cannot sign, are refused");
+    }
+
+    let front_config = front_config(&config, &bound, nat_location);
+    let drain_timeout = front_config.drain_timeout;
+    let front = Arc::new(Front::new(front_config, replica.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = Tasks::default();
+    if let Some(responder) = responder {
+        tasks.spawn("broadcast responder", responder.serve(stopped.clone()));
+    }
+    tasks.spawn("front end", front.serve(bound.listener, stopped));
+    tracing::info!(%uri, storage = ?config.storage, "name server runs");
+    Ok(RunningNs {
+        uri,
+        internal_uri,
+        announcement,
+        replica,
+        tasks,
+        stop,
+        drain_timeout,
+        _file: bound.file,
+    })
+}
+
+/// Runs a name server until Ctrl-C or SIGTERM, as `hearthd` does: with its own runtime, with the lines of
+/// `pyro4-ns` on standard output, and with as many open files as the system allows. A second signal ends
+/// it without waiting for its clients.
+///
+/// # Errors
+/// [`NodeError`]: it could not start, or could not go on.
+pub fn start_ns_loop(mut config: NodeConfig) -> Result<(), NodeError> {
+    config.connection_count_max = process::make_room_for(config.connection_count_max);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(process::worker_count())
+        .thread_name("hearth-front")
+        .enable_all()
+        .build()
+        .map_err(NodeError::Process)?;
+    let result = runtime.block_on(run(config));
+    match result {
+        Ok(()) => runtime.shutdown_timeout(RUNTIME_GRACE),
+        Err(_) => runtime.shutdown_background(),
+    }
+    result
+}
+
+async fn run(config: NodeConfig) -> Result<(), NodeError> {
+    let mut signals = StopSignals::new().map_err(NodeError::Process)?;
+    let mut ns = tokio::select! {
+        started = start_ns(config) => started?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before it had started");
+            return Ok(());
+        }
+    };
+    print_lines(&ns.announcement);
+    let failure = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
+            None
+        }
+        failure = ns.failed() => Some(failure),
+    };
+    tokio::select! {
+        () = ns.shutdown() => {}
+        _ = signals.next() => return Err(NodeError::Impatient),
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    print_lines(&[SHUT_DOWN.to_owned()]);
+    Ok(())
+}
+
+/// Each line is on its way before the next one: scripts wait for them through a pipe.
+fn print_lines(lines: &[String]) {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+            // A reader that has gone is no reason to take the names away from everyone.
+            tracing::warn!(%error, "cannot write to standard output");
+            return;
+        }
+    }
+}
+
+impl RunningNs {
+    /// The URI that clients are given: the external one behind a NAT, else the internal one.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The URI at the address that this process listens on.
+    pub fn internal_uri(&self) -> &str {
+        &self.internal_uri
+    }
+
+    /// What `pyro4-ns` would have printed, line by line.
+    pub fn announcement(&self) -> &[String] {
+        &self.announcement
+    }
+
+    /// Resolves when the node can no longer serve; pending for ever while it is well. What remains is to
+    /// call [`Self::shutdown`].
+    pub async fn failed(&mut self) -> NodeError {
+        tokio::select! {
+            reason = self.replica.failed() => NodeError::Replica(reason),
+            ended = self.tasks.next_end() => ended,
+        }
+    }
+
+    /// Stops: no new clients, calls under way are answered, then the storage is synced and closed.
+    pub async fn shutdown(mut self) {
+        // Receivers are gone only if their tasks are.
+        let _ = self.stop.send(true);
+        self.tasks.stop(self.drain_timeout + STOP_GRACE).await;
+        self.replica.shutdown().await;
+    }
+}
+
+/// The tasks of a node, by name.
+#[derive(Debug, Default)]
+struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// The next task's end, as the failure that it is while nobody has asked it to end.
+    async fn next_end(&mut self) -> NodeError {
+        let (id, reason) = match self.set.join_next_with_id().await {
+            Some(Ok((id, ()))) => (id, "it ended on its own".to_owned()),
+            Some(Err(error)) => (error.id(), error.to_string()),
+            None => return std::future::pending().await,
+        };
+        NodeError::Task {
+            task: self.names.get(&id).copied().unwrap_or("unknown task"),
+            reason,
+        }
+    }
+
+    async fn stop(&mut self, timeout: Duration) {
+        let all = async {
+            while let Some(end) = self.set.join_next_with_id().await {
+                if let Err(error) = end {
+                    let task = self.names.get(&error.id()).copied().unwrap_or_default();
+                    tracing::error!(task, %error, "a part failed while it stopped");
+                }
+            }
+        };
+        if tokio::time::timeout(timeout, all).await.is_err() {
+            tracing::error!(?timeout, "not everything stopped in time");
+            self.set.shutdown().await;
+        }
+    }
+}
+
+async fn start_replica(config: &NodeConfig) -> Result<Replica, NodeError> {
+    Replica::start(ReplicaConfig {
+        node_id: config.node_id,
+        cluster_name: config.cluster_name.clone(),
+        storage: config.storage.clone(),
+    })
+    .await
+    .map_err(NodeError::Start)
+}
+
+/// How many names there are, the server's own, which is in no storage, included.
+fn count_names(replica: &Replica) -> Result<u64, StoreError> {
+    match replica.answer(&Query::Count)? {
+        Answer::Count(count) => Ok(count + 1),
+        other => Err(StoreError::corrupt(
+            "count of names",
+            format!("answered {other:?}"),
+        )),
+    }
+}
+
+/// What the responder does for this socket, and the responder, if there is one.
+async fn discovery(
+    config: &NodeConfig,
+    bound: &Bound,
+) -> Result<(Discovery, Option<Responder>), NodeError> {
+    let (Some(address), Bind::Tcp { host, .. }) = (bound.address, &config.bind) else {
+        return Ok((Discovery::Off, None));
+    };
+    if address.is_ipv6() {
+        return Ok((Discovery::Ipv6, None));
+    }
+    if is_local(address.ip()) {
+        return Ok((Discovery::Localhost, None));
+    }
+    let Some(broadcast) = &config.broadcast else {
+        return Ok((Discovery::Off, None));
+    };
+    let host = if address.ip().is_unspecified() {
+        None
+    } else {
+        Some(host.as_str())
+    };
+    let reply = match Reply::new(host, address.port()) {
+        Ok(reply) => reply,
+        Err(unfit) => {
+            tracing::warn!("not starting the broadcast responder: {unfit}");
+            return Ok((Discovery::Off, None));
+        }
+    };
+    let responder = Responder::bind(broadcast, config.sock_reuse, reply).await?;
+    Ok((
+        Discovery::Running(responder.location().to_owned()),
+        Some(responder),
+    ))
+}
+
+fn nat_text(nat: &Nat, bound: &Bound) -> String {
+    location_text(&nat.host, nat_port(nat, bound))
+}
+
+fn nat_port(nat: &Nat, bound: &Bound) -> u16 {
+    nat.port
+        .or_else(|| bound.address.map(|address| address.port()))
+        .unwrap_or_default()
+}
+
+fn front_config(config: &NodeConfig, bound: &Bound, nat_location: Option<String>) -> FrontConfig {
+    let location = match &config.nat {
+        Some(nat) => Location::Tcp {
+            host: nat.host.clone(),
+            port: nat_port(nat, bound).into(),
+        },
+        None => bound.parts.clone(),
+    };
+    let ns_uri = Uri {
+        target: Target::Object("Pyro.NameServer".to_owned()),
+        location: Some(location),
+    };
+    FrontConfig {
+        nat_location,
+        ns_port: config.ns_port,
+        hmac_key: config.hmac_key.clone(),
+        compression: config.compression,
+        pyro4_serializers: config.pyro4_serializers,
+        pyro5_serializers: SerializerSet::ALL,
+        limits: config.limits,
+        connection_count_max: config.connection_count_max,
+        idle_timeout: config.idle_timeout,
+        header_timeout: config.header_timeout,
+        server_type: config.server_type,
+        ..FrontConfig::new(ns_uri, bound.location.clone())
+    }
+}
