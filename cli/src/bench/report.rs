@@ -1,0 +1,121 @@
+//! What a load measured.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::{Endpoint, Plan};
+
+/// How long calls took, in microseconds from the first byte sent to the last byte checked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half of the calls took no longer.
+    pub p50: f64,
+    /// 99 of 100 took no longer.
+    pub p99: f64,
+    /// 999 of 1,000 took no longer.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+    /// The mean.
+    pub mean: f64,
+}
+
+/// The result of one load.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The server.
+    pub server: String,
+    /// What each call did.
+    pub operation: String,
+    /// `pyro4` or `pyro5`.
+    pub protocol: String,
+    /// The serializer.
+    pub serializer: String,
+    /// Connections.
+    pub connections: usize,
+    /// Seconds that were measured.
+    pub seconds: f64,
+    /// Calls that were answered in that time, wrong answers included.
+    pub operations: u64,
+    /// Wrong answers.
+    pub errors: u64,
+    /// The first wrong answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_error: Option<String>,
+    /// Right answers a second.
+    pub operations_per_second: f64,
+    /// How long calls took, in microseconds.
+    pub latency_us: Latency,
+}
+
+impl Report {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        plan: &Plan,
+        latency: &Histogram<u64>,
+        error_count: u64,
+        first_error: Option<String>,
+    ) -> Self {
+        let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1_000.0;
+        let operation_count = latency.len();
+        Self {
+            server: endpoint.to_string(),
+            operation: plan.operation.name().to_owned(),
+            protocol: format!("{:?}", plan.family).to_lowercase(),
+            serializer: plan.serializer.name().to_owned(),
+            connections: plan.connection_count,
+            seconds: plan.duration.as_secs_f64(),
+            operations: operation_count,
+            errors: error_count,
+            first_error,
+            operations_per_second: per_second(
+                operation_count.saturating_sub(error_count),
+                plan.duration,
+            ),
+            latency_us: Latency {
+                p50: microseconds(latency.value_at_quantile(0.5)),
+                p99: microseconds(latency.value_at_quantile(0.99)),
+                p999: microseconds(latency.value_at_quantile(0.999)),
+                max: microseconds(latency.max()),
+                mean: latency.mean() / 1_000.0,
+            },
+        }
+    }
+}
+
+fn per_second(count: u64, duration: Duration) -> f64 {
+    (count as f64 / duration.as_secs_f64()).round()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} on {} over {} connections for {} s ({}, {})",
+            self.operation,
+            self.server,
+            self.connections,
+            self.seconds,
+            self.protocol,
+            self.serializer
+        )?;
+        writeln!(
+            f,
+            "  {:.0} operations/s, {} in all, {} wrong",
+            self.operations_per_second, self.operations, self.errors
+        )?;
+        let latency = &self.latency_us;
+        write!(
+            f,
+            "  latency: p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us, mean {:.0} us",
+            latency.p50, latency.p99, latency.p999, latency.max, latency.mean
+        )?;
+        if let Some(first_error) = &self.first_error {
+            write!(f, "\n  first wrong answer: {first_error}")?;
+        }
+        Ok(())
+    }
+}

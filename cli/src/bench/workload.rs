@@ -1,0 +1,221 @@
+//! The calls of a load, and how their replies are checked.
+
+use std::collections::HashMap;
+
+use hearth_wire::{Frame, Limits, Value};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::connection::{Endpoint, RawConnection, encode_call};
+use super::{BenchError, Operation, Plan};
+
+/// Every name of a load starts with this, so that it can be taken away again.
+const PREFIX: &str = "hearth.bench.";
+
+/// Names in the answer to a `list`.
+const LIST_LEN: usize = 100;
+
+/// Names that each connection registers in turn.
+const OWN_NAME_COUNT: usize = 100;
+
+fn shared_name(index: usize) -> String {
+    format!("{PREFIX}shared.{index:08}")
+}
+
+fn shared_uri(index: usize) -> String {
+    format!("PYRO:obj_{index:032x}@localhost:{}", 1_024 + index % 60_000)
+}
+
+fn list_name(index: usize) -> String {
+    format!("{PREFIX}list.{index:03}")
+}
+
+/// Registers the names that the load looks up. What an earlier load left is removed first.
+pub(super) async fn prepare(endpoint: &Endpoint, plan: &Plan) -> Result<(), BenchError> {
+    clean(endpoint, plan).await?;
+    let names: Vec<(String, String)> = match plan.operation {
+        Operation::Lookup | Operation::Mixed { .. } => (0..plan.name_count)
+            .map(|index| (shared_name(index), shared_uri(index)))
+            .collect(),
+        Operation::List => (0..LIST_LEN)
+            .map(|index| (list_name(index), shared_uri(index)))
+            .collect(),
+        Operation::Register | Operation::Echo => Vec::new(),
+    };
+    // Several connections: a server that syncs each registration does many at once.
+    const CONNECTION_COUNT: usize = 16;
+    let share = names.len().div_ceil(CONNECTION_COUNT).max(1);
+    let mut tasks = tokio::task::JoinSet::new();
+    for part in names.chunks(share) {
+        let (endpoint, plan, part) = (endpoint.clone(), plan.clone(), part.to_vec());
+        tasks.spawn(async move {
+            let mut connection = RawConnection::connect(&endpoint, &plan).await?;
+            for (name, uri) in part {
+                if let Err(exception) = connection
+                    .call("register", vec![name.into(), uri.into()])
+                    .await?
+                {
+                    return Err(connection.wrong(format!("register: {exception:?}")));
+                }
+            }
+            Ok(())
+        });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        joined.map_err(|error| BenchError::Plan(format!("a preparing task ended: {error}")))??;
+    }
+    Ok(())
+}
+
+/// Removes every name of a load.
+pub(super) async fn clean(endpoint: &Endpoint, plan: &Plan) -> Result<(), BenchError> {
+    let mut connection = RawConnection::connect(endpoint, plan).await?;
+    match connection
+        .call("remove", vec![Value::None, PREFIX.into()])
+        .await?
+    {
+        Ok(_) => Ok(()),
+        Err(exception) => Err(connection.wrong(format!("remove: {exception:?}"))),
+    }
+}
+
+/// What the right reply to a look-up is.
+struct Expected {
+    /// The request.
+    payload: Vec<u8>,
+    /// The name's URI.
+    uri: String,
+    /// Bytes of a reply that was decoded and found right. A server that answers the same again is
+    /// right again.
+    right_reply: Option<Vec<u8>>,
+}
+
+/// One connection and its calls.
+pub(super) struct Worker {
+    number: usize,
+    connection: RawConnection,
+    plan: Plan,
+    rng: SmallRng,
+    lookups: HashMap<usize, Expected>,
+    list_request: Vec<u8>,
+    right_list: Option<Vec<u8>>,
+    register_count: usize,
+    right_none: Option<Vec<u8>>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        number: usize,
+        connection: RawConnection,
+        plan: &Plan,
+    ) -> Result<Self, BenchError> {
+        let list_prefix = format!("{PREFIX}list.");
+        Ok(Self {
+            number,
+            connection,
+            plan: plan.clone(),
+            rng: SmallRng::seed_from_u64(number as u64),
+            lookups: HashMap::new(),
+            list_request: encode_call(plan, "list", vec![list_prefix.into()])?,
+            right_list: None,
+            register_count: 0,
+            right_none: None,
+        })
+    }
+
+    /// One call. The inner result says whether its reply was right.
+    pub(super) async fn step(&mut self) -> Result<Result<(), String>, BenchError> {
+        match self.plan.operation {
+            Operation::Lookup => self.lookup().await,
+            Operation::Register => self.register().await,
+            Operation::Mixed { write_percent } if self.rng.random_range(0..100) < write_percent => {
+                self.register().await
+            }
+            Operation::Mixed { .. } => self.lookup().await,
+            Operation::List => self.list().await,
+            Operation::Echo => {
+                let payload = encode_call(&self.plan, "lookup", vec![shared_name(0).into()])?;
+                self.connection.echo(&payload).await
+            }
+        }
+    }
+
+    async fn lookup(&mut self) -> Result<Result<(), String>, BenchError> {
+        let index = self.rng.random_range(0..self.plan.name_count);
+        if !self.lookups.contains_key(&index) {
+            let payload = encode_call(&self.plan, "lookup", vec![shared_name(index).into()])?;
+            self.lookups.insert(
+                index,
+                Expected {
+                    payload,
+                    uri: shared_uri(index),
+                    right_reply: None,
+                },
+            );
+        }
+        let Some(expected) = self.lookups.get_mut(&index) else {
+            return Err(BenchError::Plan(
+                "a look-up that was just prepared is gone".to_owned(),
+            ));
+        };
+        let reply = self.connection.invoke(&expected.payload).await?;
+        let uri = &expected.uri;
+        let right = |value: &Value| matches!(value, Value::Uri(found) if found.to_string() == *uri);
+        Ok(check(&self.plan, reply, &mut expected.right_reply, right))
+    }
+
+    async fn register(&mut self) -> Result<Result<(), String>, BenchError> {
+        let count = self.register_count;
+        self.register_count += 1;
+        let name = format!("{PREFIX}own.{}.{}", self.number, count % OWN_NAME_COUNT);
+        let uri = format!("PYRO:obj_{count:032x}@localhost:{}", 1_024 + self.number);
+        let payload = encode_call(&self.plan, "register", vec![name.into(), uri.into()])?;
+        let reply = self.connection.invoke(&payload).await?;
+        Ok(check(&self.plan, reply, &mut self.right_none, |value| {
+            *value == Value::None
+        }))
+    }
+
+    async fn list(&mut self) -> Result<Result<(), String>, BenchError> {
+        let reply = self.connection.invoke(&self.list_request).await?;
+        let right = |value: &Value| match value {
+            Value::Dict(items) => {
+                let is_right = |(name, uri): &(Value, Value)| {
+                    let index = name
+                        .as_str()
+                        .and_then(|name| name.rsplit('.').next()?.parse().ok());
+                    index.is_some_and(|index: usize| {
+                        name.as_str() == Some(&list_name(index))
+                            && uri.as_str() == Some(&shared_uri(index))
+                    })
+                };
+                items.len() == LIST_LEN && items.iter().all(is_right)
+            }
+            _ => false,
+        };
+        Ok(check(&self.plan, reply, &mut self.right_list, right))
+    }
+}
+
+/// Checks a reply: by its bytes when they are those of a right one, else by what they mean.
+fn check(
+    plan: &Plan,
+    reply: Frame,
+    right_reply: &mut Option<Vec<u8>>,
+    right: impl Fn(&Value) -> bool,
+) -> Result<(), String> {
+    if !reply.flags.exception && right_reply.as_ref() == Some(&reply.payload) {
+        return Ok(());
+    }
+    match plan.dialect().decode(&reply.payload, &Limits::default()) {
+        Ok(value) if !reply.flags.exception && right(&value) => {
+            *right_reply = Some(reply.payload);
+            Ok(())
+        }
+        Ok(Value::Exception(exception)) => {
+            Err(format!("{}: {:?}", exception.class.name(), exception.args))
+        }
+        Ok(value) => Err(format!("{value:?}")),
+        Err(exception) => Err(format!("undecodable: {exception:?}")),
+    }
+}
