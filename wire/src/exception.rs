@@ -45,6 +45,23 @@ impl PyroClass {
             Self::SecurityError => "SecurityError",
         }
     }
+
+    /// The class with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "PyroError" => Self::PyroError,
+            "CommunicationError" => Self::CommunicationError,
+            "ConnectionClosedError" => Self::ConnectionClosedError,
+            "TimeoutError" => Self::TimeoutError,
+            "ProtocolError" => Self::ProtocolError,
+            "MessageTooLargeError" => Self::MessageTooLargeError,
+            "SerializeError" => Self::SerializeError,
+            "NamingError" => Self::NamingError,
+            "DaemonError" => Self::DaemonError,
+            "SecurityError" => Self::SecurityError,
+            _ => return None,
+        })
+    }
 }
 
 /// The class of an exception, independent of the family that it is sent in.
@@ -123,6 +140,31 @@ impl Exception {
     /// `ValueError` with a text.
     pub fn value_error(text: impl Into<String>) -> Self {
         Self::builtin("ValueError", text)
+    }
+
+    /// Python's `str()` of the exception: what stands behind the colon in its traceback.
+    pub fn text(&self) -> String {
+        crate::repr::exception_text(&self.class, &self.args)
+    }
+
+    /// The traceback as it is sent: what this exception has, or else Python's first and last line,
+    /// for an exception that never was in a Python frame.
+    pub fn traceback_lines(&self, family: Family) -> Vec<String> {
+        if !self.traceback.is_empty() {
+            return self.traceback.clone();
+        }
+        // Python leaves out the module of built-ins only.
+        let class = match &self.class {
+            ExceptionClass::Builtin(name) => Cow::Borrowed(&**name),
+            other => other.wire_name(family),
+        };
+        let text = self.text();
+        let last = if text.is_empty() {
+            format!("{class}\n")
+        } else {
+            format!("{class}: {text}\n")
+        };
+        vec!["Traceback (most recent call last):\n".to_owned(), last]
     }
 
     /// Whether the server closes the connection after this exception's reply:

@@ -14,6 +14,7 @@ pub mod family;
 pub mod frame;
 pub mod hmac;
 pub mod limits;
+pub mod repr;
 pub mod serializer;
 pub mod uri;
 pub mod value;

@@ -1,5 +1,15 @@
 //! The four serializers, their ids per family, and the choice between them.
 
+mod builtin_exceptions;
+mod classes;
+mod collect;
+mod json;
+mod marshal;
+mod msgpack;
+mod serpent;
+
+pub(crate) use collect::check_hashable;
+
 use crate::{EncodeError, Exception, Family, Limits, Value};
 
 /// A payload format.
@@ -76,8 +86,18 @@ impl Dialect {
     /// # Errors
     /// The exception that the real server sends for this payload: class, text and arguments.
     pub fn decode(&self, payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
-        let _ = (payload, limits);
-        unimplemented!()
+        classes::recreate(*self, self.decode_plain(payload, limits)?)
+    }
+
+    /// Reads one payload as the format has it. The class dicts of all formats but msgpack, which
+    /// knows no state in between, are still plain dicts.
+    pub(crate) fn decode_plain(&self, payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
+        match self.serializer {
+            Serializer::Serpent => serpent::decode(payload, limits),
+            Serializer::Json => json::decode(payload, limits),
+            Serializer::Marshal => marshal::decode(*self, payload, limits),
+            Serializer::Msgpack => msgpack::decode(*self, payload, limits),
+        }
     }
 
     /// Appends `value` to `out` as the real peer of this family writes it.
@@ -85,7 +105,16 @@ impl Dialect {
     /// # Errors
     /// [`EncodeError::Unserializable`]; `out` is then as before.
     pub fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let _ = (value, out);
-        unimplemented!()
+        let len_before = out.len();
+        let result = match self.serializer {
+            Serializer::Serpent => serpent::encode(*self, value, out),
+            Serializer::Json => json::encode(*self, value, out),
+            Serializer::Marshal => marshal::encode(*self, value, out),
+            Serializer::Msgpack => msgpack::encode(*self, value, out),
+        };
+        if result.is_err() {
+            out.truncate(len_before);
+        }
+        result
     }
 }

@@ -1,0 +1,395 @@
+//! What the four readers share: limits while reading, and Python's rules for dict keys and sets.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use num_bigint::BigInt;
+
+use crate::{Exception, Limits, PyroClass, Value};
+
+/// Deepest nesting that any limit may allow: the readers, the writers and `Drop` recurse.
+const DEPTH_CEILING: usize = 500;
+
+/// Up to this many items duplicates are found by comparing each with each.
+const LINEAR_MAX: usize = 8;
+
+/// What one payload may still use up.
+#[derive(Debug)]
+pub(super) struct Budget {
+    depth_left: usize,
+    values_left: usize,
+}
+
+impl Budget {
+    /// A fresh budget for one payload.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            depth_left: limits.depth_max.min(DEPTH_CEILING),
+            values_left: limits.value_count_max,
+        }
+    }
+
+    /// Counts one value of any kind.
+    ///
+    /// # Errors
+    /// `MessageTooLargeError` when the payload has more values than allowed.
+    pub(super) fn value(&mut self) -> Result<(), Exception> {
+        match self.values_left.checked_sub(1) {
+            Some(left) => {
+                self.values_left = left;
+                Ok(())
+            }
+            None => Err(Exception::pyro(
+                PyroClass::MessageTooLargeError,
+                "message has too many values",
+            )),
+        }
+    }
+
+    /// How many values may still come: an upper bound for every announced item count.
+    pub(super) fn values_left(&self) -> usize {
+        self.values_left
+    }
+
+    /// Opens a container; false when the nesting is too deep. Each format has its own error for that.
+    #[must_use]
+    pub(super) fn enter(&mut self) -> bool {
+        match self.depth_left.checked_sub(1) {
+            Some(left) => {
+                self.depth_left = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Closes a container that was opened.
+    pub(super) fn leave(&mut self) {
+        self.depth_left += 1;
+    }
+}
+
+/// Collects the items of a dict as Python does: keys that are equal (`1 == True == 1.0`) count as
+/// one, the first such key and its place stay, the last value wins.
+#[derive(Debug, Default)]
+pub(super) struct DictBuilder {
+    items: Vec<(Value, Value)>,
+}
+
+impl DictBuilder {
+    /// An empty dict.
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an item.
+    ///
+    /// # Errors
+    /// `TypeError` if `key` is of a class that cannot be a key.
+    pub(super) fn insert(&mut self, key: Value, value: Value) -> Result<(), Exception> {
+        check_hashable(&key)?;
+        self.items.push((key, value));
+        Ok(())
+    }
+
+    /// The items without duplicates.
+    pub(super) fn finish(mut self) -> Vec<(Value, Value)> {
+        let same_as = duplicates(self.items.len(), |index| {
+            self.items.get(index).map(|(key, _)| key)
+        });
+        if same_as.is_empty() {
+            return self.items;
+        }
+        for (later, first) in &same_as {
+            let value = self
+                .items
+                .get_mut(*later)
+                .map(|(_, value)| std::mem::replace(value, Value::None));
+            if let (Some(value), Some((_, slot))) = (value, self.items.get_mut(*first)) {
+                *slot = value;
+            }
+        }
+        drop_positions(&mut self.items, &same_as);
+        self.items
+    }
+}
+
+/// Collects the elements of a set: the first of equal elements stays.
+#[derive(Debug, Default)]
+pub(super) struct SetBuilder {
+    items: Vec<Value>,
+}
+
+impl SetBuilder {
+    /// An empty set.
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an element.
+    ///
+    /// # Errors
+    /// `TypeError` if `item` is of a class that cannot be in a set.
+    pub(super) fn insert(&mut self, item: Value) -> Result<(), Exception> {
+        check_hashable(&item)?;
+        self.items.push(item);
+        Ok(())
+    }
+
+    /// The elements without duplicates, in the order in which they came.
+    pub(super) fn finish(mut self) -> Vec<Value> {
+        let same_as = duplicates(self.items.len(), |index| self.items.get(index));
+        drop_positions(&mut self.items, &same_as);
+        self.items
+    }
+}
+
+/// Python's error for a value that has no hash.
+pub(super) fn unhashable(value: &Value) -> Exception {
+    Exception::type_error(format!("unhashable type: '{}'", value.type_name()))
+}
+
+/// Whether Python can hash `value`.
+///
+/// # Errors
+/// `TypeError`, naming the class that cannot be hashed.
+pub(crate) fn check_hashable(value: &Value) -> Result<(), Exception> {
+    match value {
+        Value::List(_) | Value::Set(_) | Value::Dict(_) => Err(unhashable(value)),
+        Value::Tuple(items) => items.iter().try_for_each(check_hashable),
+        _ => Ok(()),
+    }
+}
+
+/// Which positions repeat an earlier one: pairs of position and first position, ascending.
+fn duplicates<'a>(len: usize, key_at: impl Fn(usize) -> Option<&'a Value>) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    if len <= LINEAR_MAX {
+        for later in 1..len {
+            let first = (0..later).find(|first| match (key_at(*first), key_at(later)) {
+                (Some(Value::Str(a)), Some(Value::Str(b))) => a == b,
+                (Some(Value::Str(_)), _) | (_, Some(Value::Str(_))) => false,
+                (Some(a), Some(b)) => Key::of(a).is_some_and(|a| Key::of(b) == Some(a)),
+                _ => false,
+            });
+            found.extend(first.map(|first| (later, first)));
+        }
+        return found;
+    }
+    let mut seen: HashMap<Key<'a>, usize> = HashMap::with_capacity(len);
+    for position in 0..len {
+        let Some(key) = key_at(position).and_then(Key::of) else {
+            continue;
+        };
+        let first = *seen.entry(key).or_insert(position);
+        if first != position {
+            found.push((position, first));
+        }
+    }
+    found
+}
+
+fn drop_positions<T>(items: &mut Vec<T>, same_as: &[(usize, usize)]) {
+    let mut dropped = same_as.iter().map(|(later, _)| *later).peekable();
+    if dropped.peek().is_none() {
+        return;
+    }
+    let mut position = 0;
+    items.retain(|_| {
+        let drop = dropped.next_if_eq(&position).is_some();
+        position += 1;
+        !drop
+    });
+}
+
+/// A key in the form in which Python's `==` on keys is plain equality.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Text(&'a str),
+    Other(Vec<u8>),
+}
+
+impl<'a> Key<'a> {
+    /// `None` for keys that equal nothing, not even themselves: those with a not-a-number in them,
+    /// and objects, which Python compares by identity.
+    fn of(value: &'a Value) -> Option<Self> {
+        if let Value::Str(text) = value {
+            return Some(Self::Text(text));
+        }
+        let mut bytes = Vec::new();
+        canonical(value, &mut bytes).then_some(Self::Other(bytes))
+    }
+}
+
+/// Appends bytes that are the same for exactly the values that Python calls equal. False: the value
+/// equals no other.
+fn canonical(value: &Value, out: &mut Vec<u8>) -> bool {
+    let text = |tag: u8, bytes: &[u8], out: &mut Vec<u8>| {
+        out.push(tag);
+        out.extend_from_slice(&bytes.len().to_le_bytes());
+        out.extend_from_slice(bytes);
+        true
+    };
+    match value {
+        Value::None => text(b'N', &[], out),
+        Value::Ellipsis => text(b'.', &[], out),
+        Value::Bool(value) => number(f64::from(u8::from(*value)), out),
+        Value::Int(value) => integer(&BigInt::from(*value), out),
+        Value::BigInt(value) => integer(value, out),
+        Value::Float(value) => number(*value, out),
+        Value::Complex(real, imaginary) if *imaginary == 0.0 => number(*real, out),
+        Value::Complex(real, imaginary) => {
+            out.push(b'c');
+            number(*real, out) && number(*imaginary, out)
+        }
+        Value::Str(string) => text(b's', string.as_bytes(), out),
+        Value::SurrogateStr(points) => {
+            out.push(b'S');
+            out.extend_from_slice(&points.len().to_le_bytes());
+            out.extend(points.iter().flat_map(|point| point.to_le_bytes()));
+            true
+        }
+        Value::Bytes(bytes) => text(b'b', bytes, out),
+        Value::Tuple(items) => {
+            out.push(b'(');
+            out.extend_from_slice(&items.len().to_le_bytes());
+            items.iter().all(|item| canonical(item, out))
+        }
+        Value::FrozenSet(items) => {
+            let mut parts = Vec::with_capacity(items.len());
+            for item in items {
+                let mut part = Vec::new();
+                if !canonical(item, &mut part) {
+                    return false;
+                }
+                parts.push(part);
+            }
+            parts.sort_unstable();
+            out.push(b'{');
+            out.extend_from_slice(&parts.len().to_le_bytes());
+            out.extend(parts.iter().flatten());
+            true
+        }
+        Value::Uri(uri) => text(b'u', uri.to_string().as_bytes(), out),
+        Value::List(_)
+        | Value::Set(_)
+        | Value::Dict(_)
+        | Value::Exception(_)
+        | Value::ExceptionWrapper(_)
+        | Value::Object(_) => false,
+    }
+}
+
+/// A float; one that stands for an integer must come out as that integer does.
+fn number(value: f64, out: &mut Vec<u8>) -> bool {
+    if value.is_nan() {
+        return false;
+    }
+    if value.fract() == 0.0 {
+        return integer(&exact_integer(value), out);
+    }
+    out.push(b'f');
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
+    true
+}
+
+fn integer(value: &BigInt, out: &mut Vec<u8>) -> bool {
+    let bytes = value.to_signed_bytes_le();
+    out.push(b'i');
+    out.extend_from_slice(&bytes.len().to_le_bytes());
+    out.extend_from_slice(&bytes);
+    true
+}
+
+/// The integer that a finite float without a fraction stands for.
+fn exact_integer(value: f64) -> BigInt {
+    let bits = value.to_bits();
+    let exponent = (bits >> 52 & 0x7ff) as i64 - 1075;
+    let mantissa = BigInt::from(bits & ((1 << 52) - 1) | 1 << 52);
+    let magnitude = if value == 0.0 {
+        BigInt::ZERO
+    } else if exponent >= 0 {
+        mantissa << exponent
+    } else {
+        mantissa >> -exponent
+    };
+    if value.is_sign_negative() {
+        -magnitude
+    } else {
+        magnitude
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dict(items: Vec<(Value, Value)>) -> Vec<(Value, Value)> {
+        let mut builder = DictBuilder::new();
+        for (key, value) in items {
+            builder.insert(key, value).unwrap();
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn equal_numbers_are_one_key_whose_last_value_wins() {
+        let items = vec![
+            (Value::Int(1), "a".into()),
+            ("x".into(), "b".into()),
+            (Value::Bool(true), "c".into()),
+            (Value::Float(1.0), "d".into()),
+            (Value::Complex(1.0, 0.0), "e".into()),
+            (Value::Float(1.5), "f".into()),
+        ];
+        let expected = vec![
+            (Value::Int(1), "e".into()),
+            ("x".into(), "b".into()),
+            (Value::Float(1.5), "f".into()),
+        ];
+        assert_eq!(dict(items.clone()), expected);
+        // The same above the size at which the table takes over.
+        let filler = (0..20).map(|n| (Value::Str(format!("k{n}")), Value::None));
+        let mut long = items;
+        long.extend(filler.clone());
+        let mut expected = expected;
+        expected.extend(filler);
+        assert_eq!(dict(long), expected);
+    }
+
+    #[test]
+    fn huge_floats_equal_the_same_integers() {
+        let big = Value::BigInt(Box::new(BigInt::from(10).pow(22)));
+        let items = vec![
+            (Value::Float(1e22), Value::Int(1)),
+            (big, Value::Int(2)),
+            (Value::Float(-0.0), Value::Int(3)),
+            (Value::Int(0), Value::Int(4)),
+            (Value::Float(f64::INFINITY), Value::Int(5)),
+        ];
+        assert_eq!(dict(items).len(), 3);
+    }
+
+    #[test]
+    fn not_a_number_is_never_the_same_key() {
+        let nan = || (Value::Float(f64::NAN), Value::None);
+        assert_eq!(dict(vec![nan(), nan()]).len(), 2);
+        assert_eq!(dict((0..100).map(|_| nan()).collect()).len(), 100);
+    }
+
+    #[test]
+    fn sets_keep_the_first_of_equal_elements() {
+        let mut builder = SetBuilder::new();
+        for item in [Value::Int(1), Value::Bool(true), "a".into(), "a".into()] {
+            builder.insert(item).unwrap();
+        }
+        assert_eq!(builder.finish(), vec![Value::Int(1), "a".into()]);
+    }
+
+    #[test]
+    fn lists_are_no_keys_even_inside_tuples() {
+        let key = Value::Tuple(vec![Value::Int(1), Value::List(vec![])]);
+        let error = DictBuilder::new().insert(key, Value::None).unwrap_err();
+        assert_eq!(error, Exception::type_error("unhashable type: 'list'"));
+    }
+}
