@@ -1,1 +1,1085 @@
 //! The suite that every store must pass.
+//!
+//! A store says how it is opened, empty, and gets one test per case:
+//! ```
+//! use std::sync::Arc;
+//! use hearth_storage::{Location, RocksOptions, RocksStore, conformance::Opened, conformance_suite};
+//!
+//! fn memory() -> Opened {
+//!     let store = RocksStore::open(&Location::Memory, &RocksOptions::default());
+//!     Opened::new(Arc::new(store.expect("memory is always there")))
+//! }
+//! conformance_suite!(rocks_in_memory, super::memory);
+//! # fn main() {}
+//! ```
+//! The cases go through [`Registry`], because what counts is that the rules hold on the store; where a
+//! rule cannot show a property of the store, they ask the store itself. They do not test what
+//! survives a crash: each store promises something else there.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::command::{Command, IfTaken, Refusal, Reply};
+use crate::error::StoreError;
+use crate::model::{Entry, Name, Tags};
+use crate::pattern::Pattern;
+use crate::query::{Answer, Filter, Query};
+use crate::registry::Registry;
+use crate::snapshot::SnapshotHeader;
+use crate::store::{Store, View};
+use crate::summary::Summary;
+
+/// A new, empty store, and what must stay until it is closed: its folder, for one.
+pub struct Opened {
+    store: Arc<dyn Store>,
+    _guard: Box<dyn Any>,
+}
+
+impl Opened {
+    /// A store that needs nothing else.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self::with_guard(store, ())
+    }
+
+    /// A store that is closed before `guard` is dropped.
+    pub fn with_guard(store: Arc<dyn Store>, guard: impl Any) -> Self {
+        Self {
+            store,
+            _guard: Box::new(guard),
+        }
+    }
+}
+
+/// What each case returns; a case fails by panicking or with the store's error.
+pub type Outcome = Result<(), StoreError>;
+
+/// Makes a module of tests, one per case, from a name and a function that opens an empty store. Paths in
+/// the second argument are as seen from inside that module.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($name:ident, $open:expr) => {
+        $crate::conformance_suite!(@cases $name, $open,
+            an_empty_store_holds_nothing
+            register_replaces_uri_and_tags
+            register_that_refuses_changes_nothing
+            set_metadata_replaces_tags_and_keeps_the_uri
+            remove_counts_what_it_removes
+            remove_if_compares_the_uri
+            remove_prefix_removes_each_name_once
+            remove_regex_matches_at_the_start
+            a_pattern_that_does_not_parse_is_refused
+            any_text_can_be_a_name
+            lists_are_in_the_order_of_code_points
+            prefixes_end_where_they_should
+            lists_by_pattern_match_at_the_start
+            tags_find_their_entries
+            any_text_can_be_a_tag
+            the_tag_index_follows_every_change
+            a_change_sees_what_it_has_done
+            a_dropped_change_leaves_nothing
+            an_overtaken_change_is_refused
+            meta_and_extra_records_are_kept
+            a_view_stands_still
+            scans_start_where_they_are_told_and_stop
+            cursors_seek_and_go_on
+            the_summary_is_that_of_the_content
+            a_snapshot_replaces_everything
+            a_snapshot_describes_one_moment
+            a_bad_snapshot_changes_nothing
+        );
+    };
+    (@cases $name:ident, $open:expr, $($case:ident)*) => {
+        mod $name {
+            $(
+                #[test]
+                fn $case() -> $crate::conformance::Outcome {
+                    $crate::conformance::$case(&$open)
+                }
+            )*
+        }
+    };
+}
+
+/// Opens an empty store.
+pub type Opener<'a> = dyn Fn() -> Opened + 'a;
+
+/// A registry in a fresh store, with shorter words for what the cases do.
+struct Bench {
+    registry: Registry,
+    opened: Opened,
+    revision: u64,
+}
+
+impl Bench {
+    fn new(open: &Opener<'_>) -> Self {
+        let opened = open();
+        Self {
+            registry: Registry::new(Arc::clone(&opened.store)),
+            opened,
+            revision: 0,
+        }
+    }
+
+    /// Applies one command in a change of its own.
+    fn apply(&mut self, command: Command) -> Result<Reply, StoreError> {
+        self.revision += 1;
+        let mut change = self.registry.begin()?;
+        let reply = change.apply(self.revision, &command)?;
+        self.registry.commit(change)?;
+        Ok(reply)
+    }
+
+    fn register(&mut self, name: &str, tags: &[&str]) -> Outcome {
+        let uri = format!("PYRO:{}@h:1", self.revision);
+        assert_eq!(self.apply(register(name, &uri, tags))?, Reply::Done);
+        Ok(())
+    }
+
+    fn lookup(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        match self.registry.answer(&Query::Lookup(name.to_owned()))? {
+            Answer::Entry(entry) => Ok(entry),
+            other => panic!("a look-up was answered with {other:?}"),
+        }
+    }
+
+    fn count(&self) -> Result<u64, StoreError> {
+        match self.registry.answer(&Query::Count)? {
+            Answer::Count(count) => Ok(count),
+            other => panic!("a count was answered with {other:?}"),
+        }
+    }
+
+    fn list(&self, filter: Filter) -> Result<Vec<(Name, Entry)>, StoreError> {
+        match self.registry.answer(&Query::List(filter))? {
+            Answer::Entries(entries) => Ok(entries),
+            other => panic!("a list was answered with {other:?}"),
+        }
+    }
+
+    fn names(&self, filter: Filter) -> Result<Vec<Name>, StoreError> {
+        let entries = self.list(filter)?;
+        Ok(entries.into_iter().map(|(name, _)| name).collect())
+    }
+}
+
+fn register(name: &str, uri: &str, tags: &[&str]) -> Command {
+    Command::Register {
+        name: name.to_owned(),
+        uri: uri.to_owned(),
+        tags: set(tags),
+        if_taken: IfTaken::Replace,
+    }
+}
+
+fn remove(name: &str) -> Command {
+    Command::Remove {
+        name: name.to_owned(),
+    }
+}
+
+fn remove_prefix(prefixes: &[&str]) -> Command {
+    Command::RemovePrefix {
+        prefixes: owned(prefixes),
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+fn set(texts: &[&str]) -> Tags {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+fn prefix(prefixes: &[&str]) -> Filter {
+    Filter::Prefix(owned(prefixes))
+}
+
+fn all(tags: &[&str]) -> Filter {
+    Filter::TagsAll(owned(tags))
+}
+
+fn any(tags: &[&str]) -> Filter {
+    Filter::TagsAny(owned(tags))
+}
+
+/// Nothing was written: no entry, no record, the default summary.
+#[doc(hidden)]
+pub fn an_empty_store_holds_nothing(open: &Opener<'_>) -> Outcome {
+    let bench = Bench::new(open);
+    assert_eq!(bench.count()?, 0);
+    assert_eq!(bench.lookup("")?, None);
+    assert_eq!(bench.lookup("a")?, None);
+    for filter in [
+        Filter::All,
+        prefix(&[""]),
+        all(&[]),
+        all(&["t"]),
+        any(&["t"]),
+    ] {
+        assert_eq!(bench.list(filter)?, []);
+    }
+    assert_eq!(bench.registry.meta(b"m")?, None);
+    assert_eq!(bench.registry.extra(b"x")?, None);
+    assert!(bench.registry.extras(b"")?.is_empty());
+    assert_eq!(bench.registry.summary()?, Summary::default());
+    Ok(())
+}
+
+/// The later registration counts, all of it.
+#[doc(hidden)]
+pub fn register_replaces_uri_and_tags(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    assert_eq!(
+        bench.apply(register("n", "PYRO:a@h:1", &["x", "y"]))?,
+        Reply::Done
+    );
+    assert_eq!(
+        bench.apply(register("n", "pyro:b@h:01", &["z"]))?,
+        Reply::Done
+    );
+    let entry = Entry {
+        uri: "pyro:b@h:01".to_owned(),
+        tags: set(&["z"]),
+        revision: 2,
+    };
+    assert_eq!(bench.lookup("n")?, Some(entry.clone()));
+    assert_eq!(bench.list(Filter::All)?, [("n".to_owned(), entry)]);
+    assert_eq!(bench.count()?, 1);
+    Ok(())
+}
+
+/// `register(safe=True)` of a taken name says what it stands for, and leaves it.
+#[doc(hidden)]
+pub fn register_that_refuses_changes_nothing(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let safely = |uri: &str| Command::Register {
+        name: "n".to_owned(),
+        uri: uri.to_owned(),
+        tags: set(&["t"]),
+        if_taken: IfTaken::Refuse,
+    };
+    assert_eq!(bench.apply(safely("PYRO:a@h:1"))?, Reply::Done);
+    let before = bench.registry.summary()?;
+    let taken = Reply::Refused(Refusal::NameTaken {
+        uri: "PYRO:a@h:1".to_owned(),
+    });
+    assert_eq!(bench.apply(safely("PYRO:b@h:1"))?, taken);
+    assert_eq!(bench.lookup("n")?.map(|entry| entry.revision), Some(1));
+    assert_eq!(bench.registry.summary()?, before);
+    bench.apply(remove("n"))?;
+    assert_eq!(bench.apply(safely("PYRO:b@h:1"))?, Reply::Done);
+    Ok(())
+}
+
+/// Tags go and come, the URI stays, an unknown name is refused.
+#[doc(hidden)]
+pub fn set_metadata_replaces_tags_and_keeps_the_uri(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let tag = |name: &str, tags: &[&str]| Command::SetMetadata {
+        name: name.to_owned(),
+        tags: set(tags),
+    };
+    let unknown = Reply::Refused(Refusal::UnknownName);
+    assert_eq!(bench.apply(tag("n", &["x"]))?, unknown);
+    assert_eq!(bench.count()?, 0);
+    bench.apply(register("n", "PYRO:a@h:1", &["x"]))?;
+    assert_eq!(bench.apply(tag("n", &["y", "z"]))?, Reply::Done);
+    let entry = Entry {
+        uri: "PYRO:a@h:1".to_owned(),
+        tags: set(&["y", "z"]),
+        revision: 3,
+    };
+    assert_eq!(bench.lookup("n")?, Some(entry));
+    assert_eq!(bench.apply(tag("n", &[]))?, Reply::Done);
+    assert_eq!(bench.lookup("n")?.map(|entry| entry.tags), Some(set(&[])));
+    Ok(())
+}
+
+/// One or none.
+#[doc(hidden)]
+pub fn remove_counts_what_it_removes(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.register("n", &["t"])?;
+    assert_eq!(bench.apply(remove("m"))?, Reply::Removed(0));
+    assert_eq!(bench.apply(remove("n"))?, Reply::Removed(1));
+    assert_eq!(bench.apply(remove("n"))?, Reply::Removed(0));
+    assert_eq!(bench.lookup("n")?, None);
+    assert_eq!(bench.registry.summary()?, Summary::default());
+    Ok(())
+}
+
+/// What stands for another URI by now stays.
+#[doc(hidden)]
+pub fn remove_if_compares_the_uri(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let remove_if = |uri: &str| Command::RemoveIf {
+        name: "n".to_owned(),
+        uri: uri.to_owned(),
+    };
+    assert_eq!(bench.apply(remove_if("PYRO:a@h:1"))?, Reply::Removed(0));
+    bench.apply(register("n", "PYRO:a@h:1", &[]))?;
+    assert_eq!(bench.apply(remove_if("PYRO:a@h:01"))?, Reply::Removed(0));
+    assert_eq!(bench.count()?, 1);
+    assert_eq!(bench.apply(remove_if("PYRO:a@h:1"))?, Reply::Removed(1));
+    assert_eq!(bench.count()?, 0);
+    Ok(())
+}
+
+/// Prefixes may overlap, repeat, be empty or none.
+#[doc(hidden)]
+pub fn remove_prefix_removes_each_name_once(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for name in ["", "a", "ab", "abc", "b", "ba", "c", "A", "a_b", "a%"] {
+        bench.register(name, &["t"])?;
+    }
+    assert_eq!(bench.apply(remove_prefix(&[]))?, Reply::Removed(0));
+    assert_eq!(bench.apply(remove_prefix(&["x"]))?, Reply::Removed(0));
+    // `_` and `%` are plain characters, and case counts.
+    assert_eq!(bench.apply(remove_prefix(&["a_"]))?, Reply::Removed(1));
+    assert_eq!(bench.apply(remove_prefix(&["a%"]))?, Reply::Removed(1));
+    let overlapping = remove_prefix(&["ab", "b", "abc", "ab", "ba"]);
+    assert_eq!(bench.apply(overlapping)?, Reply::Removed(4));
+    assert_eq!(bench.names(Filter::All)?, ["", "A", "a", "c"]);
+    assert_eq!(bench.names(all(&["t"]))?, ["", "A", "a", "c"]);
+    assert_eq!(bench.apply(remove_prefix(&[""]))?, Reply::Removed(4));
+    assert_eq!(bench.registry.summary()?, Summary::default());
+    assert_eq!(bench.names(any(&["t"]))?, owned(&[]));
+    Ok(())
+}
+
+/// `re.match`: anchored at the start, not at the end.
+#[doc(hidden)]
+pub fn remove_regex_matches_at_the_start(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for name in ["svc.a", "svc.b", "my.svc", "other"] {
+        bench.register(name, &[])?;
+    }
+    let regex = |pattern: &str| Command::RemoveRegex {
+        pattern: pattern.to_owned(),
+    };
+    assert_eq!(bench.apply(regex("nothing"))?, Reply::Removed(0));
+    assert_eq!(bench.apply(regex("svc"))?, Reply::Removed(2));
+    assert_eq!(bench.apply(regex("o|m.*svc"))?, Reply::Removed(2));
+    assert_eq!(bench.count()?, 0);
+    Ok(())
+}
+
+/// The refusal is a reply, and the change goes on.
+#[doc(hidden)]
+pub fn a_pattern_that_does_not_parse_is_refused(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.register("n", &[])?;
+    let bad = Command::RemoveRegex {
+        pattern: "(".to_owned(),
+    };
+    let reply = bench.apply(bad)?;
+    assert!(
+        matches!(reply, Reply::Refused(Refusal::Pattern(_))),
+        "{reply:?}"
+    );
+    assert_eq!(bench.count()?, 1);
+    Ok(())
+}
+
+/// Empty, NUL, newlines, all planes of Unicode, long: each is a name of its own.
+#[doc(hidden)]
+pub fn any_text_can_be_a_name(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let long = "x".repeat(70_000);
+    // The two forms of ü are two names: nothing is normalised.
+    let names = [
+        "",
+        "\0",
+        "\0\0",
+        " ",
+        "\n",
+        "a",
+        "a\0",
+        "a\0b",
+        "a b",
+        "ü",
+        "u\u{308}",
+        "日本",
+        "😀",
+        "\u{ffff}",
+        "\u{10000}",
+        "\u{10ffff}",
+        "\u{10ffff}\u{10ffff}",
+        "generation",
+        &long,
+    ];
+    for name in names {
+        bench.register(name, &["t"])?;
+    }
+    assert_eq!(bench.count()?, names.len() as u64);
+    for (position, name) in names.into_iter().enumerate() {
+        let uri = bench.lookup(name)?.map(|entry| entry.uri);
+        assert_eq!(uri, Some(format!("PYRO:{position}@h:1")), "{name:?}");
+    }
+    assert_eq!(bench.names(all(&["t"]))?.len(), names.len());
+    for name in names {
+        assert_eq!(bench.apply(remove(name))?, Reply::Removed(1), "{name:?}");
+        assert_eq!(bench.lookup(name)?, None, "{name:?}");
+    }
+    assert_eq!(bench.registry.summary()?, Summary::default());
+    Ok(())
+}
+
+/// Code points decide, not UTF-16 units and not any language.
+#[doc(hidden)]
+pub fn lists_are_in_the_order_of_code_points(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let ordered = [
+        "",
+        "\0",
+        "A",
+        "Z",
+        "a",
+        "a\0",
+        "aa",
+        "b",
+        "\u{7f}",
+        "\u{80}",
+        "é",
+        "\u{7ff}",
+        "\u{800}",
+        "\u{ffff}",
+        "\u{10000}",
+        "😀",
+        "\u{10ffff}",
+    ];
+    for name in ordered.iter().rev() {
+        bench.register(name, &["t"])?;
+    }
+    bench.register("a", &["t"])?;
+    for filter in [
+        Filter::All,
+        prefix(&[""]),
+        all(&["t"]),
+        any(&["t", "u"]),
+        all(&[]),
+    ] {
+        assert_eq!(bench.names(filter)?, ordered);
+    }
+    let some = prefix(&["b", "\u{10000}", "a", "A", "aa"]);
+    assert_eq!(
+        bench.names(some)?,
+        ["A", "a", "a\0", "aa", "b", "\u{10000}"]
+    );
+    Ok(())
+}
+
+/// At every length of UTF-8 and at the last character of all, a prefix covers what starts with it.
+#[doc(hidden)]
+pub fn prefixes_end_where_they_should(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let last_ones = [
+        "\u{7f}",
+        "\u{7ff}",
+        "\u{d7ff}",
+        "\u{ffff}",
+        "\u{3ffff}",
+        "\u{10ffff}",
+    ];
+    let mut names = Vec::new();
+    for last in last_ones {
+        for name in [
+            last.to_owned(),
+            format!("{last}\0"),
+            format!("{last}{last}"),
+            format!("a{last}"),
+            format!("a{last}\u{10ffff}"),
+        ] {
+            names.push(name);
+        }
+    }
+    names.extend(owned(&[
+        "a",
+        "b",
+        "a\u{80}",
+        "a\u{800}",
+        "a\u{e000}",
+        "a\u{10000}",
+    ]));
+    for name in &names {
+        bench.register(name, &[])?;
+    }
+    names.sort_unstable();
+    names.dedup();
+    let mut prefixes = names.clone();
+    prefixes.extend(owned(&[
+        "",
+        "c",
+        "a\u{ff}",
+        "\u{10ffff}\u{10ffff}\u{10ffff}",
+    ]));
+    for given in prefixes {
+        let covered: Vec<&String> = names.iter().filter(|n| n.starts_with(&given)).collect();
+        let found = bench.names(prefix(&[&given]))?;
+        assert_eq!(
+            found.iter().collect::<Vec<_>>(),
+            covered,
+            "prefix {given:?}"
+        );
+    }
+    assert_eq!(bench.names(Filter::Prefix(Vec::new()))?, owned(&[]));
+    Ok(())
+}
+
+/// As removal does.
+#[doc(hidden)]
+pub fn lists_by_pattern_match_at_the_start(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for name in ["svc.b", "svc.a", "my.svc", "svd"] {
+        bench.register(name, &[])?;
+    }
+    let names = |pattern: &str| match Pattern::parse(pattern) {
+        Ok(pattern) => bench.names(Filter::Regex(pattern)),
+        Err(error) => panic!("{pattern} does not parse: {error}"),
+    };
+    assert_eq!(names("svc")?, ["svc.a", "svc.b"]);
+    assert_eq!(names("sv[cd]$")?, ["svd"]);
+    assert_eq!(names(".*svc")?, ["my.svc", "svc.a", "svc.b"]);
+    assert_eq!(names("")?.len(), 4);
+    assert_eq!(names("a")?, owned(&[]));
+    Ok(())
+}
+
+/// All of them, any of them, each entry once.
+#[doc(hidden)]
+pub fn tags_find_their_entries(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for (name, tags) in [
+        ("none", &[][..]),
+        ("x", &["x"]),
+        ("xy", &["x", "y"]),
+        ("xyz", &["x", "y", "z"]),
+        ("yz", &["y", "z"]),
+        ("z1", &["z"]),
+        ("z2", &["z"]),
+    ] {
+        bench.register(name, tags)?;
+    }
+    for (filter, names) in [
+        (all(&["x"]), &["x", "xy", "xyz"][..]),
+        (all(&["x", "y"]), &["xy", "xyz"]),
+        (all(&["y", "x", "y"]), &["xy", "xyz"]),
+        (all(&["z", "y", "x"]), &["xyz"]),
+        (all(&["z", "x"]), &["xyz"]),
+        (all(&["x", "no"]), &[]),
+        (all(&["no"]), &[]),
+        (any(&["x"]), &["x", "xy", "xyz"]),
+        (any(&["z", "x", "z"]), &["x", "xy", "xyz", "yz", "z1", "z2"]),
+        (any(&["no", "y"]), &["xy", "xyz", "yz"]),
+        (any(&[]), &[]),
+    ] {
+        assert_eq!(bench.names(filter.clone())?, names, "{filter:?}");
+    }
+    assert_eq!(bench.names(all(&[]))?.len(), 7);
+    let entries = bench.list(all(&["x", "z"]))?;
+    let tags: Vec<_> = entries.into_iter().map(|(_, entry)| entry.tags).collect();
+    assert_eq!(tags, [set(&["x", "y", "z"])]);
+    Ok(())
+}
+
+/// Tags are told apart from each other, and from the names behind them in an index.
+#[doc(hidden)]
+pub fn any_text_can_be_a_tag(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let texts = [
+        "",
+        "\0",
+        "a",
+        "a\0",
+        "a\0b",
+        "b",
+        "ab",
+        "ÿ",
+        "\u{ff}\u{10ffff}",
+        "\u{10ffff}",
+        "日本",
+    ];
+    for tag in texts {
+        for name in texts {
+            bench.register(&format!("{name}/{tag}"), &[tag])?;
+            bench.register(name, &[])?;
+        }
+    }
+    for tag in texts {
+        let mut expected: Vec<String> = texts.iter().map(|n| format!("{n}/{tag}")).collect();
+        expected.sort_unstable();
+        assert_eq!(bench.names(all(&[tag]))?, expected, "tag {tag:?}");
+    }
+    bench.register("b", &["a\0"])?;
+    bench.register("\0b", &["a"])?;
+    assert_eq!(
+        bench
+            .names(all(&["a\0"]))?
+            .iter()
+            .filter(|n| *n == "b")
+            .count(),
+        1
+    );
+    assert!(bench.names(all(&["a"]))?.contains(&"\0b".to_owned()));
+    assert!(!bench.names(all(&["a"]))?.contains(&"b".to_owned()));
+    Ok(())
+}
+
+/// No command leaves a tag behind or forgets one.
+#[doc(hidden)]
+pub fn the_tag_index_follows_every_change(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.register("n", &["a", "b"])?;
+    bench.register("m", &["b"])?;
+    bench.register("n", &["b", "c"])?;
+    assert_eq!(bench.names(any(&["a"]))?, owned(&[]));
+    assert_eq!(bench.names(any(&["b"]))?, ["m", "n"]);
+    assert_eq!(bench.names(any(&["c"]))?, ["n"]);
+    bench.apply(Command::SetMetadata {
+        name: "n".to_owned(),
+        tags: set(&["a"]),
+    })?;
+    assert_eq!(bench.names(any(&["c", "b"]))?, ["m"]);
+    assert_eq!(bench.names(any(&["a"]))?, ["n"]);
+    bench.apply(remove("n"))?;
+    bench.apply(remove_prefix(&["m"]))?;
+    assert_eq!(bench.names(any(&["a", "b", "c"]))?, owned(&[]));
+    bench.register("n", &[])?;
+    assert_eq!(bench.names(any(&["a", "b", "c"]))?, owned(&[]));
+    Ok(())
+}
+
+/// Commands in one change work on each other's results, and readers see none of it before the end.
+#[doc(hidden)]
+pub fn a_change_sees_what_it_has_done(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for name in ["old.1", "old.2", "stays"] {
+        bench.register(name, &["t"])?;
+    }
+    let before = bench.registry.summary()?;
+    let mut change = bench.registry.begin()?;
+    let safely = Command::Register {
+        name: "new".to_owned(),
+        uri: "PYRO:n@h:1".to_owned(),
+        tags: set(&["u"]),
+        if_taken: IfTaken::Refuse,
+    };
+    assert_eq!(change.apply(10, &safely)?, Reply::Done);
+    let taken = Reply::Refused(Refusal::NameTaken {
+        uri: "PYRO:n@h:1".to_owned(),
+    });
+    assert_eq!(change.apply(11, &safely)?, taken);
+    change.apply(12, &register("old.3", "PYRO:o@h:1", &["t", "u"]))?;
+    change.apply(13, &remove("old.1"))?;
+    // old.2 from the store and old.3 from the change; old.1 is gone already.
+    assert_eq!(
+        change.apply(14, &remove_prefix(&["old."]))?,
+        Reply::Removed(2)
+    );
+    assert_eq!(
+        change.apply(15, &remove_prefix(&["old."]))?,
+        Reply::Removed(0)
+    );
+    change.apply(16, &register("old.1", "PYRO:again@h:1", &["v"]))?;
+    let metadata = Command::SetMetadata {
+        name: "new".to_owned(),
+        tags: set(&["w"]),
+    };
+    assert_eq!(change.apply(17, &metadata)?, Reply::Done);
+    let again = change.entry("old.1")?.map(|entry| entry.revision);
+    assert_eq!(again, Some(16));
+    change.apply(18, &register("fleeting", "PYRO:f@h:1", &["t"]))?;
+    assert_eq!(change.apply(19, &remove("fleeting"))?, Reply::Removed(1));
+
+    assert_eq!(bench.registry.summary()?, before);
+    assert_eq!(bench.names(Filter::All)?, ["old.1", "old.2", "stays"]);
+    bench.registry.commit(change)?;
+    assert_eq!(bench.names(Filter::All)?, ["new", "old.1", "stays"]);
+    assert_eq!(bench.names(any(&["t"]))?, ["stays"]);
+    assert_eq!(bench.names(any(&["u", "v", "w"]))?, ["new", "old.1"]);
+    assert_eq!(bench.lookup("new")?.map(|entry| entry.revision), Some(17));
+    assert_eq!(bench.count()?, 3);
+    Ok(())
+}
+
+/// Not committed is not done.
+#[doc(hidden)]
+pub fn a_dropped_change_leaves_nothing(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.register("n", &["t"])?;
+    let before = bench.registry.summary()?;
+    let mut change = bench.registry.begin()?;
+    change.apply(2, &remove_prefix(&[""]))?;
+    change.put_extra(b"x", b"1".to_vec())?;
+    change.put_meta(b"m", b"1".to_vec());
+    drop(change);
+    assert_eq!(bench.registry.summary()?, before);
+    assert_eq!(bench.names(any(&["t"]))?, ["n"]);
+    assert_eq!(bench.registry.meta(b"m")?, None);
+    assert_eq!(bench.registry.extra(b"x")?, None);
+    Ok(())
+}
+
+/// A change that was made on a state that is no more would write nonsense.
+#[doc(hidden)]
+pub fn an_overtaken_change_is_refused(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let mut late = bench.registry.begin()?;
+    late.apply(1, &register("late", "PYRO:l@h:1", &[]))?;
+    bench.register("n", &[])?;
+    let refused = bench.registry.commit(late);
+    assert!(matches!(refused, Err(StoreError::Overtaken)), "{refused:?}");
+    assert_eq!(bench.names(Filter::All)?, ["n"]);
+    bench.register("m", &[])?;
+    assert_eq!(bench.count()?, 2);
+    Ok(())
+}
+
+/// Beside the entries, atomically with them, and told apart from them.
+#[doc(hidden)]
+pub fn meta_and_extra_records_are_kept(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.register("n", &["x"])?;
+    let mut change = bench.registry.begin()?;
+    for (key, value) in [
+        (&b"a/1"[..], &b"one"[..]),
+        (b"a/2", b""),
+        (b"a", b"\0"),
+        (b"\xff", b"z"),
+    ] {
+        change.put_extra(key, value.to_vec())?;
+    }
+    change.put_extra(b"n", b"no entry".to_vec())?;
+    change.put_meta(b"applied", b"7".to_vec());
+    change.put_meta(b"", b"empty key".to_vec());
+    assert_eq!(change.extra(b"a/1")?, Some(b"one".to_vec()));
+    assert_eq!(bench.registry.extra(b"a/1")?, None);
+    bench.registry.commit(change)?;
+
+    let registry = &bench.registry;
+    assert_eq!(registry.meta(b"applied")?, Some(b"7".to_vec()));
+    assert_eq!(registry.meta(b"")?, Some(b"empty key".to_vec()));
+    assert_eq!(registry.meta(b"a/1")?, None);
+    assert_eq!(registry.extra(b"a/2")?, Some(Vec::new()));
+    assert_eq!(registry.extra(b"applied")?, None);
+    let keys: Vec<_> = registry.extras(b"a/")?.into_keys().collect();
+    assert_eq!(keys, [&b"a/1"[..], b"a/2"]);
+    assert_eq!(registry.extras(b"")?.len(), 5);
+    assert_eq!(registry.extras(b"\xff")?.len(), 1);
+    assert_eq!(registry.summary()?.extra_count, 5);
+    assert_eq!(bench.count()?, 1);
+
+    let mut change = registry.begin()?;
+    change.remove_extra(b"a/1")?;
+    change.remove_extra(b"never there")?;
+    change.put_extra(b"a/2", b"two".to_vec())?;
+    change.put_extra(b"a/3", b"three".to_vec())?;
+    let overlaid: Vec<_> = change.extras(b"a/")?.into_iter().collect();
+    let expected = [
+        (b"a/2".to_vec(), b"two".to_vec()),
+        (b"a/3".to_vec(), b"three".to_vec()),
+    ];
+    assert_eq!(overlaid, expected);
+    registry.commit(change)?;
+    assert_eq!(
+        registry.extras(b"a/")?.into_iter().collect::<Vec<_>>(),
+        expected
+    );
+    assert_eq!(registry.summary()?.extra_count, 5);
+    Ok(())
+}
+
+/// Later batches and installs do not reach into a view.
+#[doc(hidden)]
+pub fn a_view_stands_still(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.register("a", &["t"])?;
+    bench.register("b", &["t"])?;
+    let store = Arc::clone(&bench.opened.store);
+    let view = store.view()?;
+    let before = content(&*view)?;
+    bench.apply(remove("a"))?;
+    bench.register("b", &["u"])?;
+    bench.register("c", &["t"])?;
+    assert_eq!(content(&*view)?, before);
+    assert_eq!(tagged(&*view, "t")?, ["a", "b"]);
+    assert_eq!(view.entry("c")?, None);
+    bench.registry.install(SnapshotHeader::default(), [])?;
+    assert_eq!(content(&*view)?, before);
+    assert_eq!(view.summary()?, before.summary);
+    assert_eq!(tagged(&*view, "t")?, ["a", "b"]);
+    assert_eq!(bench.count()?, 0);
+    Ok(())
+}
+
+/// `from` is included, and a visitor that has enough is not called again.
+#[doc(hidden)]
+pub fn scans_start_where_they_are_told_and_stop(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for name in ["a", "ab", "ac", "b", "ba"] {
+        bench.register(name, &[])?;
+    }
+    let mut change = bench.registry.begin()?;
+    for key in [b"k1", b"k2", b"k3", b"l1"] {
+        change.put_extra(key, Vec::new())?;
+    }
+    bench.registry.commit(change)?;
+    let view = bench.opened.store.view()?;
+    for (given, from, limit, expected) in [
+        ("", "", 9, &["a", "ab", "ac", "b", "ba"][..]),
+        ("", "ab", 9, &["ab", "ac", "b", "ba"]),
+        ("", "ab\0", 2, &["ac", "b"]),
+        ("a", "", 9, &["a", "ab", "ac"]),
+        ("a", "ac", 9, &["ac"]),
+        ("a", "b", 9, &[]),
+        ("b", "a", 1, &["b"]),
+        ("", "c", 9, &[]),
+    ] {
+        let mut names = Vec::new();
+        view.entries(given, from, &mut |name, _| {
+            names.push(name.to_owned());
+            Ok(stop_if(names.len() == limit))
+        })?;
+        assert_eq!(names, expected, "prefix {given:?} from {from:?}");
+    }
+    let mut keys = Vec::new();
+    view.extras(b"k", b"k2", &mut |key, _| {
+        keys.push(key.to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    assert_eq!(keys, [b"k2", b"k3"]);
+    let error = view.entries("", "", &mut |_, _| Err(StoreError::snapshot("enough")));
+    assert!(
+        matches!(error, Err(StoreError::Snapshot { .. })),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+/// A cursor can go on from anywhere, and stays at the end.
+#[doc(hidden)]
+pub fn cursors_seek_and_go_on(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for name in ["a", "c", "e"] {
+        bench.register(name, &["t"])?;
+    }
+    bench.register("d", &["s", "u"])?;
+    let view = bench.opened.store.view()?;
+    let mut cursor = view.tagged("t")?;
+    assert_eq!(cursor.next()?.as_deref(), Some("a"));
+    assert_eq!(cursor.next()?.as_deref(), Some("c"));
+    assert_eq!(cursor.seek("c")?.as_deref(), Some("c"));
+    assert_eq!(cursor.seek("d")?.as_deref(), Some("e"));
+    assert_eq!(cursor.next()?, None);
+    assert_eq!(cursor.next()?, None);
+    assert_eq!(cursor.seek("")?.as_deref(), Some("a"));
+    assert_eq!(cursor.seek("f")?, None);
+    assert_eq!(view.tagged("no")?.next()?, None);
+    assert_eq!(view.tagged("no")?.seek("")?, None);
+    Ok(())
+}
+
+/// However a state came about, its counts and hash are those of what is in it.
+#[doc(hidden)]
+pub fn the_summary_is_that_of_the_content(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    for round in 0..3 {
+        for name in ["a", "b", "c", "d"] {
+            bench.register(name, &["t", &round.to_string()])?;
+        }
+        bench.apply(remove("b"))?;
+        let mut change = bench.registry.begin()?;
+        change.put_extra(b"x", vec![round])?;
+        change.put_extra(&[round], b"y".to_vec())?;
+        change.apply(50, &register("b", "PYRO:b@h:1", &[]))?;
+        change.apply(51, &remove("b"))?;
+        change.remove_extra(&[1])?;
+        bench.registry.commit(change)?;
+        let view = bench.opened.store.view()?;
+        let mut recounted = Summary::default();
+        view.entries("", "", &mut |name, entry| {
+            recounted.add_entry(name, &entry.read()?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        view.extras(b"", b"", &mut |key, value| {
+            recounted.add_extra(key, value);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        assert_eq!(bench.registry.summary()?, recounted, "round {round}");
+        assert_eq!(view.summary()?, recounted, "round {round}");
+    }
+    Ok(())
+}
+
+/// Entries, tags, extra and meta records of before go; those of the snapshot come, with its revisions.
+#[doc(hidden)]
+pub fn a_snapshot_replaces_everything(open: &Opener<'_>) -> Outcome {
+    let source = filled(open)?;
+    for chunk_len in [0, 1, 100, 1 << 20] {
+        let mut target = Bench::new(open);
+        target.register("old", &["even"])?;
+        target.register("name 3", &["old"])?;
+        let mut change = target.registry.begin()?;
+        change.put_meta(b"old", b"1".to_vec());
+        change.put_extra(b"old", b"1".to_vec())?;
+        target.registry.commit(change)?;
+
+        let snapshot = source.registry.snapshot()?;
+        let header = SnapshotHeader::decode(&snapshot.header().encode())?;
+        target
+            .registry
+            .install(header, snapshot.chunks(chunk_len))?;
+
+        let expected = content(&*source.opened.store.view()?)?;
+        assert_eq!(content(&*target.opened.store.view()?)?, expected);
+        assert_eq!(target.registry.meta(b"old")?, None);
+        assert_eq!(target.names(any(&["old"]))?, owned(&[]));
+        assert_eq!(target.names(all(&["even"]))?, source.names(all(&["even"]))?);
+        assert_eq!(target.lookup("old")?, None);
+        // The new state takes changes.
+        target.register("later", &["even"])?;
+        target.apply(remove("name 4"))?;
+        assert_eq!(target.count()?, source.count()?);
+        assert_eq!(target.names(all(&["even", "all"]))?.len(), 3);
+        assert_eq!(target.names(all(&["even"]))?.len(), 4);
+    }
+    Ok(())
+}
+
+/// Changes after the snapshot was taken are in neither its header nor its chunks.
+#[doc(hidden)]
+pub fn a_snapshot_describes_one_moment(open: &Opener<'_>) -> Outcome {
+    let mut source = filled(open)?;
+    let expected = content(&*source.opened.store.view()?)?;
+    let snapshot = source.registry.snapshot()?;
+    let mut chunks = snapshot.chunks(60);
+    let mut sent = vec![chunks.next().expect("a state with entries has a chunk")];
+    source.apply(remove_prefix(&["name 3", "name 7"]))?;
+    source.register("name 55", &["even"])?;
+    let mut change = source.registry.begin()?;
+    change.put_meta(b"applied", b"later".to_vec());
+    change.remove_extra(b"session 1")?;
+    source.registry.commit(change)?;
+    sent.extend(chunks);
+    assert!(sent.len() > 3, "the test should send several chunks");
+    let target = Bench::new(open);
+    target.registry.install(snapshot.header().clone(), sent)?;
+    assert_eq!(content(&*target.opened.store.view()?)?, expected);
+    Ok(())
+}
+
+/// Whatever is wrong with a snapshot, the state is as before, and the next good one is installed.
+#[doc(hidden)]
+pub fn a_bad_snapshot_changes_nothing(open: &Opener<'_>) -> Outcome {
+    let source = filled(open)?;
+    let snapshot = source.registry.snapshot()?;
+    let header = snapshot.header().clone();
+    let chunks: Vec<Vec<u8>> = snapshot.chunks(60).collect::<Result<_, _>>()?;
+    let mut target = Bench::new(open);
+    target.register("old", &["t"])?;
+    let before = content(&*target.opened.store.view()?)?;
+
+    let mut altered = chunks.clone();
+    if let Some(byte) = altered.last_mut().and_then(|chunk| chunk.last_mut()) {
+        *byte ^= 1;
+    }
+    let mut doubled = chunks.clone();
+    doubled.insert(1, chunks.first().cloned().unwrap_or_default());
+    let mut swapped = chunks.clone();
+    swapped.swap(0, 1);
+    let mut truncated = chunks.clone();
+    truncated.pop();
+    let mut cut = chunks.clone();
+    if let Some(chunk) = cut.last_mut() {
+        chunk.pop();
+    }
+    let empty = vec![Vec::new()];
+    for bad in [altered, doubled, swapped, truncated, cut, empty, Vec::new()] {
+        let result = target
+            .registry
+            .install(header.clone(), bad.into_iter().map(Ok));
+        assert!(
+            matches!(result, Err(StoreError::Snapshot { .. })),
+            "{result:?}"
+        );
+        assert_eq!(content(&*target.opened.store.view()?)?, before);
+        assert_eq!(target.names(any(&["t"]))?, ["old"]);
+    }
+    let mut half = target.registry.begin_install(header.clone())?;
+    half.chunk(chunks.first().expect("a state with entries has a chunk"))?;
+    drop(half);
+    assert_eq!(content(&*target.opened.store.view()?)?, before);
+    target
+        .registry
+        .install(header, chunks.into_iter().map(Ok))?;
+    assert_eq!(
+        content(&*target.opened.store.view()?)?,
+        content(&*source.opened.store.view()?)?
+    );
+    Ok(())
+}
+
+/// A registry with eight entries, two extra records and a meta record.
+fn filled(open: &Opener<'_>) -> Result<Bench, StoreError> {
+    let mut bench = Bench::new(open);
+    for number in 0..8 {
+        let parity = if number % 2 == 0 { "even" } else { "odd" };
+        bench.register(&format!("name {number}"), &[parity, "all"])?;
+    }
+    let mut change = bench.registry.begin()?;
+    change.put_extra(b"session 1", b"replies".to_vec())?;
+    change.put_extra(b"session 2", Vec::new())?;
+    change.put_meta(b"applied", b"8".to_vec());
+    bench.registry.commit(change)?;
+    Ok(bench)
+}
+
+#[derive(Debug, PartialEq)]
+struct Content {
+    entries: Vec<(Name, Entry)>,
+    extras: BTreeMap<Vec<u8>, Vec<u8>>,
+    meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    summary: Summary,
+}
+
+fn content(view: &dyn View) -> Result<Content, StoreError> {
+    let mut content = Content {
+        entries: Vec::new(),
+        extras: BTreeMap::new(),
+        meta: BTreeMap::new(),
+        summary: view.summary()?,
+    };
+    view.entries("", "", &mut |name, entry| {
+        content.entries.push((name.to_owned(), entry.read()?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    view.extras(b"", b"", &mut |key, value| {
+        content.extras.insert(key.to_vec(), value.to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    view.metas(&mut |key, value| {
+        content.meta.insert(key.to_vec(), value.to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(content)
+}
+
+fn tagged(view: &dyn View, tag: &str) -> Result<Vec<Name>, StoreError> {
+    let mut cursor = view.tagged(tag)?;
+    let mut names = Vec::new();
+    while let Some(name) = cursor.next()? {
+        names.push(name);
+    }
+    Ok(names)
+}
+
+fn stop_if(enough: bool) -> ControlFlow<()> {
+    if enough {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}

@@ -121,17 +121,17 @@ impl Registry {
         self.shared.store.extra(key)
     }
 
-    /// The committed extra records whose key starts with `prefix`, in the order of their keys.
+    /// The committed extra records whose key starts with `prefix`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn extras(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let mut found = Vec::new();
+    pub fn extras(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+        let mut found = BTreeMap::new();
         self.shared
             .store
             .view()?
             .extras(prefix, &[], &mut |key, value| {
-                found.push((key.to_vec(), value.to_vec()));
+                found.insert(key.to_vec(), value.to_vec());
                 Ok(ControlFlow::Continue(()))
             })?;
         Ok(found)

@@ -1,11 +1,23 @@
-//! The log's home. (Signatures; bodies follow.)
+//! The log's home: entries by index, and the few records beside them.
 
-use std::ops::RangeBounds;
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rocksdb::{ReadOptions, WriteBatch};
+
+use super::sync::Job;
+use super::{Database, Fixed, Shared, lock};
 use crate::error::StoreError;
+use crate::format::{self, Reader};
+
+const VOTE: &[u8] = b"vote";
+const IDENTITY: &[u8] = b"identity";
+const PURGED: &[u8] = b"purged";
 
 /// Called once the write that it came with is durable, or with the reason why nothing is any more.
-/// Runs on the sync thread, in the order of the writes; it must not block.
+/// Runs on the sync thread, in the order of the writes; it must not block or panic.
 pub type SyncDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Counters since the database was opened.
@@ -23,45 +35,181 @@ pub struct LogStats {
     pub waiting_count: u64,
 }
 
+#[derive(Default)]
+pub(super) struct Appended {
+    append_count: AtomicU64,
+    entry_count: AtomicU64,
+    entry_len: AtomicU64,
+}
+
 /// A log of opaque entries, and the few records beside it. Cheap to clone; all clones are the same
 /// one. All writes form one ordered stream with one sync thread behind it; none of them waits for the
 /// disk unless it says so. After a failed write or sync every call returns [`StoreError::Stopped`].
-#[derive(Debug, Clone)]
-pub struct LogHome {}
+#[derive(Clone)]
+pub struct LogHome {
+    shared: Arc<Shared>,
+}
+
+/// Where the log begins and ends. The entries `first..=last` are there, without a hole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LogEnds {
+    /// `None` when there is no entry.
+    range: Option<(u64, u64)>,
+    /// All up to here is gone; below `first`.
+    purged: Option<u64>,
+}
+
+impl LogEnds {
+    /// Reads them from the database.
+    pub(super) fn recover(fixed: &Fixed) -> Result<Self, StoreError> {
+        let database = fixed.borrow_owner();
+        let families = fixed.borrow_dependent();
+        let purged = read_purged(database, fixed)?.map(|(index, _)| index);
+        let mut iterator = database.db.raw_iterator_cf(&families.log);
+        // From the end of what was purged, so that its tombstones need not be walked through.
+        iterator.seek(index_key(purged.map_or(0, |index| index.saturating_add(1))));
+        let first = iterator.key().map(index_in).transpose()?;
+        database.read(iterator.status())?;
+        iterator.seek_to_last();
+        let last = iterator.key().map(index_in).transpose()?;
+        database.read(iterator.status())?;
+        let range = first.zip(last);
+        if let Some((first, last)) = range
+            && first > last
+        {
+            return Err(StoreError::corrupt(
+                "the log",
+                format!("it begins at {first} and ends at {last}"),
+            ));
+        }
+        Ok(Self { range, purged })
+    }
+
+    /// The indexes at which an append may begin: of entries that are there, or the next one. An empty log
+    /// that was never purged begins anywhere.
+    fn may_begin(&self, index: u64) -> Result<(), StoreError> {
+        let (lowest, next) = match (self.range, self.purged) {
+            (Some((first, last)), _) => (first, last.saturating_add(1)),
+            (None, Some(purged)) => (purged.saturating_add(1), purged.saturating_add(1)),
+            (None, None) => return Ok(()),
+        };
+        if (lowest..=next).contains(&index) {
+            return Ok(());
+        }
+        Err(StoreError::Gap {
+            expected: next,
+            found: index,
+        })
+    }
+}
 
 impl LogHome {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Writes entries behind the last one; they can be read when this returns. `done` is called when
-    /// they are durable; it is dropped uncalled when this returns an error.
+    /// they are durable; it is dropped uncalled when this returns an error. Entries that exist are
+    /// overwritten, those behind them stay: truncate first.
     ///
     /// # Errors
-    /// [`StoreError::Gap`] when the first index is beyond the next one, or they are not consecutive:
-    /// nothing is written then. Entries that exist are overwritten.
+    /// [`StoreError::Gap`] when the first index does not follow, or they are not consecutive: nothing is
+    /// written then.
     pub fn append(
         &self,
         entries: impl IntoIterator<Item = (u64, Vec<u8>)>,
         done: SyncDone,
     ) -> Result<(), StoreError> {
-        let _ = (entries.into_iter(), done);
-        unimplemented!()
+        let family = &self.shared.families().log;
+        let mut ends = lock(&self.shared.log_ends);
+        let mut batch = WriteBatch::default();
+        let mut written: Option<(u64, u64)> = None;
+        let mut entry_len = 0;
+        for (index, payload) in entries {
+            written = match written {
+                None => {
+                    ends.may_begin(index)?;
+                    Some((index, index))
+                }
+                Some((first, last)) if index == last.wrapping_add(1) => Some((first, index)),
+                Some((_, last)) => {
+                    return Err(StoreError::Gap {
+                        expected: last.wrapping_add(1),
+                        found: index,
+                    });
+                }
+            };
+            entry_len += payload.len() as u64;
+            batch.put_cf(family, index_key(index), format::seal(&payload));
+        }
+        self.database().health.check()?;
+        if let Some((first, last)) = written {
+            self.database().write(batch)?;
+            ends.range = Some(match ends.range {
+                Some((old_first, old_last)) => (old_first.min(first), old_last.max(last)),
+                None => (first, last),
+            });
+            let counters = &self.shared.appended;
+            counters
+                .entry_count
+                .fetch_add(last - first + 1, Ordering::Relaxed);
+            counters.entry_len.fetch_add(entry_len, Ordering::Relaxed);
+        }
+        let counters = &self.shared.appended;
+        counters.append_count.fetch_add(1, Ordering::Relaxed);
+        self.shared.syncer.push(Job::Tell(done))
     }
 
-    /// Keeps the entries up to `last` and drops those behind it; `None` drops all.
+    /// Keeps the entries up to `last` and drops those behind it; `None` drops all. What is appended
+    /// afterwards is durable no earlier than this.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn truncate_after(&self, last: Option<u64>) -> Result<(), StoreError> {
-        let _ = last;
-        unimplemented!()
+        self.database().health.check()?;
+        let mut ends = lock(&self.shared.log_ends);
+        let Some((first, end)) = ends.range else {
+            return Ok(());
+        };
+        let from = last.map_or(first, |last| last.saturating_add(1)).max(first);
+        if from > end {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        self.drop_range(&mut batch, from, end);
+        self.database().write(batch)?;
+        ends.range = (from > first).then(|| (first, from - 1));
+        self.shared.syncer.push(Job::Nothing)
     }
 
     /// Drops the entries up to and with `upto`, and keeps `record` as what was purged last, in one write.
-    /// Purging beyond the end empties the log. What was purged before is left alone.
+    /// Purging beyond the end empties the log. A purge below an earlier one changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn purge(&self, upto: u64, record: &[u8]) -> Result<(), StoreError> {
-        let _ = (upto, record);
-        unimplemented!()
+        self.database().health.check()?;
+        let mut ends = lock(&self.shared.log_ends);
+        if ends.purged.is_some_and(|purged| purged > upto) {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        let purged = format::seal_with(8 + record.len(), |out| {
+            out.extend_from_slice(&upto.to_be_bytes());
+            out.extend_from_slice(record);
+        });
+        batch.put_cf(&self.shared.families().log_meta, PURGED, purged);
+        let mut left = ends.range;
+        if let Some((first, last)) = ends.range
+            && first <= upto
+        {
+            self.drop_range(&mut batch, first, upto.min(last));
+            left = (upto < last).then(|| (upto + 1, last));
+        }
+        self.database().write(batch)?;
+        ends.range = left;
+        ends.purged = Some(upto);
+        self.shared.syncer.push(Job::DropLogFiles(upto))
     }
 
     /// Up to where the log was purged, and the record that came with it.
@@ -69,17 +217,18 @@ impl LogHome {
     /// # Errors
     /// [`StoreError`].
     pub fn last_purged(&self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        unimplemented!()
+        self.database().health.check()?;
+        read_purged(self.database(), &self.shared.fixed)
     }
 
     /// Index of the first entry; `None` when the log is empty.
     pub fn first_index(&self) -> Option<u64> {
-        unimplemented!()
+        lock(&self.shared.log_ends).range.map(|(first, _)| first)
     }
 
     /// Index of the last entry; `None` when the log is empty (see [`Self::last_purged`] then).
     pub fn last_index(&self) -> Option<u64> {
-        unimplemented!()
+        lock(&self.shared.log_ends).range.map(|(_, last)| last)
     }
 
     /// The entries in `range` that are there, in order.
@@ -100,8 +249,42 @@ impl LogHome {
         range: impl RangeBounds<u64>,
         len_max: u64,
     ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        let _ = (range.start_bound(), len_max);
-        unimplemented!()
+        let database = self.database();
+        database.health.check()?;
+        let ends = *lock(&self.shared.log_ends);
+        let Some((first, last)) = clip(range, ends.range) else {
+            return Ok(Vec::new());
+        };
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(index_key(first));
+        if let Some(end) = last.checked_add(1) {
+            options.set_iterate_upper_bound(index_key(end));
+        }
+        let mut iterator = database
+            .db
+            .raw_iterator_cf_opt(&self.shared.families().log, options);
+        iterator.seek_to_first();
+        let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut len = 0;
+        while let Some((key, record)) = iterator.item() {
+            let index = database.decoded(index_in(key))?;
+            if let Some((before, _)) = entries.last()
+                && index != before + 1
+            {
+                let reason = format!("entry {index} follows entry {before}");
+                return database.decoded(Err(StoreError::corrupt("the log", reason)));
+            }
+            let payload = format::unseal_named(record, || format!("log entry {index}"));
+            let payload = database.decoded(payload)?;
+            len += payload.len() as u64;
+            if len > len_max && !entries.is_empty() {
+                return Ok(entries);
+            }
+            entries.push((index, payload.to_vec()));
+            iterator.next();
+        }
+        database.read(iterator.status())?;
+        Ok(entries)
     }
 
     /// Saves the vote. Durable when this returns: blocks for a sync.
@@ -109,8 +292,8 @@ impl LogHome {
     /// # Errors
     /// [`StoreError`].
     pub fn save_vote(&self, vote: &[u8]) -> Result<(), StoreError> {
-        let _ = vote;
-        unimplemented!()
+        self.put(VOTE, vote)?;
+        self.shared.syncer.sync()
     }
 
     /// Saves the vote without blocking; durable when `done` is called, which is dropped uncalled when
@@ -119,8 +302,9 @@ impl LogHome {
     /// # Errors
     /// [`StoreError`].
     pub fn save_vote_then(&self, vote: &[u8], done: SyncDone) -> Result<(), StoreError> {
-        let _ = (vote, done);
-        unimplemented!()
+        let _order = lock(&self.shared.log_ends);
+        self.put_alone(VOTE, vote)?;
+        self.shared.syncer.push(Job::Tell(done))
     }
 
     /// The vote that was saved last.
@@ -128,16 +312,17 @@ impl LogHome {
     /// # Errors
     /// [`StoreError`].
     pub fn vote(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        unimplemented!()
+        self.get(VOTE)
     }
 
-    /// Saves who this database belongs to (cluster and node). Durable when this returns.
+    /// Saves who this database belongs to (cluster and node). Durable when this returns: blocks for a
+    /// sync.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn save_identity(&self, identity: &[u8]) -> Result<(), StoreError> {
-        let _ = identity;
-        unimplemented!()
+        self.put(IDENTITY, identity)?;
+        self.shared.syncer.sync()
     }
 
     /// Who this database belongs to.
@@ -145,7 +330,7 @@ impl LogHome {
     /// # Errors
     /// [`StoreError`].
     pub fn identity(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        unimplemented!()
+        self.get(IDENTITY)
     }
 
     /// Blocks until everything written so far, log and registry, is durable.
@@ -153,21 +338,116 @@ impl LogHome {
     /// # Errors
     /// [`StoreError`].
     pub fn sync(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        self.database().health.check()?;
+        self.shared.syncer.sync()
     }
 
     /// Completed syncs since the database was opened.
     pub fn sync_count(&self) -> u64 {
-        self.stats().sync_count
+        self.shared.syncer.sync_count()
     }
 
     /// Counters since the database was opened.
     pub fn stats(&self) -> LogStats {
-        unimplemented!()
+        let counters = &self.shared.appended;
+        LogStats {
+            sync_count: self.sync_count(),
+            append_count: counters.append_count.load(Ordering::Relaxed),
+            entry_count: counters.entry_count.load(Ordering::Relaxed),
+            entry_len: counters.entry_len.load(Ordering::Relaxed),
+            waiting_count: self.shared.syncer.waiting_count(),
+        }
     }
 
-    /// Why nothing works any more; `None` while all is well.
+    /// Why nothing works any more; `None` while all is well, and after a clean close.
     pub fn failure(&self) -> Option<String> {
-        unimplemented!()
+        self.database().health.failure().map(str::to_owned)
     }
+
+    fn database(&self) -> &Database {
+        self.shared.database()
+    }
+
+    /// Adds the removal of entries that are there to a batch.
+    fn drop_range(&self, batch: &mut WriteBatch, first: u64, last: u64) {
+        let family = &self.shared.families().log;
+        match last.checked_add(1) {
+            Some(end) => batch.delete_range_cf(family, index_key(first), index_key(end)),
+            None => {
+                batch.delete_range_cf(family, index_key(first), index_key(last));
+                batch.delete_cf(family, index_key(last));
+            }
+        }
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let _order = lock(&self.shared.log_ends);
+        self.put_alone(key, value)
+    }
+
+    /// For whoever holds the order of the log's writes.
+    fn put_alone(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        let family = &self.shared.families().log_meta;
+        batch.put_cf(family, key, format::seal(value));
+        self.database().write(batch)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.database().health.check()?;
+        let family = &self.shared.families().log_meta;
+        self.database().record(family, key)
+    }
+}
+
+impl fmt::Debug for LogHome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogHome")
+            .field("ends", &*lock(&self.shared.log_ends))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The key of a log entry: its order is the order of the indexes.
+pub(super) fn index_key(index: u64) -> [u8; 8] {
+    index.to_be_bytes()
+}
+
+fn index_in(key: &[u8]) -> Result<u64, StoreError> {
+    match key.try_into() {
+        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+        Err(_) => Err(StoreError::corrupt(
+            format!("the log's key {}", key.escape_ascii()),
+            "it is no index",
+        )),
+    }
+}
+
+fn read_purged(database: &Database, fixed: &Fixed) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    let family = &fixed.borrow_dependent().log_meta;
+    let Some(payload) = database.record(family, PURGED)? else {
+        return Ok(None);
+    };
+    let mut reader = Reader(&payload);
+    match reader.u64() {
+        Ok(index) => Ok(Some((index, reader.0.to_vec()))),
+        Err(reason) => database.decoded(Err(StoreError::corrupt("the record purged", reason))),
+    }
+}
+
+/// The part of `range` that is there, as first and last index.
+fn clip(range: impl RangeBounds<u64>, there: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    let (first, last) = there?;
+    let from = match range.start_bound() {
+        Bound::Included(&index) => index,
+        Bound::Excluded(&index) => index.checked_add(1)?,
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(&index) => index,
+        Bound::Excluded(&index) => index.checked_sub(1)?,
+        Bound::Unbounded => u64::MAX,
+    };
+    let (from, to) = (from.max(first), to.min(last));
+    (from <= to).then_some((from, to))
 }

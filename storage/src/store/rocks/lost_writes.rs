@@ -1,0 +1,97 @@
+//! For tests of what a power failure may take: everything that was written after the last sync.
+//!
+//! A killed process loses nothing that it has written, because the system has it. With
+//! [`crate::RocksOptions::sync_record`] the store notes after each sync how much of each write-ahead
+//! log is durable, and [`cut_to_last_sync`] takes the rest away from a folder that is not open. The
+//! record is a text file, one line per log: name, space, bytes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Fixed;
+use super::folder;
+
+/// Notes durable lengths. An error in it is logged and leaves the earlier record, which is true still.
+pub(super) struct SyncRecord {
+    database: PathBuf,
+    file: PathBuf,
+    /// Taken before a sync: what is written while it runs may or may not be covered.
+    lens: String,
+}
+
+impl SyncRecord {
+    /// `None` for a database in memory.
+    pub(super) fn new(fixed: &Fixed, file: PathBuf) -> Option<Self> {
+        let database = fixed.borrow_owner();
+        (!database.in_memory()).then(|| Self {
+            database: database.db.path().to_owned(),
+            file,
+            lens: String::new(),
+        })
+    }
+
+    pub(super) fn before_sync(&mut self) {
+        self.lens.clear();
+        for wal in folder::wals(&self.database).unwrap_or_default() {
+            // A log that was deleted meanwhile is not needed any more.
+            let (Some(name), Ok(file)) = (wal.file_name(), fs::metadata(&wal)) else {
+                continue;
+            };
+            let line = format!("{} {}\n", name.display(), file.len());
+            self.lens.push_str(&line);
+        }
+    }
+
+    pub(super) fn after_sync(&mut self) {
+        let draft = self.file.with_extension("draft");
+        let written = fs::write(&draft, &self.lens).and_then(|()| fs::rename(&draft, &self.file));
+        if let Err(error) = written {
+            tracing::warn!(%error, file = %self.file.display(), "cannot record a sync");
+        }
+    }
+}
+
+/// Cuts the write-ahead logs in a data folder back to what `record` says is durable.
+///
+/// A log that a later one has followed since the record was written is kept whole: RocksDB syncs such
+/// a log itself before it relies on it, and a power failure may keep more than was synced. The later
+/// one is emptied then, so that what is left is always a beginning of what was written.
+///
+/// # Errors
+/// The system's own, and a record that cannot be read.
+pub fn cut_to_last_sync(folder: &Path, record: &Path) -> io::Result<()> {
+    let durable = read_record(record)?;
+    let wals = folder::wals(&folder.join("rocksdb"))?;
+    let count = wals.len();
+    for (position, wal) in wals.iter().enumerate() {
+        let name = wal.file_name().unwrap_or_default().to_string_lossy();
+        let is_newest = position + 1 == count;
+        let keep = match durable.get(name.as_ref()) {
+            Some(_) if !is_newest => continue,
+            Some(&len) => len,
+            None => 0,
+        };
+        let file = File::options().write(true).open(wal)?;
+        if file.metadata()?.len() > keep {
+            file.set_len(keep)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_record(record: &Path) -> io::Result<BTreeMap<String, u64>> {
+    let mut lens = BTreeMap::new();
+    for line in fs::read_to_string(record)?.lines() {
+        let entry = line
+            .split_once(' ')
+            .and_then(|(name, len)| Some((name.to_owned(), len.parse().ok()?)));
+        let Some((name, len)) = entry else {
+            let text = format!("{line:?} is no line of a record of syncs");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        };
+        lens.insert(name, len);
+    }
+    Ok(lens)
+}

@@ -1,0 +1,525 @@
+//! The registry's data in RocksDB: generations, batches and views.
+
+use std::str;
+use std::sync::Arc;
+
+use rocksdb::{DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode, WriteBatch};
+use self_cell::self_cell;
+
+use super::install::RocksInstall;
+use super::{Database, Db, Family, Fixed, RocksStore, Shared, lock};
+use crate::error::StoreError;
+use crate::format::{self, Reader};
+use crate::model::{Entry, Name};
+use crate::store::{
+    Batch, EntryChange, EntryVisitor, Install, NameCursor, RecordVisitor, Store, StoredEntry, View,
+};
+use crate::summary::Summary;
+
+/// Stands between tag and name in a key of the index. No UTF-8 text has this byte.
+const AFTER_TAG: u8 = 0xff;
+
+const GENERATION: &[u8] = b"generation";
+const SUMMARY: &[u8] = b"summary";
+const META: &[u8] = b"meta/";
+
+/// The column families of one generation of the state.
+pub(super) struct Families<'a> {
+    pub(super) state: Family<'a>,
+    pub(super) index: Family<'a>,
+    pub(super) extra: Family<'a>,
+}
+
+self_cell!(
+    struct OpenFamilies {
+        owner: Arc<Database>,
+        #[covariant]
+        dependent: Families,
+    }
+);
+
+/// One generation of the state, open. RocksDB keeps its data as long as this lives, even after its
+/// column families were dropped.
+pub(super) struct Generation {
+    number: u64,
+    families: OpenFamilies,
+}
+
+impl Generation {
+    pub(super) fn open(database: &Arc<Database>, number: u64) -> Result<Self, StoreError> {
+        let [state, index, extra] = generation_families(number);
+        let families = OpenFamilies::try_new(Arc::clone(database), |database| {
+            Ok::<_, StoreError>(Families {
+                state: database.family(&state)?,
+                index: database.family(&index)?,
+                extra: database.family(&extra)?,
+            })
+        })?;
+        Ok(Self { number, families })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn families(&self) -> &Families<'_> {
+        self.families.borrow_dependent()
+    }
+}
+
+impl<'a> Families<'a> {
+    pub(super) fn all(&self) -> [&Family<'a>; 3] {
+        [&self.state, &self.index, &self.extra]
+    }
+}
+
+/// Names of the column families of generation `number`.
+pub(super) fn generation_families(number: u64) -> [String; 3] {
+    [
+        format!("state_g{number}"),
+        format!("idx_g{number}"),
+        format!("extra_g{number}"),
+    ]
+}
+
+/// Opens the generation that the database names, and removes what an unfinished install or an
+/// unfinished removal left of others.
+pub(super) fn open_generation(fixed: &Fixed) -> Result<Generation, StoreError> {
+    let database = fixed.borrow_owner();
+    let meta = &fixed.borrow_dependent().state_meta;
+    let number = match database.record(meta, GENERATION)? {
+        Some(payload) => {
+            let number = Reader(&payload).u64();
+            number.map_err(|reason| StoreError::corrupt("the number of the generation", reason))?
+        }
+        None => {
+            create_first(database, meta)?;
+            1
+        }
+    };
+    let current = generation_families(number);
+    for name in &database.opened {
+        let of_generation = ["state_g", "idx_g", "extra_g"].map(|kind| name.starts_with(kind));
+        if of_generation.contains(&true) && !current.contains(name) {
+            tracing::info!(family = %name, "removing what an unfinished install left");
+            database.written(database.db.drop_cf(name))?;
+        }
+    }
+    Generation::open(database, number)
+}
+
+/// Begins the state of a database that has none.
+fn create_first(database: &Database, meta: &Family<'_>) -> Result<(), StoreError> {
+    let mut iterator = database.db.raw_iterator_cf(meta);
+    iterator.seek_to_first();
+    let empty = !iterator.valid();
+    database.read(iterator.status())?;
+    if !empty {
+        return Err(StoreError::Damaged {
+            path: database.path.clone(),
+            reason: "the state's records do not name its generation".to_owned(),
+        });
+    }
+    for name in generation_families(1) {
+        // A crash while the database was made may have left some of them out.
+        if !database.opened.contains(&name) {
+            database.create_family(&name)?;
+        }
+    }
+    let mut batch = WriteBatch::default();
+    batch.put_cf(meta, GENERATION, format::seal(&1u64.to_be_bytes()));
+    database.write(batch)?;
+    database.sync()
+}
+
+impl Database {
+    /// Makes a column family.
+    pub(super) fn create_family(&self, name: &str) -> Result<(), StoreError> {
+        self.health.check()?;
+        self.written(self.db.create_cf(name, &self.tuning.family(name)))
+    }
+}
+
+impl Store for RocksStore {
+    fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        let database = self.shared.database();
+        let generation = self.shared.generation();
+        let state = &generation.families().state;
+        let found = database
+            .db
+            .get_pinned_cf_opt(state, name, &database.read_options);
+        match database.read(found)? {
+            Some(record) => database
+                .decoded(format::unseal_entry(name, &record))
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn extra(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let generation = self.shared.generation();
+        let extra = &generation.families().extra;
+        self.shared.database().record(extra, key)
+    }
+
+    fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let family = &self.shared.families().state_meta;
+        self.shared.database().record(family, &meta_key(key))
+    }
+
+    fn summary(&self) -> Result<Summary, StoreError> {
+        let database = self.shared.database();
+        let family = &self.shared.families().state_meta;
+        let found = database
+            .db
+            .get_pinned_cf_opt(family, SUMMARY, &database.read_options);
+        match database.read(found)? {
+            Some(record) => database.decoded(Summary::from_record(&record)),
+            None => Ok(Summary::default()),
+        }
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        // The lock keeps an install from switching between the two.
+        let generation = self.shared.generation();
+        let view = SnapshotCell::new(Arc::clone(&self.shared.fixed), |fixed| {
+            fixed.borrow_owner().db.snapshot()
+        });
+        Ok(Box::new(RocksView {
+            snapshot: view,
+            generation: Arc::clone(&generation),
+        }))
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let _writer = lock(&self.shared.state_writer);
+        let database = self.shared.database();
+        let meta = &self.shared.families().state_meta;
+        let generation = Arc::clone(&self.shared.generation());
+        let families = generation.families();
+        let mut writes = WriteBatch::default();
+        for (name, change) in &batch.entries {
+            write_change(&mut writes, families, name, change);
+        }
+        for (key, value) in &batch.extras {
+            match value {
+                Some(value) => writes.put_cf(&families.extra, key, format::seal(value)),
+                None => writes.delete_cf(&families.extra, key),
+            }
+        }
+        for (key, value) in &batch.meta {
+            writes.put_cf(meta, meta_key(key), format::seal(value));
+        }
+        writes.put_cf(meta, SUMMARY, batch.summary.to_record());
+        database.write(writes)
+    }
+
+    fn begin_install(&self) -> Result<Box<dyn Install>, StoreError> {
+        Ok(Box::new(RocksInstall::begin(Arc::clone(&self.shared))?))
+    }
+}
+
+fn write_change(writes: &mut WriteBatch, to: &Families<'_>, name: &str, change: &EntryChange) {
+    match &change.after {
+        Some(entry) => writes.put_cf(&to.state, name, format::seal_entry(entry)),
+        None => writes.delete_cf(&to.state, name),
+    }
+    for tag in change.tags_removed() {
+        writes.delete_cf(&to.index, index_key(tag, name));
+    }
+    for tag in change.tags_added() {
+        writes.put_cf(&to.index, index_key(tag, name), []);
+    }
+}
+
+/// Puts an entry that was not there before.
+pub(super) fn write_new(writes: &mut WriteBatch, to: &Families<'_>, name: &str, entry: &Entry) {
+    writes.put_cf(&to.state, name, format::seal_entry(entry));
+    for tag in &entry.tags {
+        writes.put_cf(&to.index, index_key(tag, name), []);
+    }
+}
+
+fn index_key(tag: &str, name: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(tag.len() + 1 + name.len());
+    key.extend_from_slice(tag.as_bytes());
+    key.push(AFTER_TAG);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+fn meta_key(key: &[u8]) -> Vec<u8> {
+    [META, key].concat()
+}
+
+impl Shared {
+    /// Makes `generation` the state, durably, and returns the one before. Readers wait meanwhile, for
+    /// the time of one sync.
+    pub(super) fn switch(
+        &self,
+        generation: Arc<Generation>,
+        metas: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        summary: Summary,
+    ) -> Result<Arc<Generation>, StoreError> {
+        let _writer = lock(&self.state_writer);
+        let database = self.database();
+        let meta = &self.families().state_meta;
+        let mut writes = WriteBatch::default();
+        let mut iterator = database.db.raw_iterator_cf(meta);
+        iterator.seek(META);
+        while let Some(key) = iterator.key().filter(|key| key.starts_with(META)) {
+            writes.delete_cf(meta, key);
+            iterator.next();
+        }
+        database.read(iterator.status())?;
+        for (key, value) in metas {
+            writes.put_cf(meta, meta_key(&key), format::seal(&value));
+        }
+        writes.put_cf(meta, SUMMARY, summary.to_record());
+        let number = generation.number().to_be_bytes();
+        writes.put_cf(meta, GENERATION, format::seal(&number));
+        let mut current = self
+            .generation
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        database.write(writes)?;
+        // Not through the sync thread, which may be running a callback that waits for this lock.
+        database.sync()?;
+        Ok(std::mem::replace(&mut *current, generation))
+    }
+}
+
+/// A RocksDB snapshot, which borrows the database.
+type DbSnapshot<'a> = SnapshotWithThreadMode<'a, Db>;
+
+type Iter<'a> = DBRawIteratorWithThreadMode<'a, Db>;
+
+self_cell!(
+    struct SnapshotCell {
+        owner: Arc<Fixed>,
+        #[not_covariant]
+        dependent: DbSnapshot,
+    }
+);
+
+/// The state at one moment.
+struct RocksView {
+    snapshot: SnapshotCell,
+    generation: Arc<Generation>,
+}
+
+impl RocksView {
+    fn database(&self) -> &Database {
+        self.snapshot.borrow_owner().borrow_owner()
+    }
+
+    /// An iterator over keys that start with `prefix` and are not below `from`, at the first of them.
+    fn scan(&self, family: &Family<'_>, prefix: &[u8], from: &[u8]) -> Iter<'_> {
+        let mut options = ReadOptions::default();
+        // A walk through everything would push out of the cache what look-ups need.
+        options.fill_cache(!prefix.is_empty());
+        options.set_iterate_lower_bound(prefix.max(from));
+        if let Some(end) = successor(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut iterator = self.iterator(family, options);
+        iterator.seek_to_first();
+        iterator
+    }
+
+    fn iterator(&self, family: &Family<'_>, mut options: ReadOptions) -> Iter<'_> {
+        self.snapshot
+            .with_dependent(|_, snapshot| options.set_snapshot(snapshot));
+        self.database().db.raw_iterator_cf_opt(family, options)
+    }
+
+    fn get(&self, family: &Family<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self
+            .snapshot
+            .with_dependent(|_, snapshot| snapshot.get_cf(family, key));
+        self.database().read(found)
+    }
+
+    fn records(
+        &self,
+        family: &Family<'_>,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut RecordVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        let mut iterator = self.scan(family, prefix, from);
+        while let Some((key, record)) = iterator.item() {
+            let payload = format::unseal_named(record, || super::record_name(key));
+            if visit(key, self.database().decoded(payload)?)?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        self.database().read(iterator.status())
+    }
+}
+
+impl View for RocksView {
+    fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        match self.get(&self.generation.families().state, name.as_bytes())? {
+            Some(record) => {
+                let entry = format::unseal_entry(name, &record);
+                self.database().decoded(entry).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn summary(&self) -> Result<Summary, StoreError> {
+        let meta = &self.snapshot.borrow_owner().borrow_dependent().state_meta;
+        match self.get(meta, SUMMARY)? {
+            Some(record) => self.database().decoded(Summary::from_record(&record)),
+            None => Ok(Summary::default()),
+        }
+    }
+
+    fn metas(&self, visit: &mut RecordVisitor<'_>) -> Result<(), StoreError> {
+        let meta = &self.snapshot.borrow_owner().borrow_dependent().state_meta;
+        self.records(meta, META, &[], &mut |key, value| {
+            visit(key.strip_prefix(META).unwrap_or(key), value)
+        })
+    }
+
+    fn entries(
+        &self,
+        prefix: &str,
+        from: &str,
+        visit: &mut EntryVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        let state = &self.generation.families().state;
+        let mut iterator = self.scan(state, prefix.as_bytes(), from.as_bytes());
+        while let Some((key, record)) = iterator.item() {
+            let name = self.database().decoded(name_in(key))?;
+            if visit(name, StoredEntry::sealed(name, record))?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        self.database().read(iterator.status())
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Box<dyn NameCursor + '_>, StoreError> {
+        let mut prefix = tag.as_bytes().to_vec();
+        prefix.push(AFTER_TAG);
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(prefix.clone());
+        if let Some(end) = successor(&prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let iterator = self.iterator(&self.generation.families().index, options);
+        Ok(Box::new(TagCursor {
+            view: self,
+            iterator,
+            key: prefix,
+            tag_len: tag.len() + 1,
+            begun: false,
+        }))
+    }
+
+    fn extras(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut RecordVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        self.records(&self.generation.families().extra, prefix, from, visit)
+    }
+}
+
+/// The names behind one tag of the index.
+struct TagCursor<'a> {
+    view: &'a RocksView,
+    iterator: Iter<'a>,
+    /// Tag and separator, then room for a name to seek.
+    key: Vec<u8>,
+    /// Bytes of tag and separator.
+    tag_len: usize,
+    begun: bool,
+}
+
+impl TagCursor<'_> {
+    fn current(&self) -> Result<Option<Name>, StoreError> {
+        let database = self.view.database();
+        let Some(key) = self.iterator.key() else {
+            database.read(self.iterator.status())?;
+            return Ok(None);
+        };
+        // The bounds of the iterator keep it to keys that begin with the tag.
+        let name = key.get(self.tag_len..).unwrap_or_default();
+        database
+            .decoded(name_in(name))
+            .map(|name| Some(name.to_owned()))
+    }
+}
+
+impl NameCursor for TagCursor<'_> {
+    fn seek(&mut self, from: &str) -> Result<Option<Name>, StoreError> {
+        self.key.truncate(self.tag_len);
+        self.key.extend_from_slice(from.as_bytes());
+        self.iterator.seek(&self.key);
+        self.begun = true;
+        self.current()
+    }
+
+    fn next(&mut self) -> Result<Option<Name>, StoreError> {
+        if !self.begun {
+            self.iterator.seek_to_first();
+            self.begun = true;
+        } else if self.iterator.valid() {
+            self.iterator.next();
+        }
+        self.current()
+    }
+}
+
+fn name_in(key: &[u8]) -> Result<&str, StoreError> {
+    str::from_utf8(key).map_err(|error| {
+        StoreError::corrupt(
+            format!("the name {}", key.escape_ascii()),
+            error.to_string(),
+        )
+    })
+}
+
+/// The first key behind all that start with `prefix`; `None` when there is no end.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|&byte| byte != 0xff)?;
+    let mut end = prefix.get(..=kept)?.to_vec();
+    *end.last_mut()? += 1;
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_no_key_can_start_with_it() {
+        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(successor(b"\xff"), None);
+        assert_eq!(successor(b""), None);
+        let last = "a\u{10ffff}".as_bytes();
+        assert!(successor(last).unwrap().as_slice() > [last, &[0xff; 9]].concat().as_slice());
+    }
+
+    #[test]
+    fn no_two_pairs_of_tag_and_name_share_an_index_key() {
+        let texts = ["", "\0", "a", "a\0", "a\0b", "b", "ab", "\u{10ffff}", "ÿ"];
+        let mut keys = Vec::new();
+        for tag in texts {
+            for name in texts {
+                keys.push(index_key(tag, name));
+            }
+        }
+        let distinct: BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+}

@@ -1,0 +1,290 @@
+//! The one thread that syncs, and what happens when it cannot.
+//!
+//! Whoever has written puts a job into the queue. The thread takes all that are queued, syncs once,
+//! and completes them in order; what is written meanwhile waits for the next round. So the number of
+//! writes per sync grows with the load, and nobody waits longer than two syncs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::log::{SyncDone, index_key};
+use super::lost_writes::SyncRecord;
+use super::{Fixed, lock};
+use crate::error::StoreError;
+
+type FailureHook = Box<dyn FnOnce(&str) + Send>;
+
+/// Whether the database can be trusted. The first failure is the last: a sync that failed may have
+/// dropped the dirty pages, so that the next one succeeds without them.
+#[derive(Clone, Default)]
+pub(super) struct Health {
+    inner: Arc<HealthInner>,
+}
+
+#[derive(Default)]
+struct HealthInner {
+    /// Set once, when nothing works any more.
+    stopped: OnceLock<Stopped>,
+    hooks: Mutex<Vec<FailureHook>>,
+}
+
+struct Stopped {
+    reason: Arc<str>,
+    /// A clean close is none.
+    is_failure: bool,
+}
+
+impl Health {
+    /// An error once the database has failed or was closed.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.inner.stopped.get() {
+            None => Ok(()),
+            Some(stopped) => Err(StoreError::Stopped {
+                reason: Arc::clone(&stopped.reason),
+            }),
+        }
+    }
+
+    /// Notes a failure and calls the hooks.
+    pub(super) fn fail(&self, reason: &str) {
+        let stopped = Stopped {
+            reason: reason.into(),
+            is_failure: true,
+        };
+        if self.inner.stopped.set(stopped).is_err() {
+            return;
+        }
+        tracing::error!(reason, "storage has failed");
+        let hooks = std::mem::take(&mut *lock(&self.inner.hooks));
+        for hook in hooks {
+            hook(reason);
+        }
+    }
+
+    /// Notes that the database was closed.
+    pub(super) fn close(&self) {
+        // A failure that came first keeps its reason.
+        let _ = self.inner.stopped.set(Stopped {
+            reason: "it was closed".into(),
+            is_failure: false,
+        });
+    }
+
+    pub(super) fn failure(&self) -> Option<&str> {
+        let stopped = self.inner.stopped.get()?;
+        stopped.is_failure.then_some(&*stopped.reason)
+    }
+
+    pub(super) fn on_failure(&self, hook: FailureHook) {
+        // Under the lock, so that a failure at this moment finds the hook, or is found by it.
+        let mut hooks = lock(&self.inner.hooks);
+        match self.failure() {
+            None => hooks.push(hook),
+            Some(reason) => {
+                drop(hooks);
+                hook(reason);
+            }
+        }
+    }
+}
+
+/// What is to be done after the next sync.
+pub(super) enum Job {
+    /// Nothing, but let there be one.
+    Nothing,
+    /// Tell the writer.
+    Tell(SyncDone),
+    /// Log entries up to this index are gone for good: tables that hold nothing else can go.
+    DropLogFiles(u64),
+}
+
+/// The sync thread's handle. Dropping it completes what is queued.
+pub(super) struct Syncer {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Queue {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+    sync_count: AtomicU64,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: Vec<Job>,
+    closing: bool,
+}
+
+impl Syncer {
+    pub(super) fn start(fixed: Arc<Fixed>, record: Option<PathBuf>) -> Result<Self, StoreError> {
+        let queue = Arc::new(Queue {
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+            sync_count: AtomicU64::new(0),
+        });
+        let path = fixed.borrow_owner().path.clone();
+        let worker = Worker {
+            queue: Arc::clone(&queue),
+            record: record.and_then(|file| SyncRecord::new(&fixed, file)),
+            fixed,
+        };
+        let thread = thread::Builder::new()
+            .name("log-sync".to_owned())
+            .spawn(move || worker.run())
+            .map_err(super::folder::at(&path))?;
+        Ok(Self {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Puts a job behind those that wait. It is done exactly once, after a sync that began later.
+    pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut jobs = lock(&self.queue.jobs);
+        if jobs.closing {
+            return Err(StoreError::Stopped {
+                reason: "it was closed".into(),
+            });
+        }
+        jobs.waiting.push(job);
+        if jobs.waiting.len() == 1 {
+            self.queue.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Blocks until all that was written before is durable.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let (tell, told) = mpsc::sync_channel(1);
+        self.push(Job::Tell(Box::new(move |result| {
+            // Whoever asked waits below.
+            let _ = tell.send(result);
+        })))?;
+        told.recv().unwrap_or_else(|_| {
+            Err(StoreError::Stopped {
+                reason: "its sync thread ended".into(),
+            })
+        })
+    }
+
+    pub(super) fn sync_count(&self) -> u64 {
+        self.queue.sync_count.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn waiting_count(&self) -> u64 {
+        lock(&self.queue.jobs).waiting.len() as u64
+    }
+
+    /// Completes what is queued and ends the thread.
+    pub(super) fn stop(&self) {
+        lock(&self.queue.jobs).closing = true;
+        self.queue.changed.notify_one();
+        let Some(thread) = lock(&self.thread).take() else {
+            return;
+        };
+        // A callback may hold the last handle of the store; the thread cannot wait for itself.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the sync thread panicked");
+        }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Worker {
+    queue: Arc<Queue>,
+    record: Option<SyncRecord>,
+    fixed: Arc<Fixed>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        // A callback that panics takes this thread with it, and nothing would ever be durable again.
+        let _guard = PanicGuard(self.fixed.borrow_owner().health.clone());
+        while let Some(jobs) = self.take() {
+            let result = self.sync();
+            for job in jobs {
+                self.complete(job, &result);
+            }
+        }
+        // What was written without a job, batches of the state, becomes durable with a clean end.
+        let _ = self.sync();
+    }
+
+    /// All jobs that are queued; waits for one. `None` at the end.
+    fn take(&self) -> Option<Vec<Job>> {
+        let mut jobs = lock(&self.queue.jobs);
+        while jobs.waiting.is_empty() {
+            if jobs.closing {
+                return None;
+            }
+            jobs = self
+                .queue
+                .changed
+                .wait(jobs)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(std::mem::take(&mut jobs.waiting))
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let database = self.fixed.borrow_owner();
+        if let Some(record) = &mut self.record {
+            record.before_sync();
+        }
+        database.sync().and_then(|()| database.health.check())?;
+        if let Some(record) = &mut self.record {
+            record.after_sync();
+        }
+        self.queue.sync_count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn complete(&self, job: Job, result: &Result<(), StoreError>) {
+        let database = self.fixed.borrow_owner();
+        match job {
+            Job::Nothing => {}
+            Job::Tell(done) => match result {
+                Ok(()) => done(Ok(())),
+                Err(error) => done(Err(StoreError::Stopped {
+                    reason: error.to_string().into(),
+                })),
+            },
+            Job::DropLogFiles(upto) => {
+                let family = &self.fixed.borrow_dependent().log;
+                let (from, to) = (index_key(0), index_key(upto));
+                if result.is_ok()
+                    && let Err(error) = database.db.delete_file_in_range_cf(family, from, to)
+                {
+                    // Compaction finds the same files, later.
+                    tracing::warn!(%error, "cannot drop tables of purged log entries");
+                }
+            }
+        }
+    }
+}
+
+struct PanicGuard(Health);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("the sync thread panicked");
+        }
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Health").field(&self.failure()).finish()
+    }
+}

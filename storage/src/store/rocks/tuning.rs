@@ -1,0 +1,99 @@
+//! How RocksDB is set up, and why.
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType};
+use rocksdb::{Env, LogLevel, Options};
+
+use super::RocksOptions;
+
+/// Bytes of write-ahead log that the in-memory environment may hold: it is memory.
+const WAL_LEN_MAX_IN_MEMORY: u64 = 4 << 20;
+
+/// Settings of one database.
+pub(super) struct Tuning {
+    options: RocksOptions,
+    env: Option<Env>,
+    cache: Cache,
+}
+
+impl Tuning {
+    pub(super) fn new(options: &RocksOptions, in_memory: bool) -> Result<Self, rocksdb::Error> {
+        Ok(Self {
+            options: options.clone(),
+            env: in_memory.then(Env::mem_env).transpose()?,
+            // No lock on the way of a look-up, unlike the LRU cache.
+            cache: Cache::new_hyper_clock_cache(options.block_cache_len, 0),
+        })
+    }
+
+    pub(super) fn database(&self) -> Options {
+        let mut o = Options::default();
+        o.create_if_missing(true);
+        o.create_missing_column_families(true);
+        o.set_paranoid_checks(true);
+        // The default, point in time, would silently go back to before an altered record: a log that
+        // forgets what it acknowledged. This mode takes a record that was cut off at the end of the
+        // WAL for an interrupted write, and refuses everything else.
+        o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        o.set_track_and_verify_wals_in_manifest(true);
+        o.set_db_write_buffer_size(self.options.write_buffer_len);
+        o.set_max_background_jobs(2);
+        // Tables are written out evenly instead of in one burst that holds up the WAL's syncs.
+        o.set_bytes_per_sync(1 << 20);
+        // RocksDB's own log: warnings only, and little of it.
+        o.set_log_level(LogLevel::Warn);
+        o.set_max_log_file_size(1 << 20);
+        o.set_keep_log_file_num(2);
+        o.set_stats_dump_period_sec(0);
+        o.set_stats_persist_period_sec(0);
+        o.set_skip_stats_update_on_db_open(true);
+        o.set_max_manifest_file_size(4 << 20);
+        o.set_manifest_preallocation_size(64 << 10);
+        match &self.env {
+            Some(env) => {
+                o.set_env(env);
+                o.set_max_total_wal_size(WAL_LEN_MAX_IN_MEMORY.min(self.options.wal_len_max));
+            }
+            None => o.set_max_total_wal_size(self.options.wal_len_max),
+        }
+        o
+    }
+
+    /// Settings of a column family, by its name.
+    pub(super) fn family(&self, name: &str) -> Options {
+        let mut o = Options::default();
+        if let Some(env) = &self.env {
+            o.set_env(env);
+        }
+        // Half of the whole: one family that takes all the writes leaves room for a second table to
+        // fill while the first is written out.
+        o.set_write_buffer_size(self.options.write_buffer_len / 2);
+        o.set_target_file_size_base(16 << 20);
+        o.set_compression_type(DBCompressionType::Lz4);
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_block_size(4 << 10);
+        table.set_format_version(6);
+        // Counted against the cache's limit, so that memory has one limit; kept there before data.
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        if name.starts_with("state_") || name.starts_with("extra_") {
+            // Point look-ups: a name that is not in a table costs no read of it (1 % false
+            // positives), and a hash finds the key within its block.
+            table.set_bloom_filter(10.0, false);
+            table.set_optimize_filters_for_memory(true);
+            table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+            // What was written last is read most, and does not wait for decompression.
+            o.set_compression_per_level(&[
+                DBCompressionType::None,
+                DBCompressionType::None,
+                DBCompressionType::Lz4,
+                DBCompressionType::Lz4,
+                DBCompressionType::Lz4,
+                DBCompressionType::Lz4,
+                DBCompressionType::Lz4,
+            ]);
+        }
+        o.set_block_based_table_factory(&table);
+        o
+    }
+}
