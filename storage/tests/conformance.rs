@@ -1,5 +1,7 @@
 //! The suite, on every store that there is.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod model;
 
 use std::sync::Arc;
