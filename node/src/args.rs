@@ -115,7 +115,8 @@ impl Args {
             };
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    return Parsed::Text(error.render().to_string());
+                    let text = error.render().to_string();
+                    return Parsed::Text(format!("{}\n", text.trim_end()));
                 }
                 ErrorKind::UnknownArgument => {
                     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)

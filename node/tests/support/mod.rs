@@ -1,0 +1,186 @@
+//! A `hearthd` of its own for each test: started, watched, signalled and always cleaned up.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod client;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take on a loaded machine before a test calls it hung.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `hearthd` with these arguments, and an environment in which nothing speaks to it.
+pub fn hearthd(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearthd"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("PYRO_") || text.starts_with("HEARTH_") {
+            command.env_remove(&name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+/// A running `hearthd`. Dropping it kills it.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    /// What it has printed so far.
+    pub printed: Vec<String>,
+}
+
+impl Server {
+    /// Starts one and waits until it answers.
+    pub fn start(args: &[&str]) -> Self {
+        Self::run(hearthd(args))
+    }
+
+    /// Runs `command` and waits until it answers.
+    pub fn run(command: Command) -> Self {
+        let mut server = Self::spawn(command);
+        server.wait_for_uri();
+        server
+    }
+
+    /// Runs `command` without waiting.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the test's own binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Self {
+            child,
+            lines,
+            stderr: Some(stderr),
+            printed: Vec::new(),
+        }
+    }
+
+    /// Waits for the last line of a start: `URI = …`, or `external URI = …` behind a NAT.
+    pub fn wait_for_uri(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self
+            .printed
+            .iter()
+            .any(|line| line.starts_with("URI = ") || line.starts_with("external URI = "))
+        {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.printed.push(line),
+                Err(RecvTimeoutError::Timeout) => panic!("no URI yet: {:?}", self.printed),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait();
+                    let log = self.stderr();
+                    panic!("ended without a URI, {status:?}: {:?}\n{log}", self.printed);
+                }
+            }
+        }
+    }
+
+    /// The address and port of the URI line, or the unix socket's path.
+    pub fn location(&self) -> &str {
+        self.printed
+            .iter()
+            .find_map(|line| {
+                line.strip_prefix("internal URI = ")
+                    .or_else(|| line.strip_prefix("URI = "))
+            })
+            .and_then(|uri| uri.strip_prefix("PYRO:Pyro.NameServer@"))
+            .expect("a server that runs has printed its URI")
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
+        let (_, port) = self
+            .location()
+            .rsplit_once(':')
+            .expect("a location has a port");
+        port.parse().expect("a port is a number")
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("process ids fit");
+        kill_process(Pid::from_raw(id).expect("not zero"), signal).expect("the child is ours");
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the child is ours").is_some()
+    }
+
+    /// Waits for its end; returns the status, all lines and the log.
+    pub fn wait(mut self) -> (ExitStatus, Vec<String>, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                break status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "does not end: {:?}",
+                self.printed
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.printed.push(line);
+        }
+        let log = self.stderr();
+        (status, std::mem::take(&mut self.printed), log)
+    }
+
+    /// SIGTERM, and the end.
+    pub fn stop(self) -> (ExitStatus, Vec<String>, String) {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// SIGKILL: nothing is written or closed by the process itself.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the child is ours");
+        self.child.wait().expect("the child is ours");
+    }
+
+    fn stderr(&mut self) -> String {
+        self.stderr
+            .take()
+            .map(|reader| reader.join().expect("the reader does not panic"))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
