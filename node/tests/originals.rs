@@ -1,0 +1,45 @@
+//! hearthd beside the real `pyro4-ns` and `pyro5-ns`: the same calls by the real clients, the same
+//! results (`originals/compare.py`).
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+
+/// A Python that has Pyro4, Pyro5 and msgpack; `make test` names it.
+fn python() -> Option<String> {
+    let python = std::env::var("HEARTH_TEST_PYTHON")
+        .ok()
+        .filter(|python| !python.is_empty())?;
+    let check = Command::new(&python)
+        .args(["-c", "import Pyro4, Pyro5.api, msgpack"])
+        .output();
+    assert!(
+        check.is_ok_and(|output| output.status.success()),
+        "HEARTH_TEST_PYTHON is {python}, which cannot import Pyro4, Pyro5 and msgpack"
+    );
+    Some(python)
+}
+
+#[test]
+fn every_method_answers_as_the_originals_do() {
+    let Some(python) = python() else {
+        println!(
+            "skipped: HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5; `make test` sets it"
+        );
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/originals/compare.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(env!("CARGO_BIN_EXE_hearthd"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "hearthd differs from the originals; `compare.py --seed N` repeats a run"
+    );
+    assert!(text.contains("0 differ"));
+}
