@@ -1,5 +1,7 @@
 //! The two protocol families that share one port.
 
+use std::fmt;
+
 /// A Pyro generation: it fixes the header layout, the flag bits, the serializer ids and the class
 /// names of everything that travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,5 +19,19 @@ impl Family {
             Self::Pyro4 => 48,
             Self::Pyro5 => 502,
         }
+    }
+
+    /// `Pyro4` or `Pyro5`, as their Python packages are called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pyro4 => "Pyro4",
+            Self::Pyro5 => "Pyro5",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

@@ -1,43 +1,305 @@
 //! Bytes pushed in, whole frames out, limits kept.
+//!
+//! The decoder holds what has arrived of a message and nothing else: between messages it owns no
+//! buffer at all, so that an idle connection costs a few dozen bytes. A message's announced length
+//! never decides about memory; what has arrived does.
 
-use crate::{DecodeError, Family, Frame, Limits};
+use super::compression::inflate;
+use super::header::Header;
+use super::{Annotations, CORR, Frame, MessageType};
+use crate::hmac::{self, HMAC};
+use crate::{DecodeError, Family, Limits};
 
-/// Turns a stream of bytes into frames. The first six bytes fix the family for the life of the
-/// connection. After an error the decoder must not be used again.
+/// Room that [`FrameDecoder::buffer_mut`] makes at least. Most messages fit, and allocators keep
+/// blocks of up to this size at hand per thread.
+const READ_LEN_MIN: usize = 1024;
+/// Room that it makes at most for the rest of a message that was announced.
+const READ_LEN_MAX: usize = 64 << 10;
+
+/// All message types: what a new decoder accepts.
+const ALL: &[MessageType] = &[
+    MessageType::Connect,
+    MessageType::ConnectOk,
+    MessageType::ConnectFail,
+    MessageType::Invoke,
+    MessageType::Result,
+    MessageType::Ping,
+];
+
+/// Turns a stream of bytes into frames, for servers and clients alike. The first message fixes the
+/// family for the life of the connection.
+///
+/// After an error the connection is of no more use, and the decoder answers with the same error for
+/// ever, unless [`DecodeError::is_recoverable`] says that it went on to the next message.
 #[derive(Debug)]
 pub struct FrameDecoder {
     limits: Limits,
+    hmac_key: Option<Box<[u8]>>,
+    family: Option<Family>,
+    accepted: &'static [MessageType],
+    /// What arrived; the bytes before `start` are consumed.
+    buffer: Vec<u8>,
+    start: usize,
+    /// The header at `start`, once it has arrived and was found good.
+    header: Option<Header>,
+    failed: Option<DecodeError>,
 }
 
 impl FrameDecoder {
     /// A decoder for one connection. With `hmac_key`, Pyro4 messages must be signed with it; without,
-    /// they must not be signed.
+    /// they must not be signed. An empty key counts as none. Pyro5 knows no signatures: whoever sets
+    /// a key decides about Pyro5 peers himself.
     pub fn new(limits: Limits, hmac_key: Option<Box<[u8]>>) -> Self {
-        let _ = hmac_key;
-        Self { limits }
+        Self {
+            limits,
+            hmac_key: hmac_key.filter(|key| !key.is_empty()),
+            family: None,
+            accepted: ALL,
+            buffer: Vec::new(),
+            start: 0,
+            header: None,
+            failed: None,
+        }
+    }
+
+    /// A decoder that expects one family from the first byte on: that of a client.
+    pub fn for_family(family: Family, limits: Limits, hmac_key: Option<Box<[u8]>>) -> Self {
+        Self {
+            family: Some(family),
+            ..Self::new(limits, hmac_key)
+        }
+    }
+
+    /// From the next message on, takes messages of these types only; others are
+    /// [`DecodeError::MessageType`] as soon as their header is there, as in the real programs. A
+    /// server accepts CONNECT first, then INVOKE and PING.
+    pub fn accept(&mut self, kinds: &'static [MessageType]) {
+        self.accepted = kinds;
     }
 
     /// Adds bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
-        let _ = bytes;
+        if self.failed.is_none() && !bytes.is_empty() {
+            self.compact();
+            self.buffer.extend_from_slice(bytes);
+        }
     }
 
-    /// The next whole message, or `None` until more bytes arrive.
+    /// The buffer, with room for a read of at least a kilobyte: whoever reads from a socket appends
+    /// to it and changes nothing else. Asked for when bytes are known to be there, it spares a copy,
+    /// and connections without bytes own no buffer.
+    pub fn buffer_mut(&mut self) -> &mut Vec<u8> {
+        self.compact();
+        let missing = self.header.map_or(0, |header| {
+            message_len(&header).saturating_sub(self.buffer.len())
+        });
+        self.buffer
+            .reserve(missing.clamp(READ_LEN_MIN, READ_LEN_MAX));
+        &mut self.buffer
+    }
+
+    /// The next whole message, or `None` until more bytes arrive. To be asked until it says `None`
+    /// before more is read.
     ///
     /// # Errors
     /// [`DecodeError`] as soon as the bytes at hand cannot become a message.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, DecodeError> {
-        let _ = self.limits;
-        unimplemented!()
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let next = self.try_next();
+        match &next {
+            Err(error) if !error.is_recoverable() => {
+                self.failed = Some(error.clone());
+                self.release();
+            }
+            Ok(None) if self.pending().is_empty() => self.release(),
+            _ => {}
+        }
+        next
     }
 
-    /// The family, once six bytes have arrived.
+    /// The family, once the start of the first message was understood.
     pub fn family(&self) -> Option<Family> {
-        unimplemented!()
+        self.family
     }
 
     /// Whether a message has begun and is not yet whole: the header timeout applies.
     pub fn is_mid_frame(&self) -> bool {
-        unimplemented!()
+        !self.pending().is_empty()
+    }
+
+    fn try_next(&mut self) -> Result<Option<Frame>, DecodeError> {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(header) = Header::decode(self.pending(), self.family)? else {
+                    return Ok(None);
+                };
+                self.family = Some(header.family);
+                self.check(&header)?;
+                self.header = Some(header);
+                header
+            }
+        };
+        if self.pending().len() < message_len(&header) {
+            return Ok(None);
+        }
+        self.header = None;
+        self.take_frame(&header).map(Some)
+    }
+
+    /// Judges size, type and sign in the order in which the real programs do.
+    fn check(&self, header: &Header) -> Result<(), DecodeError> {
+        let family = header.family;
+        let max = self.limits.message_len_max;
+        let len = header.payload_len + i64::from(header.annotations_len);
+        if let Ok(len) = u64::try_from(len)
+            && len > max as u64
+        {
+            return Err(DecodeError::TooLarge { family, len, max });
+        }
+        self.kind(header)?;
+        if header.payload_len < 0 {
+            let len = i32::try_from(header.payload_len).unwrap_or(i32::MIN);
+            return Err(DecodeError::NegativeLength { len });
+        }
+        Ok(())
+    }
+
+    /// The message's type, if it is an accepted one.
+    fn kind(&self, header: &Header) -> Result<MessageType, DecodeError> {
+        MessageType::from_number(header.kind)
+            .filter(|kind| self.accepted.contains(kind))
+            .ok_or(DecodeError::MessageType {
+                family: header.family,
+                found: header.kind,
+                expected: self.accepted,
+            })
+    }
+
+    /// Takes the whole message that `header` begins.
+    fn take_frame(&mut self, header: &Header) -> Result<Frame, DecodeError> {
+        let kind = self.kind(header)?;
+        let body = Header::len(header.family)..message_len(header);
+        let body = self.pending().get(body).unwrap_or(&[]);
+        let annotations_len = header.annotations_len as usize;
+        let mut annotations = Annotations::decode(header.family, body, annotations_len)?;
+        let payload = body.get(annotations_len..).unwrap_or(&[]);
+
+        let mut correlation_id = header.correlation_id;
+        if header.family == Family::Pyro4 {
+            self.check_hmac(&mut annotations, payload)?;
+            correlation_id = annotations.get(CORR).and_then(|id| id.try_into().ok());
+            if correlation_id.is_some() {
+                annotations.remove(CORR);
+            }
+        }
+
+        // Pyro4 answers a PING without looking at its payload.
+        let is_compressed = header.flags.compressed
+            && !(header.family == Family::Pyro4 && kind == MessageType::Ping);
+        let inflated = is_compressed.then(|| inflate(payload, self.limits.inflated_len_max));
+        let (payload, error) = match inflated {
+            None => (self.take_payload(header), None),
+            Some(inflated) => {
+                self.start += message_len(header);
+                match inflated {
+                    Ok(payload) => (payload, None),
+                    Err(error) => (Vec::new(), Some(error)),
+                }
+            }
+        };
+        let frame = Frame {
+            family: header.family,
+            kind,
+            flags: header.flags,
+            seq: header.seq,
+            serializer_id: header.serializer_id,
+            correlation_id,
+            annotations,
+            payload,
+        };
+        match error {
+            None => Ok(frame),
+            Some(error) => Err(DecodeError::Inflate {
+                frame: Box::new(frame),
+                error,
+            }),
+        }
+    }
+
+    /// Takes the signature out of `annotations` and compares it.
+    fn check_hmac(&self, annotations: &mut Annotations, payload: &[u8]) -> Result<(), DecodeError> {
+        match (&self.hmac_key, annotations.remove(HMAC)) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(DecodeError::HmacUnexpected),
+            (Some(_), None) => Err(DecodeError::HmacMissing),
+            (Some(key), Some(digest)) => {
+                let mut chunks: Vec<_> = annotations.iter().collect();
+                if hmac::verify(key, payload, &mut chunks, &digest) {
+                    Ok(())
+                } else {
+                    Err(DecodeError::HmacMismatch)
+                }
+            }
+        }
+    }
+
+    /// Consumes the message and returns its payload. A large one that is alone in the buffer takes
+    /// the buffer with it, so that it is never there twice.
+    fn take_payload(&mut self, header: &Header) -> Vec<u8> {
+        let end = self.start + message_len(header);
+        let payload_start =
+            self.start + Header::len(header.family) + header.annotations_len as usize;
+        if end == self.buffer.len() && end - payload_start >= READ_LEN_MAX {
+            let mut payload = std::mem::take(&mut self.buffer);
+            self.start = 0;
+            payload.drain(..payload_start);
+            return payload;
+        }
+        self.start = end;
+        self.buffer.get(payload_start..end).unwrap_or(&[]).to_vec()
+    }
+
+    /// What has arrived and is not consumed.
+    fn pending(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or(&[])
+    }
+
+    /// Moves what is left of the buffer to its front, into a smaller one if it once held much. Costs
+    /// no more than the bytes of one message that has just begun.
+    fn compact(&mut self) {
+        if self.start == 0 {
+            return;
+        }
+        if self.pending().len() < READ_LEN_MIN && self.buffer.capacity() > READ_LEN_MAX {
+            self.buffer = self.pending().to_vec();
+        } else {
+            self.buffer.drain(..self.start);
+        }
+        self.start = 0;
+    }
+
+    /// Gives the buffer's memory back.
+    fn release(&mut self) {
+        self.buffer = Vec::new();
+        self.start = 0;
+    }
+}
+
+/// Bytes of the whole message.
+fn message_len(header: &Header) -> usize {
+    usize::try_from(header.payload_len)
+        .unwrap_or(0)
+        .saturating_add(header.annotations_len as usize)
+        .saturating_add(Header::len(header.family))
+}
+
+#[cfg(test)]
+impl FrameDecoder {
+    /// Bytes that the buffer holds or could hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 }

@@ -1,13 +1,19 @@
 //! One message of either family.
 
 mod annotations;
+mod compression;
 mod decoder;
 mod header;
 
-pub use annotations::Annotations;
+pub use annotations::{ANNOTATION_COUNT_MAX, Annotations};
 pub use decoder::FrameDecoder;
 
-use crate::{EncodeError, Family};
+use crate::hmac::{self, DIGEST_LEN, HMAC};
+use crate::{Dialect, EncodeError, Family, Serializer, Value};
+use header::Header;
+
+/// Key of the annotation in which Pyro4 carries its correlation id.
+const CORR: [u8; 4] = *b"CORR";
 
 /// What a message is for; the same numbers in both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,12 +33,13 @@ pub enum MessageType {
     Ping = 6,
 }
 
-/// Message flags by meaning; the bits differ by family (protocol.md 1.5). Unknown bits are dropped.
+/// Message flags by meaning; the bits differ by family. Unknown bits are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags {
     /// The payload is an exception to raise.
     pub exception: bool,
-    /// The payload was compressed on the wire. [`Frame::payload`] is always the plain one.
+    /// The payload was compressed on the wire. [`Frame::payload`] is always the plain one, except
+    /// for Pyro4's PING, where nobody looks at this flag. [`Frame::encode`] decides anew.
     pub compressed: bool,
     /// No reply is wanted.
     pub oneway: bool,
@@ -67,26 +74,196 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// How replies are put on the wire.
+/// How messages are put on the wire.
 #[derive(Debug, Clone, Default)]
 pub struct EncodeOptions<'a> {
     /// The sender's `COMPRESSION` setting; each family has its own threshold and level.
     pub compress: bool,
-    /// Key with which Pyro4 messages are signed.
+    /// Key with which Pyro4 messages are signed; an empty one counts as none.
     pub hmac_key: Option<&'a [u8]>,
+    /// Payload plus annotations of one message as sent, in bytes, inclusive (`MAX_MESSAGE_SIZE`
+    /// holds in both directions). `None`: what the format allows.
+    pub message_len_max: Option<usize>,
 }
 
 impl Frame {
+    /// A message without flags, correlation id and annotations.
+    pub fn new(
+        family: Family,
+        kind: MessageType,
+        seq: u16,
+        serializer_id: u16,
+        payload: Vec<u8>,
+    ) -> Self {
+        Self {
+            family,
+            kind,
+            flags: Flags::default(),
+            seq,
+            serializer_id,
+            correlation_id: None,
+            annotations: Annotations::default(),
+            payload,
+        }
+    }
+
+    /// A CONNECTFAIL for a request that was not understood: in marshal, with sequence number 0.
+    pub fn connect_fail(family: Family, text: &str) -> Self {
+        let serializer_id = Serializer::Marshal.id(family);
+        let payload = marshal_str(text);
+        Self::new(family, MessageType::ConnectFail, 0, serializer_id, payload)
+    }
+
+    /// The CONNECTFAIL that answers this request, with its sequence number and in its serializer, or
+    /// in marshal if that is not one that is spoken here.
+    pub fn refused(&self, text: &str) -> Self {
+        let mut reply = Self::connect_fail(self.family, text);
+        reply.seq = self.seq;
+        if let Some(serializer) = Serializer::from_id(self.serializer_id, self.family) {
+            let dialect = Dialect::new(self.family, serializer);
+            let mut payload = Vec::new();
+            if dialect
+                .encode(&Value::Str(text.to_owned()), &mut payload)
+                .is_ok()
+            {
+                reply.payload = payload;
+                reply.serializer_id = self.serializer_id;
+            }
+        }
+        reply
+    }
+
     /// Appends the message's bytes to `out`.
     ///
     /// # Errors
-    /// [`EncodeError::TooLarge`] when a length does not fit its header field; `out` is unchanged.
+    /// [`EncodeError::TooLarge`] when a length does not fit its header field or exceeds the sender's
+    /// limit, [`EncodeError::SerializerId`] for an id above 255 in Pyro5; `out` is then unchanged.
     pub fn encode(
         &self,
         options: &EncodeOptions<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        let _ = (options, out);
-        unimplemented!()
+        let start = out.len();
+        let encoded = self.encode_after(start, options, out);
+        if encoded.is_err() {
+            out.truncate(start);
+        }
+        encoded
+    }
+
+    fn encode_after(
+        &self,
+        start: usize,
+        options: &EncodeOptions<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let hmac_key = match self.family {
+            Family::Pyro4 => options.hmac_key.filter(|key| !key.is_empty()),
+            Family::Pyro5 => None,
+        };
+        let annotations_len = self.annotations_len(hmac_key.is_some())?;
+        let header_len = Header::len(self.family);
+        out.reserve(header_len + annotations_len as usize + self.payload.len());
+
+        // The header is written last, when the payload's length is known.
+        out.resize(start + header_len, 0);
+        for (key, data) in self.chunks() {
+            annotations::encode_chunk(self.family, key, data, out);
+        }
+        if hmac_key.is_some() {
+            annotations::encode_chunk(self.family, HMAC, &[0; DIGEST_LEN], out);
+        }
+        let payload_start = out.len();
+        let compressed = options.compress
+            && compression::applies(self.family, self.kind, self.flags, self.payload.len())
+            && compression::deflate(self.family, &self.payload, out);
+        if !compressed {
+            out.extend_from_slice(&self.payload);
+        }
+
+        let body_len = out.len() - start - header_len;
+        if let Some(max) = options.message_len_max.filter(|max| body_len > *max) {
+            return Err(EncodeError::TooLarge { len: body_len, max });
+        }
+        if let Some((before, payload)) = out.split_at_mut_checked(payload_start)
+            && let Some(key) = hmac_key
+            && let Some(digest) = before.last_chunk_mut()
+        {
+            let mut chunks: Vec<_> = self.chunks().collect();
+            *digest = hmac::sign(key, payload, &mut chunks);
+        }
+        let header = Header {
+            family: self.family,
+            kind: self.kind.number(),
+            flags: Flags {
+                compressed,
+                ..self.flags
+            },
+            seq: self.seq,
+            serializer_id: self.serializer_id,
+            payload_len: i64::try_from(out.len() - payload_start).unwrap_or(i64::MAX),
+            annotations_len,
+            correlation_id: self.correlation_id,
+        };
+        match out.get_mut(start..start + header_len) {
+            Some(place) => header.encode(place),
+            None => Ok(()),
+        }
+    }
+
+    /// The chunks to be sent, without the signature: the correlation id first, as Pyro4 does.
+    fn chunks(&self) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+        let correlation_id = match self.family {
+            Family::Pyro4 => self.correlation_id.as_ref(),
+            Family::Pyro5 => None,
+        };
+        let is_ours = move |key: [u8; 4]| {
+            self.family == Family::Pyro4
+                && (key == HMAC || (key == CORR && correlation_id.is_some()))
+        };
+        correlation_id
+            .into_iter()
+            .map(|id| (CORR, id.as_slice()))
+            .chain(
+                self.annotations
+                    .iter()
+                    .filter(move |(key, _)| !is_ours(*key)),
+            )
+    }
+
+    /// Bytes of all annotation chunks.
+    fn annotations_len(&self, signed: bool) -> Result<u32, EncodeError> {
+        let header_len = annotations::header_len(self.family);
+        let digest = if signed { header_len + DIGEST_LEN } else { 0 };
+        let len = self
+            .chunks()
+            .map(|(_, data)| header_len + data.len())
+            .sum::<usize>()
+            + digest;
+        let max = match self.family {
+            Family::Pyro4 => u16::MAX.into(),
+            Family::Pyro5 => u32::MAX,
+        };
+        u32::try_from(len)
+            .ok()
+            .filter(|len| *len <= max)
+            .ok_or(EncodeError::TooLarge {
+                len,
+                max: max as usize,
+            })
     }
 }
+
+/// A text as marshal writes it in every version that is still read: code `u`, the length in bytes as
+/// a little-endian u32, UTF-8.
+fn marshal_str(text: &str) -> Vec<u8> {
+    let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let mut payload = Vec::with_capacity(5 + text.len());
+    payload.push(b'u');
+    payload.extend_from_slice(&len.to_le_bytes());
+    payload.extend_from_slice(text.as_bytes());
+    payload
+}
+
+#[cfg(test)]
+mod tests;
