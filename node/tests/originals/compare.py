@@ -144,6 +144,7 @@ class Side:
             self.proxies[obj] = peer.Proxy("PYRO:%s@%s" % (obj, self.location))
             self.proxies[obj]._pyroTimeout = 10
         # The original lets clients overwrite its own entry; each reset puts it back.
+        peer.config.SERIALIZER = "serpent"
         uri, tags = self.admin.lookup("Pyro.NameServer", return_metadata=True)
         self.own_entry = ("Pyro.NameServer", str(uri), sorted(tags))
 
