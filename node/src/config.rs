@@ -12,6 +12,7 @@ use hearth_raft::StorageLocation;
 use hearth_wire::{Limits, Serializer};
 
 use crate::args::{Args, Parsed};
+pub use crate::autoclean::AutocleanConfig;
 use crate::logging::{LogConfig, LogFormat};
 use crate::pyro::{SerializerSet, ServerType};
 use crate::settings::{Given, Origin, Setting, Settings, parse_bool};
@@ -26,6 +27,8 @@ pub const DEFAULTS: Defaults = Defaults {
     cluster_name: "hearth",
     connection_count_max: 10_000,
     header_timeout: Duration::from_secs(30),
+    probe_timeout: Duration::from_secs(5),
+    autoclean_grace: Duration::from_secs(20),
     prefer_ip_version: IpPreference::V4,
     // openraft reports at the level of a warning what is daily business to it.
     log_filter: "warn,openraft=error",
@@ -50,6 +53,10 @@ pub struct Defaults {
     pub connection_count_max: usize,
     /// How long a message may take to arrive.
     pub header_timeout: Duration,
+    /// How long autoclean waits for an object where `COMMTIMEOUT` does not say.
+    pub probe_timeout: Duration,
+    /// How long autoclean gives an object to come back, as in Pyro.
+    pub autoclean_grace: Duration,
     /// Pyro4's preference; Pyro5 leaves the choice to the system, which may make of `localhost` an
     /// address that Pyro4 programs do not try.
     pub prefer_ip_version: IpPreference,
@@ -96,6 +103,8 @@ pub struct NodeConfig {
     pub prefer_ip_version: IpPreference,
     /// The port of `PYRONAME:` and `PYROMETA:` locations without one.
     pub ns_port: u16,
+    /// How entries of objects that are gone are found; none for not at all.
+    pub autoclean: Option<AutocleanConfig>,
     /// What is logged and where to. [`start_ns`](crate::start_ns) leaves logging to its caller.
     pub log: LogConfig,
     /// What the log says once about settings that have no effect.
@@ -172,6 +181,7 @@ impl Default for NodeConfig {
             sock_reuse: true,
             prefer_ip_version: DEFAULTS.prefer_ip_version,
             ns_port: DEFAULTS.port,
+            autoclean: None,
             log: LogConfig::default(),
             notices: Vec::new(),
         }
@@ -251,7 +261,8 @@ impl Checker<'_> {
         let nat = self.nat(&bind);
         let broadcast = self.broadcast();
         let limits = self.limits();
-        self.autoclean();
+        let idle_timeout = self.parse(Setting::CommTimeout, seconds).flatten();
+        let autoclean = self.autoclean(idle_timeout);
         NodeConfig {
             nat,
             broadcast,
@@ -277,7 +288,8 @@ impl Checker<'_> {
                 .map_or(DEFAULTS.connection_count_max, |count| {
                     usize::try_from(count).unwrap_or(usize::MAX)
                 }),
-            idle_timeout: self.parse(Setting::CommTimeout, seconds).flatten(),
+            idle_timeout,
+            autoclean,
             header_timeout: self
                 .parse(Setting::HeaderTimeout, positive_seconds)
                 .unwrap_or(DEFAULTS.header_timeout),
@@ -399,17 +411,13 @@ impl Checker<'_> {
         }
     }
 
-    fn autoclean(&mut self) {
-        if self
-            .parse(Setting::Autoclean, autoclean)
-            .flatten()
-            .is_some()
-        {
-            self.settings.notices.push(
-                "NS_AUTOCLEAN is set, but this version does not clean yet: entries of objects that are gone stay"
-                    .to_owned(),
-            );
-        }
+    fn autoclean(&mut self, comm_timeout: Option<Duration>) -> Option<AutocleanConfig> {
+        let period = self.parse(Setting::Autoclean, autoclean).flatten()?;
+        Some(AutocleanConfig {
+            period,
+            probe_timeout: comm_timeout.unwrap_or(DEFAULTS.probe_timeout),
+            grace: DEFAULTS.autoclean_grace,
+        })
     }
 
     fn text(&self, setting: Setting) -> Option<String> {
@@ -772,14 +780,29 @@ mod tests {
     }
 
     #[test]
-    fn autoclean_and_an_unlimited_message_size_are_not_ignored_silently() {
-        let config = run(
-            &[],
-            &[("PYRO_NS_AUTOCLEAN", "10"), ("PYRO_MAX_MESSAGE_SIZE", "0")],
-        )
-        .unwrap();
-        assert_eq!(config.notices.len(), 2, "{:?}", config.notices);
+    fn an_unlimited_message_size_is_not_ignored_silently() {
+        let config = run(&[], &[("PYRO_MAX_MESSAGE_SIZE", "0")]).unwrap();
+        assert_eq!(config.notices.len(), 1, "{:?}", config.notices);
         assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn autoclean_waits_as_long_as_communication_does() {
+        let clean = |environment: &[_]| run(&[], environment).unwrap().autoclean;
+        let config = |period, patience| {
+            Some(AutocleanConfig {
+                period: Duration::from_secs(period),
+                probe_timeout: Duration::from_secs(patience),
+                grace: Duration::from_secs(20),
+            })
+        };
+        assert_eq!(clean(&[]), None);
+        assert_eq!(clean(&[("PYRO_NS_AUTOCLEAN", "0.0")]), None);
+        assert_eq!(clean(&[("PYRO_NS_AUTOCLEAN", "10")]), config(10, 5));
+        assert_eq!(
+            clean(&[("PYRO_NS_AUTOCLEAN", "3"), ("PYRO_COMMTIMEOUT", "2")]),
+            config(3, 2)
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod logging;
 pub mod pyro;
 
 mod announce;
+mod autoclean;
 mod error;
 mod listen;
 mod node;

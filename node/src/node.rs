@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 
 use crate::announce::{Announcement, Discovery, SHUT_DOWN, uri_at};
+use crate::autoclean;
 use crate::config::{Bind, Nat, NodeConfig};
 use crate::discovery::{Reply, Responder};
 use crate::error::NodeError;
@@ -104,6 +105,10 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
     let mut tasks = Tasks::default();
     if let Some(responder) = responder {
         tasks.spawn("broadcast responder", responder.serve(stopped.clone()));
+    }
+    if let Some(autoclean) = config.autoclean {
+        let task = autoclean::run(autoclean, config.ns_port, replica.clone(), stopped.clone());
+        tasks.spawn("autoclean", task);
     }
     tasks.spawn("front end", front.serve(bound.listener, stopped));
     tracing::info!(%uri, storage = ?config.storage, "name server runs");
