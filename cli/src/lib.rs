@@ -1,3 +1,47 @@
-//! placeholder
+//! The client library of Hearth: find a Pyro name server, resolve names, call objects, in both wire
+//! protocols.
+//!
+//! It works with every Pyro4 and Pyro5 server, and knows the name server's methods by heart
+//! ([`NameServer`]). Calls return the server's exceptions as values and tell them apart from trouble
+//! on the way ([`ClientError`]). Nothing here reconnects or repeats a call by itself.
+//!
+//! ```no_run
+//! use hearth_cli::{Config, Connection, locate_ns, resolve};
+//! use hearth_wire::Value;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::default();
+//! let mut name_server = locate_ns(None, None, &config).await?;
+//! println!("{} names at {}", name_server.count().await?, name_server.uri());
+//!
+//! let uri = resolve("PYRONAME:example.greeter", &config).await?;
+//! let mut greeter = Connection::connect_uri(&uri, &config.connect).await?;
+//! let object = greeter.object().to_owned();
+//! let reply = greeter.call(&object, "greet", vec![Value::from("Ada")], vec![]).await?;
+//! println!("{}", hearth_wire::repr::text(&reply));
+//! # Ok(())
+//! # }
+//! ```
 
+mod address;
 pub mod bench;
+mod config;
+mod connection;
+mod error;
+mod locate;
+mod name_server;
+mod resolve;
+mod stream;
+
+pub use address::{Address, AddressError};
+pub use config::{
+    Config, ConfigError, ConnectOptions, IpVersion, NS_BCPORT, NS_PORT, Protocol, hmac_key,
+    python_int, serializer,
+};
+pub use connection::{BatchCall, Connection, ObjectMetadata};
+pub use error::{Attempt, ClientError};
+pub use locate::locate_ns;
+pub use name_server::{
+    Filter, IfTaken, Listing, NAME_SERVER, NameServer, Registration, Removal, list_repr, set_repr,
+};
+pub use resolve::{resolve, resolve_at};

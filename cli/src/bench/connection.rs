@@ -133,6 +133,7 @@ impl RawConnection {
         let options = EncodeOptions {
             compress: false,
             hmac_key: self.plan.hmac_key.as_deref(),
+            message_len_max: None,
         };
         frame
             .encode(&options, &mut self.out)
