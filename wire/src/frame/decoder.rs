@@ -119,7 +119,7 @@ impl FrameDecoder {
         next
     }
 
-    /// The family, once the start of the first message was understood.
+    /// The family, once six bytes have told it.
     pub fn family(&self) -> Option<Family> {
         self.family
     }
@@ -133,10 +133,10 @@ impl FrameDecoder {
         let header = match self.header {
             Some(header) => header,
             None => {
+                self.family = self.family.or_else(|| Header::family(self.pending()));
                 let Some(header) = Header::decode(self.pending(), self.family)? else {
                     return Ok(None);
                 };
-                self.family = Some(header.family);
                 self.check(&header)?;
                 self.header = Some(header);
                 header

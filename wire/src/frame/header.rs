@@ -100,6 +100,15 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// The family whose tag and version `bytes` begin with.
+    pub(super) fn family(bytes: &[u8]) -> Option<Family> {
+        let start = bytes.first_chunk::<START_LEN>()?;
+        let version = u16::from_be_bytes(field(start, VERSION));
+        [Family::Pyro4, Family::Pyro5]
+            .into_iter()
+            .find(|family| start.starts_with(TAG) && family.version() == version)
+    }
+
     /// Reads the header at the start of `bytes`; `None` until there are enough of them. `known` is
     /// the connection's family, once a message has fixed it.
     ///
