@@ -6,7 +6,9 @@ mod collect;
 mod json;
 mod marshal;
 mod msgpack;
+pub mod pickle;
 mod serpent;
+mod utf8;
 
 pub(crate) use collect::check_hashable;
 
@@ -81,22 +83,25 @@ impl Dialect {
         }
     }
 
-    /// Reads one payload.
+    /// Reads one payload that is no call: a handshake or a result.
     ///
     /// # Errors
     /// The exception that the real server sends for this payload: class, text and arguments.
     pub fn decode(&self, payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
-        classes::recreate(*self, self.decode_plain(payload, limits)?)
+        match self.serializer {
+            Serializer::Msgpack => msgpack::decode(*self, payload, limits),
+            _ => classes::recreate(*self, self.decode_plain(payload, limits)?),
+        }
     }
 
-    /// Reads one payload as the format has it. The class dicts of all formats but msgpack, which
-    /// knows no state in between, are still plain dicts.
+    /// Reads one call as the format has it. The class dicts of all formats but msgpack, which knows
+    /// no state in between, are still plain dicts.
     pub(crate) fn decode_plain(&self, payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
         match self.serializer {
             Serializer::Serpent => serpent::decode(payload, limits),
             Serializer::Json => json::decode(payload, limits),
-            Serializer::Marshal => marshal::decode(*self, payload, limits),
-            Serializer::Msgpack => msgpack::decode(*self, payload, limits),
+            Serializer::Marshal => marshal::decode(payload, limits),
+            Serializer::Msgpack => msgpack::decode_call(*self, payload, limits),
         }
     }
 

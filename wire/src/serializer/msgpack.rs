@@ -1,32 +1,283 @@
 //! MessagePack with Pyro's extension types.
+//!
+//! Strings are UTF-8, bytes have their own type, and maps with a `__class__` key become objects as
+//! soon as they are complete, from the inside out. Tuples and sets are written as arrays. Pyro's
+//! extensions, in the byte order of the sender (little-endian on all that matter today):
+//!
+//! | type | data | object |
+//! |---|---|---|
+//! | 0x30 | two f64 | complex |
+//! | 0x31 | ASCII decimal | int beyond 64 bits |
+//! | 0x32 | f64, seconds since 1970 | datetime |
+//! | 0x33 | i64, day number | date |
+//! | -1 | 4, 8 or 12 bytes | msgpack's own `Timestamp` |
+//!
+//! Pyro5 reads them everywhere. Pyro4 reads them in handshakes and results, and leaves them as
+//! `ExtType` in calls.
+//!
+//! The reader is our own, on `rmp`'s type bytes, rather than `rmpv`'s tree: objects must be made, and
+//! values counted against the limits, while maps are being read, and each refusal needs the class and
+//! text that Python's msgpack gives it. Errors of classes in `msgpack.exceptions` carry no arguments:
+//! no Pyro client knows these classes, so none would show them.
 
-use crate::{Dialect, EncodeError, Exception, Limits, Value};
+mod extension;
+#[cfg(test)]
+mod tests;
+mod write;
 
-/// Reads one payload.
-/// Each map with a `__class__` is revived as soon as it is complete, as Pyro's object hook does.
+use rmp::Marker;
+
+pub(super) use self::write::encode;
+use super::collect::{Budget, DictBuilder};
+use super::{classes, utf8};
+use crate::exception::ExceptionClass;
+use crate::{Dialect, Exception, Family, Limits, Value};
+
+/// Items for which room is made before the first of them has been read.
+const ITEMS_AHEAD_MAX: usize = 64;
+
+/// Reads a handshake or a result.
 ///
 /// # Errors
-/// The exception that Python's reader raises.
-#[expect(clippy::unimplemented, reason = "the reader lands next")]
+/// What Python's `msgpack.unpackb` or Pyro's hooks raise.
 pub(super) fn decode(
     dialect: Dialect,
     payload: &[u8],
     limits: &Limits,
 ) -> Result<Value, Exception> {
-    let _ = (dialect, payload, limits);
-    unimplemented!()
+    read(dialect, payload, limits, true)
 }
 
-/// Appends one payload; the caller takes back what was written before an error.
+/// Reads a call, in which Pyro4 leaves extensions as they are.
 ///
 /// # Errors
-/// [`EncodeError::Unserializable`] for a class that the format has no form for.
-#[expect(clippy::unimplemented, reason = "the writer lands next")]
-pub(super) fn encode(
+/// As for [`decode`].
+pub(crate) fn decode_call(
     dialect: Dialect,
-    value: &Value,
-    out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
-    let _ = (dialect, value, out);
-    unimplemented!()
+    payload: &[u8],
+    limits: &Limits,
+) -> Result<Value, Exception> {
+    read(dialect, payload, limits, dialect.family == Family::Pyro5)
+}
+
+fn read(
+    dialect: Dialect,
+    payload: &[u8],
+    limits: &Limits,
+    pyro_extensions: bool,
+) -> Result<Value, Exception> {
+    let mut reader = Reader {
+        dialect,
+        payload,
+        rest: payload,
+        budget: Budget::new(limits),
+        pyro_extensions,
+    };
+    let value = reader.value()?;
+    if reader.rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(msgpack_error("ExtraData"))
+    }
+}
+
+struct Reader<'a> {
+    dialect: Dialect,
+    payload: &'a [u8],
+    rest: &'a [u8],
+    budget: Budget,
+    /// Read Pyro's extension types; else make an `ExtType` of each.
+    pyro_extensions: bool,
+}
+
+impl<'a> Reader<'a> {
+    /// Nesting passes through this function, so that its stack frame is kept small: what needs room
+    /// is done by functions that return before the next value is read.
+    fn value(&mut self) -> Result<Value, Exception> {
+        self.budget.value()?;
+        match Marker::from_u8(self.byte()?) {
+            Marker::FixArray(count) => self.list(count.into()),
+            marker @ (Marker::Array16 | Marker::Array32) => {
+                let count = self.count(marker)?;
+                self.list(count)
+            }
+            Marker::FixMap(count) => self.map(count.into()),
+            marker @ (Marker::Map16 | Marker::Map32) => {
+                let count = self.count(marker)?;
+                self.map(count)
+            }
+            marker => self.leaf(marker),
+        }
+    }
+
+    fn count(&mut self, marker: Marker) -> Result<usize, Exception> {
+        match marker {
+            Marker::Array16 | Marker::Map16 => self.len16(),
+            _ => self.len32(),
+        }
+    }
+
+    /// A value that holds no others.
+    fn leaf(&mut self, marker: Marker) -> Result<Value, Exception> {
+        Ok(match marker {
+            Marker::Null => Value::None,
+            Marker::False => Value::Bool(false),
+            Marker::True => Value::Bool(true),
+
+            Marker::FixPos(number) => Value::Int(number.into()),
+            Marker::FixNeg(number) => Value::Int(number.into()),
+            Marker::U8 => Value::Int(u8::from_be_bytes(self.array()?).into()),
+            Marker::U16 => Value::Int(u16::from_be_bytes(self.array()?).into()),
+            Marker::U32 => Value::Int(u32::from_be_bytes(self.array()?).into()),
+            Marker::U64 => unsigned(u64::from_be_bytes(self.array()?)),
+            Marker::I8 => Value::Int(i8::from_be_bytes(self.array()?).into()),
+            Marker::I16 => Value::Int(i16::from_be_bytes(self.array()?).into()),
+            Marker::I32 => Value::Int(i32::from_be_bytes(self.array()?).into()),
+            Marker::I64 => Value::Int(i64::from_be_bytes(self.array()?)),
+            Marker::F32 => Value::Float(f32::from_be_bytes(self.array()?).into()),
+            Marker::F64 => Value::Float(f64::from_be_bytes(self.array()?)),
+
+            Marker::FixStr(len) => self.text(len.into())?,
+            Marker::Str8 => self.len8().and_then(|len| self.text(len))?,
+            Marker::Str16 => self.len16().and_then(|len| self.text(len))?,
+            Marker::Str32 => self.len32().and_then(|len| self.text(len))?,
+            Marker::Bin8 => self.len8().and_then(|len| self.bytes(len))?,
+            Marker::Bin16 => self.len16().and_then(|len| self.bytes(len))?,
+            Marker::Bin32 => self.len32().and_then(|len| self.bytes(len))?,
+
+            Marker::FixExt1 => self.extension(1)?,
+            Marker::FixExt2 => self.extension(2)?,
+            Marker::FixExt4 => self.extension(4)?,
+            Marker::FixExt8 => self.extension(8)?,
+            Marker::FixExt16 => self.extension(16)?,
+            Marker::Ext8 => self.len8().and_then(|len| self.extension(len))?,
+            Marker::Ext16 => self.len16().and_then(|len| self.extension(len))?,
+            Marker::Ext32 => self.len32().and_then(|len| self.extension(len))?,
+
+            Marker::Reserved
+            | Marker::FixArray(_)
+            | Marker::Array16
+            | Marker::Array32
+            | Marker::FixMap(_)
+            | Marker::Map16
+            | Marker::Map32 => return Err(msgpack_error("FormatError")),
+        })
+    }
+
+    fn text(&mut self, len: usize) -> Result<Value, Exception> {
+        utf8::text(self.take(len)?).map(Value::from)
+    }
+
+    fn bytes(&mut self, len: usize) -> Result<Value, Exception> {
+        self.take(len).map(|bytes| Value::Bytes(bytes.to_vec()))
+    }
+
+    fn list(&mut self, count: usize) -> Result<Value, Exception> {
+        self.enter("array", count, self.payload.len())?;
+        let mut items = Vec::with_capacity(count.min(ITEMS_AHEAD_MAX));
+        for _ in 0..count {
+            items.push(self.value()?);
+        }
+        self.budget.leave();
+        Ok(Value::List(items))
+    }
+
+    /// A map, or the object that it stands for.
+    fn map(&mut self, count: usize) -> Result<Value, Exception> {
+        self.enter("map", count, self.payload.len() / 2)?;
+        let mut items = DictBuilder::new();
+        for _ in 0..count {
+            let key = self.value()?;
+            let value = self.value()?;
+            check_key(&key)?;
+            items.insert(key, value)?;
+        }
+        self.budget.leave();
+        classes::revive(self.dialect, items.finish())
+    }
+
+    /// Begins a container whose announced count may be as large as the payload has bytes, or pairs of
+    /// bytes; Python's msgpack has the same rule.
+    fn enter(&mut self, what: &str, count: usize, max: usize) -> Result<(), Exception> {
+        if count > max {
+            return Err(Exception::value_error(format!(
+                "{count} exceeds max_{what}_len({max})"
+            )));
+        }
+        if !self.budget.enter() {
+            return Err(msgpack_error("StackError"));
+        }
+        Ok(())
+    }
+
+    /// The type byte and `len` bytes of data of an extension.
+    fn extension(&mut self, len: usize) -> Result<Value, Exception> {
+        let code = i8::from_be_bytes(self.array()?);
+        let data = self.take(len)?;
+        match code {
+            extension::TIMESTAMP => extension::timestamp(data),
+            _ if self.pyro_extensions => extension::read(code, data),
+            _ => extension::unread(code, data),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, Exception> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn len8(&mut self) -> Result<usize, Exception> {
+        self.byte().map(usize::from)
+    }
+
+    fn len16(&mut self) -> Result<usize, Exception> {
+        self.array().map(|len| u16::from_be_bytes(len).into())
+    }
+
+    fn len32(&mut self) -> Result<usize, Exception> {
+        self.array().map(|len| u32::from_be_bytes(len) as usize)
+    }
+
+    fn array<const LEN: usize>(&mut self) -> Result<[u8; LEN], Exception> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(incomplete)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Exception> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(incomplete)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+}
+
+/// An unsigned int of 64 bits.
+fn unsigned(number: u64) -> Value {
+    match i64::try_from(number) {
+        Ok(number) => Value::Int(number),
+        Err(_) => Value::BigInt(Box::new(number.into())),
+    }
+}
+
+/// Python's msgpack takes strings and bytes as keys only.
+fn check_key(key: &Value) -> Result<(), Exception> {
+    match key {
+        Value::Str(_) | Value::Bytes(_) => Ok(()),
+        _ => Err(Exception::value_error(format!(
+            "{} is not allowed for map key when strict_map_key=True",
+            key.type_name()
+        ))),
+    }
+}
+
+fn incomplete() -> Exception {
+    Exception::value_error("Unpack failed: incomplete input")
+}
+
+/// One of the exceptions of Python's msgpack itself.
+fn msgpack_error(name: &str) -> Exception {
+    Exception {
+        class: ExceptionClass::Other(format!("msgpack.exceptions.{name}").into()),
+        args: Vec::new(),
+        traceback: Vec::new(),
+    }
 }

@@ -1,0 +1,99 @@
+//! The writer of MessagePack.
+
+use num_bigint::BigInt;
+use rmp::encode as rmp_write;
+
+use super::super::classes;
+use super::extension;
+use crate::{Dialect, EncodeError, Value};
+
+/// Appends `value` to `out`.
+///
+/// # Errors
+/// [`EncodeError`] for what Pyro's msgpack cannot send: frozensets, text with lone surrogates, `...`
+/// and foreign objects; `out` may then hold a part of the payload.
+pub(in crate::serializer) fn encode(
+    dialect: Dialect,
+    value: &Value,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    match value {
+        Value::None => written(rmp_write::write_nil(out)),
+        Value::Bool(value) => written(rmp_write::write_bool(out, *value)),
+        Value::Int(number) => written(rmp_write::write_sint(out, *number)),
+        Value::BigInt(number) => return write_big_int(number, out),
+        Value::Float(number) => written(rmp_write::write_f64(out, *number)),
+        Value::Complex(real, imaginary) => {
+            written(rmp_write::write_ext_meta(out, 16, extension::COMPLEX));
+            out.extend_from_slice(&real.to_le_bytes());
+            out.extend_from_slice(&imaginary.to_le_bytes());
+        }
+        Value::Str(text) => {
+            check_len(text.len())?;
+            written(rmp_write::write_str(out, text));
+        }
+        Value::Bytes(bytes) => {
+            check_len(bytes.len())?;
+            written(rmp_write::write_bin(out, bytes));
+        }
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
+            written(rmp_write::write_array_len(out, check_len(items.len())?));
+            for item in items {
+                encode(dialect, item, out)?;
+            }
+        }
+        Value::Dict(items) => write_map(dialect, items, out)?,
+        Value::Ellipsis
+        | Value::SurrogateStr(_)
+        | Value::FrozenSet(_)
+        | Value::Uri(_)
+        | Value::Exception(_)
+        | Value::ExceptionWrapper(_)
+        | Value::Object(_) => {
+            let items =
+                classes::flatten(dialect, value).ok_or_else(|| EncodeError::Unserializable {
+                    type_name: value.type_name().to_owned(),
+                })?;
+            write_map(dialect, &items, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_map(
+    dialect: Dialect,
+    items: &[(Value, Value)],
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    written(rmp_write::write_map_len(out, check_len(items.len())?));
+    for (key, value) in items {
+        encode(dialect, key, out)?;
+        encode(dialect, value, out)?;
+    }
+    Ok(())
+}
+
+fn write_big_int(number: &BigInt, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    if let Ok(number) = u64::try_from(number) {
+        written(rmp_write::write_uint(out, number));
+        return Ok(());
+    }
+    let text = number.to_string();
+    let len = check_len(text.len())?;
+    written(rmp_write::write_ext_meta(out, len, extension::BIG_INT));
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// A length or count that must fit 32 bits.
+fn check_len(len: usize) -> Result<u32, EncodeError> {
+    u32::try_from(len).map_err(|_| EncodeError::TooLarge {
+        len,
+        max: u32::MAX as usize,
+    })
+}
+
+/// `rmp` can only pass on its writer's errors, and a vector has none.
+fn written<T, E: std::fmt::Debug>(result: Result<T, E>) {
+    result.expect("a vector takes every byte");
+}
