@@ -1,5 +1,10 @@
 //! Frames against the traffic of real clients and servers; see `captures/README.md`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+
 use hearth_wire::frame::{EncodeOptions, Flags, FrameDecoder};
 use hearth_wire::{DecodeError, Family, Frame, Limits, MessageType, Uri};
 use serde_json::Value;

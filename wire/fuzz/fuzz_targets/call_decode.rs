@@ -7,7 +7,9 @@ use hearth_wire_fuzz::{check_call, dialect, settings};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((bits, payload)) = settings(data) else { return };
+    let Some((bits, payload)) = settings(data) else {
+        return;
+    };
     let serializer = match bits >> 2 & 3 {
         0 => Serializer::Serpent,
         1 => Serializer::Json,

@@ -11,8 +11,12 @@ use libfuzzer_sys::fuzz_target;
 const CONNECT: &[MessageType] = &[MessageType::Connect];
 
 fuzz_target!(|data: &[u8]| {
-    let Some((bits, rest)) = settings(data) else { return };
-    let Some((piece_len, rest)) = settings(rest) else { return };
+    let Some((bits, rest)) = settings(data) else {
+        return;
+    };
+    let Some((piece_len, rest)) = settings(rest) else {
+        return;
+    };
     let key = (bits & 1 != 0).then_some(KEY);
     let decoder = || {
         let mut decoder = match bits >> 1 & 3 {

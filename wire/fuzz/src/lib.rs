@@ -24,7 +24,11 @@ pub fn settings(data: &[u8]) -> Option<(u8, &[u8])> {
 
 /// A dialect of `serializer` by two bits of the settings.
 pub fn dialect(settings: u8, serializer: Serializer) -> Dialect {
-    let family = if settings & 1 == 0 { Family::Pyro4 } else { Family::Pyro5 };
+    let family = if settings & 1 == 0 {
+        Family::Pyro4
+    } else {
+        Family::Pyro5
+    };
     Dialect {
         python2: settings & 2 != 0,
         ..Dialect::new(family, serializer)
@@ -76,7 +80,12 @@ pub fn mend_headers(data: &mut [u8]) {
         } else if message.starts_with(b"PYRO\x01\xf6") && message.len() >= 40 {
             message[38..40].copy_from_slice(&[0x4d, 0xc5]);
             let number = |at: usize| {
-                u32::from_be_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]])
+                u32::from_be_bytes([
+                    message[at],
+                    message[at + 1],
+                    message[at + 2],
+                    message[at + 3],
+                ])
             };
             40 + number(12) as usize + number(16) as usize
         } else {
@@ -125,7 +134,10 @@ pub fn check_value(settings: u8, serializer: Serializer, data: &[u8]) {
     let mut written = Vec::new();
     if dialect.encode(&value, &mut written).is_ok() {
         let again = dialect.decode(&written, &Limits::default());
-        assert!(again.is_ok(), "{value:?} became {written:?}, which is {again:?}");
+        assert!(
+            again.is_ok(),
+            "{value:?} became {written:?}, which is {again:?}"
+        );
     }
 }
 
@@ -137,6 +149,9 @@ pub fn check_call(dialect: Dialect, payload: &[u8]) {
     let mut written = Vec::new();
     if call.encode(dialect, &mut written).is_ok() {
         let again = Call::decode(dialect, &written, &Limits::default());
-        assert!(again.is_ok(), "{call:?} became {written:?}, which is {again:?}");
+        assert!(
+            again.is_ok(),
+            "{call:?} became {written:?}, which is {again:?}"
+        );
     }
 }
