@@ -66,6 +66,40 @@ fn refusals_carry_pyros_texts_in_marshal() {
 }
 
 #[test]
+fn refusals_of_a_request_speak_its_serializer() {
+    for (family, serializer) in [
+        (Family::Pyro4, Serializer::Marshal),
+        (Family::Pyro5, Serializer::Msgpack),
+    ] {
+        let id = serializer.id(family);
+        let request = Frame::new(family, MessageType::Connect, 9, id, Vec::new());
+        let refusal = request.refused("unknown object");
+        assert_eq!(refusal.kind, MessageType::ConnectFail);
+        assert_eq!((refusal.seq, refusal.serializer_id), (9, id));
+        assert_eq!(
+            Dialect::new(family, serializer).decode(&refusal.payload, &Limits::default()),
+            Ok(Value::from("unknown object"))
+        );
+        let unknown = Frame {
+            serializer_id: 99,
+            ..request
+        };
+        let refusal = unknown.refused("not accepted");
+        assert_eq!(refusal.seq, 9);
+        assert_eq!(refusal.serializer_id, Serializer::Marshal.id(family));
+    }
+}
+
+#[test]
+fn the_reason_of_a_refusal_is_written_as_marshal_writes_it() {
+    let mut payload = Vec::new();
+    Dialect::new(Family::Pyro4, Serializer::Marshal)
+        .encode(&Value::from("reason \u{e9}"), &mut payload)
+        .unwrap();
+    assert_eq!(marshal_str("reason \u{e9}"), payload);
+}
+
+#[test]
 fn a_message_above_the_limit_is_refused_from_its_header() {
     let limits = Limits {
         message_len_max: 10,
