@@ -1,6 +1,10 @@
 //! Calls: object, method and arguments, as INVOKE carries them.
+//!
+//! Each serializer has its own shape for the four. A payload of another shape fails here as Python
+//! fails when it takes it apart; whether the parts make sense is for the server to say.
 
-use crate::{Dialect, EncodeError, Exception, Limits, Value};
+use crate::serializer::is_from_python2;
+use crate::{Dialect, EncodeError, Exception, Limits, Serializer, Value};
 
 /// One call of a method of an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +40,19 @@ impl Call {
         payload: &[u8],
         limits: &Limits,
     ) -> Result<(Self, Dialect), Exception> {
-        let _ = (dialect, payload, limits);
-        unimplemented!()
+        let value = dialect.decode_plain(payload, limits)?;
+        let call = match dialect.serializer {
+            Serializer::Json => Self::from_object(dialect, value)?,
+            Serializer::Serpent | Serializer::Marshal | Serializer::Msgpack => {
+                Self::from_four(dialect, value)?
+            }
+        };
+        let reply_dialect = Dialect {
+            python2: dialect.python2
+                || dialect.serializer == Serializer::Serpent && is_from_python2(payload),
+            ..dialect
+        };
+        Ok((call, reply_dialect))
     }
 
     /// Appends an INVOKE payload to `out`, as a client of this dialect writes it.
@@ -45,7 +60,92 @@ impl Call {
     /// # Errors
     /// [`EncodeError`] for an argument that the serializer cannot express.
     pub fn encode(&self, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let _ = (dialect, out);
-        unimplemented!()
+        let [object, method, args, kwargs] =
+            [&self.object, &self.method, &self.args, &self.kwargs].map(Value::clone);
+        let value = match (dialect.serializer, args) {
+            (Serializer::Json, args) => Value::Dict(vec![
+                ("object".into(), object),
+                ("method".into(), method),
+                ("params".into(), args),
+                ("kwargs".into(), kwargs),
+            ]),
+            // Pyro's marshal client builds a new list while it looks for objects to convert.
+            (Serializer::Marshal, Value::Tuple(args)) => {
+                Value::Tuple(vec![object, method, Value::List(args), kwargs])
+            }
+            (_, args) => Value::Tuple(vec![object, method, args, kwargs]),
+        };
+        dialect.encode(&value, out)
     }
+
+    /// Takes apart what all serializers but json send. Class dicts are replaced in the arguments
+    /// only, after the four were counted.
+    fn from_four(dialect: Dialect, value: Value) -> Result<Self, Exception> {
+        let items = match value {
+            Value::Tuple(items)
+            | Value::List(items)
+            | Value::Set(items)
+            | Value::FrozenSet(items) => items,
+            Value::Dict(items) => items.into_iter().map(|(key, _)| key).collect(),
+            Value::Str(text) => text.chars().map(|c| Value::Str(c.into())).collect(),
+            Value::Bytes(bytes) => bytes
+                .into_iter()
+                .map(|byte| Value::Int(byte.into()))
+                .collect(),
+            other => {
+                return Err(Exception::type_error(format!(
+                    "cannot unpack non-iterable {} object",
+                    other.type_name()
+                )));
+            }
+        };
+        let [object, method, args, kwargs] =
+            <[Value; 4]>::try_from(items).map_err(|items| match items.len() {
+                len @ 0..4 => Exception::value_error(format!(
+                    "not enough values to unpack (expected 4, got {len})"
+                )),
+                _ => Exception::value_error("too many values to unpack (expected 4)"),
+            })?;
+        Ok(Self {
+            object,
+            method,
+            args: dialect.recreate(args)?,
+            kwargs: dialect.recreate(kwargs)?,
+        })
+    }
+
+    /// Takes apart what json sends; the order in which the parts are looked for decides which one a
+    /// peer is told about. Other keys are ignored.
+    fn from_object(dialect: Dialect, value: Value) -> Result<Self, Exception> {
+        let mut items = match value {
+            Value::Dict(items) => items,
+            other => return Err(not_subscriptable(&other)),
+        };
+        let mut take = |key: &'static str| {
+            items
+                .iter_mut()
+                .find(|(found, _)| found.as_str() == Some(key))
+                .map(|(_, value)| std::mem::replace(value, Value::None))
+                .ok_or_else(|| Exception::builtin("KeyError", key))
+        };
+        let args = dialect.recreate(take("params")?)?;
+        let kwargs = dialect.recreate(take("kwargs")?)?;
+        Ok(Self {
+            object: take("object")?,
+            method: take("method")?,
+            args,
+            kwargs,
+        })
+    }
+}
+
+/// Python's error for `value["key"]` where `value` is no dict.
+fn not_subscriptable(value: &Value) -> Exception {
+    Exception::type_error(match value {
+        Value::List(_) => "list indices must be integers or slices, not str".to_owned(),
+        Value::Str(_) | Value::SurrogateStr(_) => {
+            "string indices must be integers, not 'str'".to_owned()
+        }
+        other => format!("'{}' object is not subscriptable", other.type_name()),
+    })
 }

@@ -1,14 +1,14 @@
 //! How Python prints values: `repr()` and `str()`, which error texts and people's terminals show.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use crate::{ExceptionClass, Value};
 
 /// Python's `repr()` of `value`. A URI is shown without Python's memory address.
 pub fn repr(value: &Value) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     write_repr(&mut out, value);
-    out
+    into_text(out)
 }
 
 /// Python's `str()` of `value`. Lone surrogates become U+FFFD.
@@ -24,9 +24,16 @@ pub fn text(value: &Value) -> String {
 
 /// Python's `repr()` of a `str`.
 pub fn str_repr(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
+    let mut out = Vec::with_capacity(text.len() + 2);
     write_str_repr(&mut out, text);
-    out
+    into_text(out)
+}
+
+/// Python's `repr()` of `bytes`.
+pub(crate) fn bytes_repr(bytes: &[u8]) -> String {
+    let mut out = Vec::with_capacity(bytes.len() + 3);
+    write_bytes_repr(&mut out, bytes);
+    into_text(out)
 }
 
 /// The text of a `str` with U+FFFD for each lone surrogate; empty for other values.
@@ -43,56 +50,59 @@ pub(crate) fn lossy_text(value: &Value) -> String {
 
 /// Appends Python's `repr()` of a `str`: single quotes unless only single quotes occur inside,
 /// escapes for what Python calls not printable.
-pub(crate) fn write_str_repr(out: &mut String, text: &str) {
-    let quote = quote_for(text.contains('\''), text.contains('"'));
-    out.push(quote);
-    // Printable ASCII without quote and backslash is copied in one go.
-    let plain = |byte: &u8| (0x20..0x7f).contains(byte) && *byte != b'\\' && *byte != quote as u8;
-    if text.as_bytes().iter().all(|byte| plain(byte)) {
-        out.push_str(text);
-    } else {
-        for character in text.chars() {
-            write_char_repr(out, character, quote);
-        }
+pub(crate) fn write_str_repr(out: &mut Vec<u8>, text: &str) {
+    // Most strings need neither escapes nor another quote.
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\'' | b'\\');
+    if text.as_bytes().iter().all(plain) {
+        out.reserve(text.len() + 2);
+        out.push(b'\'');
+        push_str(out, text);
+        out.push(b'\'');
+        return;
     }
-    out.push(quote);
+    let quote = quote_for(text.contains('\''), text.contains('"'));
+    out.push(quote as u8);
+    for character in text.chars() {
+        write_char_repr(out, character, quote);
+    }
+    out.push(quote as u8);
 }
 
 /// Appends Python's `repr()` of a `str` given as code points.
-pub(crate) fn write_points_repr(out: &mut String, points: &[u32]) {
+pub(crate) fn write_points_repr(out: &mut Vec<u8>, points: &[u32]) {
     let has = |quote: char| points.contains(&u32::from(quote));
     let quote = quote_for(has('\''), has('"'));
-    out.push(quote);
+    out.push(quote as u8);
     for point in points {
         match char::from_u32(*point) {
             Some(character) => write_char_repr(out, character, quote),
             None => write_infallible(out, format_args!("\\u{point:04x}")),
         }
     }
-    out.push(quote);
+    out.push(quote as u8);
 }
 
 /// Appends Python's `repr()` of `bytes`.
-pub(crate) fn write_bytes_repr(out: &mut String, bytes: &[u8]) {
+fn write_bytes_repr(out: &mut Vec<u8>, bytes: &[u8]) {
     let quote = quote_for(bytes.contains(&b'\''), bytes.contains(&b'"'));
-    out.push('b');
-    out.push(quote);
+    out.push(b'b');
+    out.push(quote as u8);
     for byte in bytes {
         match byte {
             0x20..0x7f | b'\n' | b'\r' | b'\t' => write_char_repr(out, char::from(*byte), quote),
             _ => write_infallible(out, format_args!("\\x{byte:02x}")),
         }
     }
-    out.push(quote);
+    out.push(quote as u8);
 }
 
 /// Appends Python's `repr()` of a float: the shortest digits that read back as the same float, with
 /// an exponent below 1e-4 and from 1e16 up.
-pub(crate) fn write_float_repr(out: &mut String, value: f64) {
+pub(crate) fn write_float_repr(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
-        out.push_str("nan");
+        push_str(out, "nan");
     } else if value.is_infinite() {
-        out.push_str(if value > 0.0 { "inf" } else { "-inf" });
+        push_str(out, if value > 0.0 { "inf" } else { "-inf" });
     } else {
         let magnitude = value.abs();
         if magnitude == 0.0 || (1e-4..1e16).contains(&magnitude) {
@@ -107,27 +117,34 @@ pub(crate) fn write_float_repr(out: &mut String, value: f64) {
 }
 
 /// Turns Rust's `1e5` and `1e-7`, which begin at `start`, into Python's `1e+05` and `1e-07`.
-fn pad_exponent(out: &mut String, start: usize) {
-    let Some(e) = out.get(start..).and_then(|text| text.find('e')) else {
+fn pad_exponent(out: &mut Vec<u8>, start: usize) {
+    let Some(e) = out
+        .get(start..)
+        .and_then(|text| text.iter().position(|byte| *byte == b'e'))
+    else {
         return;
     };
     let exponent = out.split_off(start + e + 1);
-    let (sign, digits) = match exponent.strip_prefix('-') {
-        Some(digits) => ('-', digits),
-        None => ('+', exponent.as_str()),
+    let (sign, digits) = match exponent.split_first() {
+        Some((b'-', digits)) => (b'-', digits),
+        _ => (b'+', exponent.as_slice()),
     };
-    write_infallible(out, format_args!("{sign}{digits:0>2}"));
+    out.push(sign);
+    if digits.len() < 2 {
+        out.push(b'0');
+    }
+    out.extend_from_slice(digits);
 }
 
-fn write_repr(out: &mut String, value: &Value) {
+fn write_repr(out: &mut Vec<u8>, value: &Value) {
     match value {
-        Value::None => out.push_str("None"),
-        Value::Bool(value) => out.push_str(if *value { "True" } else { "False" }),
+        Value::None => push_str(out, "None"),
+        Value::Bool(value) => push_str(out, if *value { "True" } else { "False" }),
         Value::Int(value) => write_infallible(out, format_args!("{value}")),
         Value::BigInt(value) => write_infallible(out, format_args!("{value}")),
         Value::Float(value) => write_float_repr(out, *value),
         Value::Complex(real, imaginary) => write_complex_repr(out, *real, *imaginary),
-        Value::Ellipsis => out.push_str("Ellipsis"),
+        Value::Ellipsis => push_str(out, "Ellipsis"),
         Value::Str(text) => write_str_repr(out, text),
         Value::SurrogateStr(points) => write_points_repr(out, points),
         Value::Bytes(bytes) => write_bytes_repr(out, bytes),
@@ -135,23 +152,23 @@ fn write_repr(out: &mut String, value: &Value) {
         Value::Tuple(items) => {
             write_items(out, "(", items, if items.len() == 1 { ",)" } else { ")" });
         }
-        Value::Set(items) if items.is_empty() => out.push_str("set()"),
+        Value::Set(items) if items.is_empty() => push_str(out, "set()"),
         Value::Set(items) => write_items(out, "{", items, "}"),
-        Value::FrozenSet(items) if items.is_empty() => out.push_str("frozenset()"),
+        Value::FrozenSet(items) if items.is_empty() => push_str(out, "frozenset()"),
         Value::FrozenSet(items) => write_items(out, "frozenset({", items, "})"),
         Value::Dict(items) => {
-            out.push('{');
+            out.push(b'{');
             for (index, (key, value)) in items.iter().enumerate() {
-                out.push_str(if index == 0 { "" } else { ", " });
+                push_str(out, if index == 0 { "" } else { ", " });
                 write_repr(out, key);
-                out.push_str(": ");
+                push_str(out, ": ");
                 write_repr(out, value);
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Uri(uri) => write_infallible(out, format_args!("<URI; {uri}>")),
         Value::Exception(exception) => {
-            out.push_str(exception.class.name());
+            push_str(out, exception.class.name());
             write_items(out, "(", &exception.args, ")");
         }
         Value::ExceptionWrapper(_) | Value::Object(_) => {
@@ -160,50 +177,50 @@ fn write_repr(out: &mut String, value: &Value) {
     }
 }
 
-fn write_items(out: &mut String, open: &str, items: &[Value], close: &str) {
-    out.push_str(open);
+fn write_items(out: &mut Vec<u8>, open: &str, items: &[Value], close: &str) {
+    push_str(out, open);
     for (index, item) in items.iter().enumerate() {
-        out.push_str(if index == 0 { "" } else { ", " });
+        push_str(out, if index == 0 { "" } else { ", " });
         write_repr(out, item);
     }
-    out.push_str(close);
+    push_str(out, close);
 }
 
 /// Python leaves out a real part of plus zero and the brackets with it, and writes no `.0`.
-fn write_complex_repr(out: &mut String, real: f64, imaginary: f64) {
-    let part = |out: &mut String, value: f64| {
+fn write_complex_repr(out: &mut Vec<u8>, real: f64, imaginary: f64) {
+    let part = |out: &mut Vec<u8>, value: f64| {
         write_float_repr(out, value);
-        if out.ends_with(".0") {
+        if out.ends_with(b".0") {
             out.truncate(out.len() - 2);
         }
     };
     let imaginary_only = real == 0.0 && real.is_sign_positive();
     if !imaginary_only {
-        out.push('(');
+        out.push(b'(');
         part(out, real);
         if !imaginary.is_sign_negative() || imaginary.is_nan() {
-            out.push('+');
+            out.push(b'+');
         }
     }
     part(out, imaginary);
-    out.push_str(if imaginary_only { "j" } else { "j)" });
+    push_str(out, if imaginary_only { "j" } else { "j)" });
 }
 
 fn quote_for(has_single: bool, has_double: bool) -> char {
     if has_single && !has_double { '"' } else { '\'' }
 }
 
-fn write_char_repr(out: &mut String, character: char, quote: char) {
+fn write_char_repr(out: &mut Vec<u8>, character: char, quote: char) {
     match character {
-        '\n' => out.push_str("\\n"),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push_str("\\t"),
-        '\\' => out.push_str("\\\\"),
+        '\n' => push_str(out, "\\n"),
+        '\r' => push_str(out, "\\r"),
+        '\t' => push_str(out, "\\t"),
+        '\\' => push_str(out, "\\\\"),
         _ if character == quote => {
-            out.push('\\');
-            out.push(character);
+            out.push(b'\\');
+            push_char(out, character);
         }
-        _ if is_printable(character) => out.push(character),
+        _ if is_printable(character) => push_char(out, character),
         _ => match u32::from(character) {
             point @ ..=0xff => write_infallible(out, format_args!("\\x{point:02x}")),
             point @ ..=0xffff => write_infallible(out, format_args!("\\u{point:04x}")),
@@ -215,7 +232,7 @@ fn write_char_repr(out: &mut String, character: char, quote: char) {
 /// Python's `str.isprintable` for one character. The standard library leaves the same Unicode
 /// categories unescaped in `Debug` output; behind a first letter it makes no exception for
 /// combining marks.
-fn is_printable(character: char) -> bool {
+pub(crate) fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return !character.is_ascii_control();
     }
@@ -230,8 +247,21 @@ fn is_printable(character: char) -> bool {
         .is_some_and(|text| text.escape_debug().nth(1) == Some(character))
 }
 
-/// Writing to a `String` cannot fail.
-fn write_infallible(out: &mut String, arguments: std::fmt::Arguments<'_>) {
+fn push_str(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn push_char(out: &mut Vec<u8>, character: char) {
+    push_str(out, character.encode_utf8(&mut [0; 4]));
+}
+
+/// What this module has written as text.
+fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("only whole strings and ASCII are written")
+}
+
+/// Writing to memory cannot fail.
+fn write_infallible(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(arguments);
 }
 
@@ -281,8 +311,8 @@ pub(crate) fn exception_text(class: &ExceptionClass, args: &[Value]) -> String {
             match point {
                 Some(point) if *end == start.saturating_add(1) => {
                     let shown = match point {
-                        ..=0xff => format!("\\x{point:02x}"),
-                        ..=0xffff => format!("\\u{point:04x}"),
+                        0..=0xff => format!("\\x{point:02x}"),
+                        0x100..=0xffff => format!("\\u{point:04x}"),
                         _ => format!("\\U{point:08x}"),
                     };
                     format!(

@@ -46,11 +46,6 @@ impl Budget {
         }
     }
 
-    /// How many values may still come: an upper bound for every announced item count.
-    pub(super) fn values_left(&self) -> usize {
-        self.values_left
-    }
-
     /// Opens a container; false when the nesting is too deep. Each format has its own error for that.
     #[must_use]
     pub(super) fn enter(&mut self) -> bool {
@@ -153,7 +148,7 @@ pub(super) fn unhashable(value: &Value) -> Exception {
 ///
 /// # Errors
 /// `TypeError`, naming the class that cannot be hashed.
-pub(crate) fn check_hashable(value: &Value) -> Result<(), Exception> {
+fn check_hashable(value: &Value) -> Result<(), Exception> {
     match value {
         Value::List(_) | Value::Set(_) | Value::Dict(_) => Err(unhashable(value)),
         Value::Tuple(items) => items.iter().try_for_each(check_hashable),

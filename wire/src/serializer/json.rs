@@ -1,19 +1,158 @@
-//! json.
+//! JSON as CPython's `json` module reads and writes it.
+//!
+//! The reader is our own because serde_json's data model cannot hold what Pyro's peers send: lone
+//! surrogates, `NaN` and `Infinity`. It would also need its `arbitrary_precision` feature, which
+//! changes serde_json for every other user in the build, and its errors are not Python's.
 
+mod reader;
+
+use std::io::Write as _;
+
+use super::{classes, utf8};
+use crate::repr::write_float_repr;
 use crate::{Dialect, EncodeError, Exception, Limits, Value};
 
-#[expect(clippy::unimplemented, reason = "lands next")]
+/// Reads one payload. Class dicts come back as plain dicts.
+///
+/// # Errors
+/// What Python raises: `UnicodeDecodeError`, `json.decoder.JSONDecodeError`, `RecursionError`,
+/// `ValueError` for an int with too many digits.
 pub(super) fn decode(payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
-    let _ = (payload, limits);
-    unimplemented!()
+    reader::read(utf8::text(payload)?, limits)
 }
 
-#[expect(clippy::unimplemented, reason = "lands next")]
+/// Appends one payload as `json.dumps(ensure_ascii=False)` writes it.
+///
+/// # Errors
+/// [`EncodeError::Unserializable`] for what JSON has no form for.
 pub(super) fn encode(
     dialect: Dialect,
     value: &Value,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    let _ = (dialect, value, out);
-    unimplemented!()
+    match value {
+        Value::None => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(value) => write_infallible(out, format_args!("{value}")),
+        Value::BigInt(value) => write_infallible(out, format_args!("{value}")),
+        Value::Float(value) => write_float(*value, out),
+        Value::Str(text) => write_string(text, out),
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.extend_from_slice(b", ");
+                }
+                encode(dialect, item, out)?;
+            }
+            out.push(b']');
+        }
+        Value::Dict(items) => write_object(dialect, items, out)?,
+        Value::Uri(_) | Value::Exception(_) | Value::ExceptionWrapper(_) => {
+            let items = classes::flatten(dialect, value).unwrap_or_default();
+            write_object(dialect, &items, out)?;
+        }
+        Value::SurrogateStr(_)
+        | Value::Complex(..)
+        | Value::Ellipsis
+        | Value::Bytes(_)
+        | Value::FrozenSet(_)
+        | Value::Object(_) => return Err(unserializable(value)),
+    }
+    Ok(())
 }
+
+fn write_object(
+    dialect: Dialect,
+    items: &[(Value, Value)],
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    out.push(b'{');
+    for (index, (key, value)) in items.iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b", ");
+        }
+        write_key(dialect, key, out)?;
+        out.extend_from_slice(b": ");
+        encode(dialect, value, out)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// A key. Python turns plain values into text and refuses the others.
+fn write_key(dialect: Dialect, key: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match key {
+        Value::Str(text) => write_string(text, out),
+        Value::None | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) => {
+            out.push(b'"');
+            encode(dialect, key, out)?;
+            out.push(b'"');
+        }
+        _ => return Err(unserializable(key)),
+    }
+    Ok(())
+}
+
+fn unserializable(value: &Value) -> EncodeError {
+    EncodeError::Unserializable {
+        type_name: match value {
+            Value::SurrogateStr(_) => "str with lone surrogates".to_owned(),
+            other => other.type_name().to_owned(),
+        },
+    }
+}
+
+fn write_float(value: f64, out: &mut Vec<u8>) {
+    if value.is_nan() {
+        out.extend_from_slice(b"NaN");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 {
+            b"Infinity"
+        } else {
+            b"-Infinity"
+        });
+    } else {
+        write_float_repr(out, value);
+    }
+}
+
+/// Text with escapes for quotes, backslashes and the control characters below U+0020 only.
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))
+    {
+        let (plain, escaped) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let Some((byte, tail)) = escaped.split_first() else {
+            break;
+        };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            other => write_infallible(out, format_args!("\\u{other:04x}")),
+        }
+        rest = tail;
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+/// Writing to memory cannot fail.
+fn write_infallible(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(arguments);
+}
+
+#[cfg(test)]
+#[path = "json/tests.rs"]
+mod tests;

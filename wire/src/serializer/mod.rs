@@ -8,9 +8,10 @@ mod marshal;
 mod msgpack;
 pub mod pickle;
 mod serpent;
+mod text;
 mod utf8;
 
-pub(crate) use collect::check_hashable;
+pub(crate) use serpent::is_from_python2;
 
 use crate::{EncodeError, Exception, Family, Limits, Value};
 
@@ -90,7 +91,15 @@ impl Dialect {
     pub fn decode(&self, payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
         match self.serializer {
             Serializer::Msgpack => msgpack::decode(*self, payload, limits),
-            _ => classes::recreate(*self, self.decode_plain(payload, limits)?),
+            _ => self.recreate(self.decode_plain(payload, limits)?),
+        }
+    }
+
+    /// Replaces the class dicts in a plain value by what they stand for.
+    pub(crate) fn recreate(&self, value: Value) -> Result<Value, Exception> {
+        match self.serializer {
+            Serializer::Msgpack => Ok(value),
+            _ => classes::recreate(*self, value),
         }
     }
 

@@ -73,9 +73,8 @@ fn int_from_text(data: &[u8]) -> Result<Value, Exception> {
         digits => (false, digits),
     };
     let invalid = || {
-        let mut text = "invalid literal for int() with base 10: ".to_owned();
-        crate::repr::write_bytes_repr(&mut text, data);
-        Exception::value_error(text)
+        let literal = crate::repr::bytes_repr(data);
+        Exception::value_error(format!("invalid literal for int() with base 10: {literal}"))
     };
     let mut plain = String::with_capacity(digits.len());
     let mut after_digit = false;

@@ -1,0 +1,552 @@
+//! Number and string tokens of Python.
+
+use num_bigint::BigInt;
+
+use super::reader::{End, Reader};
+use crate::serializer::text::TextBuilder;
+use crate::{Exception, Value};
+
+/// Most decimal digits that CPython turns into an int (`sys.int_info.default_max_str_digits`).
+pub(in crate::serializer) const INT_DIGITS_MAX: usize = 4300;
+
+/// An int in its smallest form.
+pub(in crate::serializer) fn integer(value: BigInt) -> Value {
+    match i64::try_from(&value) {
+        Ok(value) => Value::Int(value),
+        Err(_) => Value::BigInt(Box::new(value)),
+    }
+}
+
+/// The nearest float, if the int is not too large for one.
+pub(super) fn finite_float(value: &BigInt) -> Option<f64> {
+    // Printing and reading rounds correctly; this is not a hot path.
+    let float: f64 = value.to_string().parse().ok()?;
+    float.is_finite().then_some(float)
+}
+
+/// Whether Python keeps this word for itself.
+pub(super) fn is_keyword(word: &str) -> bool {
+    matches!(
+        word,
+        "and"
+            | "as"
+            | "assert"
+            | "async"
+            | "await"
+            | "break"
+            | "class"
+            | "continue"
+            | "def"
+            | "del"
+            | "elif"
+            | "else"
+            | "except"
+            | "finally"
+            | "for"
+            | "from"
+            | "global"
+            | "if"
+            | "import"
+            | "in"
+            | "is"
+            | "lambda"
+            | "nonlocal"
+            | "not"
+            | "or"
+            | "pass"
+            | "raise"
+            | "return"
+            | "try"
+            | "while"
+            | "with"
+            | "yield"
+    )
+}
+
+/// Reads the number at the reader's position, without a sign.
+///
+/// # Errors
+/// `SyntaxError`.
+pub(super) fn number(reader: &mut Reader<'_>) -> Result<Value, Exception> {
+    let start = reader.pos;
+    let bytes = reader.bytes().get(start..).unwrap_or_default();
+    let radix = match bytes {
+        [b'0', b'x' | b'X', ..] => Some((16, "hexadecimal")),
+        [b'0', b'o' | b'O', ..] => Some((8, "octal")),
+        [b'0', b'b' | b'B', ..] => Some((2, "binary")),
+        _ => None,
+    };
+    if let Some((radix, name)) = radix {
+        return radix_integer(reader, radix, name);
+    }
+    let mut is_float = false;
+    if reader.peek() != Some(b'.') {
+        digits(reader)?;
+    }
+    if reader.peek() == Some(b'.') {
+        is_float = true;
+        reader.pos += 1;
+        match reader.peek() {
+            Some(b'0'..=b'9') => digits(reader)?,
+            Some(b'_') => return Err(invalid_literal(reader, "decimal")),
+            _ => {}
+        }
+    }
+    if matches!(reader.peek(), Some(b'e' | b'E')) {
+        let sign_len = usize::from(matches!(
+            reader.bytes().get(reader.pos + 1),
+            Some(b'+' | b'-')
+        ));
+        match reader.bytes().get(reader.pos + 1 + sign_len) {
+            Some(b'0'..=b'9') => {
+                is_float = true;
+                reader.pos += 1 + sign_len;
+                digits(reader)?;
+            }
+            _ if sign_len == 0 && is_keyword(reader.peek_word()) => {}
+            _ => return Err(invalid_literal(reader, "decimal")),
+        }
+    }
+    let end = reader.pos;
+    let is_imaginary = matches!(reader.peek(), Some(b'j' | b'J'));
+    if is_imaginary {
+        reader.pos += 1;
+    }
+    expect_end_of_number(reader, if is_imaginary { "imaginary" } else { "decimal" })?;
+    let text = reader.text.get(start..end).unwrap_or_default();
+    let stripped;
+    let text = if text.contains('_') {
+        stripped = text.replace('_', "");
+        stripped.as_str()
+    } else {
+        text
+    };
+    if is_float || is_imaginary {
+        // Rust reads every decimal that Python reads, rounds in the same way, and overflows to
+        // infinity.
+        let float = text
+            .parse()
+            .map_err(|_| invalid_literal(reader, "decimal"))?;
+        return Ok(if is_imaginary {
+            Value::Complex(0.0, float)
+        } else {
+            Value::Float(float)
+        });
+    }
+    if text.starts_with('0') && text.bytes().any(|digit| digit != b'0') {
+        return Err(reader.syntax_error(
+            "leading zeros in decimal integer literals are not permitted; use an 0o prefix for \
+             octal integers",
+            start,
+            End::Column(0),
+        ));
+    }
+    if let Ok(small) = text.parse() {
+        return Ok(Value::Int(small));
+    }
+    if text.len() > INT_DIGITS_MAX {
+        let message = format!(
+            "Exceeds the limit ({INT_DIGITS_MAX} digits) for integer string conversion: value has \
+             {} digits; use sys.set_int_max_str_digits() to increase the limit - Consider \
+             hexadecimal for huge integer literals to avoid decimal conversion limits.",
+            text.len()
+        );
+        return Err(reader.syntax_error(&message, start, End::SameColumn));
+    }
+    BigInt::parse_bytes(text.as_bytes(), 10)
+        .map(integer)
+        .ok_or_else(|| invalid_literal(reader, "decimal"))
+}
+
+/// `0x`, `0o` or `0b` and digits, each of which may follow one underscore.
+fn radix_integer(reader: &mut Reader<'_>, radix: u32, name: &str) -> Result<Value, Exception> {
+    reader.pos += 2;
+    let start = reader.pos;
+    loop {
+        if reader.peek() == Some(b'_') {
+            reader.pos += 1;
+        }
+        let digits_start = reader.pos;
+        while reader
+            .peek()
+            .is_some_and(|digit| char::from(digit).is_digit(radix))
+        {
+            reader.pos += 1;
+        }
+        match reader.peek() {
+            Some(digit @ b'0'..=b'9') => {
+                let message = format!("invalid digit '{}' in {name} literal", char::from(digit));
+                return Err(reader.syntax_error(&message, reader.pos, End::SameColumn));
+            }
+            _ if reader.pos == digits_start => return Err(invalid_literal(reader, name)),
+            Some(b'_') => {}
+            _ => break,
+        }
+    }
+    expect_end_of_number(reader, name)?;
+    let text = reader
+        .text
+        .get(start..reader.pos)
+        .unwrap_or_default()
+        .replace('_', "");
+    BigInt::parse_bytes(text.as_bytes(), radix)
+        .map(integer)
+        .ok_or_else(|| invalid_literal(reader, name))
+}
+
+/// Digits with single underscores between them.
+fn digits(reader: &mut Reader<'_>) -> Result<(), Exception> {
+    loop {
+        while matches!(reader.peek(), Some(b'0'..=b'9')) {
+            reader.pos += 1;
+        }
+        if reader.peek() != Some(b'_') {
+            return Ok(());
+        }
+        if !matches!(reader.bytes().get(reader.pos + 1), Some(b'0'..=b'9')) {
+            return Err(invalid_literal(reader, "decimal"));
+        }
+        reader.pos += 1;
+    }
+}
+
+/// No letter may touch a number, but those of an operator such as `if`.
+fn expect_end_of_number(reader: &Reader<'_>, kind: &str) -> Result<(), Exception> {
+    match reader.peek() {
+        Some(b'a'..=b'z' | b'A'..=b'Z' | b'_') if !is_keyword(reader.peek_word()) => {
+            Err(invalid_literal(reader, kind))
+        }
+        Some(0x80..) => Err(reader.invalid_syntax()),
+        _ => Ok(()),
+    }
+}
+
+/// The error that CPython reports at the last character that still belongs to the number.
+fn invalid_literal(reader: &Reader<'_>, kind: &str) -> Exception {
+    let message = format!("invalid {kind} literal");
+    let at = match reader.peek() {
+        Some(b'_') if kind == "decimal" => reader.pos,
+        _ => reader.pos.saturating_sub(1),
+    };
+    reader.syntax_error(&message, at, End::SameColumn)
+}
+
+/// What the letters before a string's quote say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Prefix {
+    len: usize,
+    is_raw: bool,
+    is_bytes: bool,
+    is_format: bool,
+}
+
+/// The prefix of the string that begins here, if one does.
+pub(super) fn string_prefix(text: &str) -> Option<Prefix> {
+    let mut prefix = Prefix::default();
+    for byte in text.bytes().take(3) {
+        match byte {
+            b'\'' | b'"' => return Some(prefix),
+            b'r' | b'R' if !prefix.is_raw => prefix.is_raw = true,
+            b'b' | b'B' if !prefix.is_bytes && !prefix.is_format => prefix.is_bytes = true,
+            b'f' | b'F' if !prefix.is_bytes && !prefix.is_format => prefix.is_format = true,
+            // `u` stands alone.
+            b'u' | b'U'
+                if prefix.len == 0 && matches!(text.as_bytes().get(1), Some(b'\'' | b'"')) => {}
+            _ => return None,
+        }
+        prefix.len += 1;
+    }
+    None
+}
+
+/// What adjacent strings have grown to.
+enum Joined {
+    Text(TextBuilder),
+    Bytes(Vec<u8>),
+}
+
+/// Reads a string or bytes literal and those that follow it, which Python joins. `None`: one of them
+/// is an f-string.
+///
+/// # Errors
+/// `SyntaxError`.
+pub(super) fn strings(reader: &mut Reader<'_>) -> Result<Option<Value>, Exception> {
+    let start = reader.pos;
+    let mut joined: Option<Joined> = None;
+    let mut has_format = false;
+    while let Some(prefix) = string_prefix(reader.rest()) {
+        let token_start = reader.pos;
+        reader.pos += prefix.len;
+        let body = body(reader, token_start)?;
+        reader.skip_space()?;
+        // By far the most strings stand alone and mean what they say.
+        let is_plain = !prefix.is_bytes && !prefix.is_format && !body.contains(['\\', '\r']);
+        if is_plain && joined.is_none() && !may_begin_string(reader.peek()) {
+            return Ok(Some(Value::Str(body.to_owned())));
+        }
+        has_format |= prefix.is_format;
+        let body = normalized(body);
+        let fail = |message: String| reader.syntax_error(&message, token_start, End::Column(-1));
+        let part = joined.get_or_insert_with(|| {
+            if prefix.is_bytes {
+                Joined::Bytes(Vec::new())
+            } else {
+                Joined::Text(TextBuilder::default())
+            }
+        });
+        match (part, prefix.is_bytes) {
+            (Joined::Text(text), false) if prefix.is_raw => text.push_str(&body),
+            (Joined::Text(text), false) => unescape_text(&body, text).map_err(fail)?,
+            (Joined::Bytes(_), true) if !body.is_ascii() => {
+                return Err(fail(
+                    "bytes can only contain ASCII literal characters".to_owned(),
+                ));
+            }
+            (Joined::Bytes(bytes), true) if prefix.is_raw => {
+                bytes.extend_from_slice(body.as_bytes())
+            }
+            (Joined::Bytes(bytes), true) => {
+                unescape_bytes(body.as_bytes(), bytes).map_err(fail)?;
+            }
+            _ => {
+                let message = "cannot mix bytes and nonbytes literals";
+                return Err(reader.syntax_error(message, start, End::Column(-1)));
+            }
+        }
+    }
+    if has_format {
+        return Ok(None);
+    }
+    Ok(Some(match joined {
+        Some(Joined::Text(text)) => text.finish(),
+        Some(Joined::Bytes(bytes)) => Value::Bytes(bytes),
+        None => return Err(reader.invalid_syntax()),
+    }))
+}
+
+fn may_begin_string(byte: Option<u8>) -> bool {
+    matches!(
+        byte,
+        Some(b'\'' | b'"' | b'r' | b'R' | b'u' | b'U' | b'b' | b'B' | b'f' | b'F')
+    )
+}
+
+/// Python reads all kinds of line ends as `\n`.
+fn normalized(body: &str) -> std::borrow::Cow<'_, str> {
+    if body.contains('\r') {
+        body.replace("\r\n", "\n").replace('\r', "\n").into()
+    } else {
+        body.into()
+    }
+}
+
+/// The text between the quotes; the reader stands at the first quote and is left behind the last.
+fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<&'a str, Exception> {
+    let bytes = reader.bytes();
+    let quote = reader.peek().unwrap_or(b'\'');
+    let is_triple = bytes
+        .get(reader.pos..reader.pos + 3)
+        .is_some_and(|quotes| quotes.iter().all(|byte| *byte == quote));
+    let quote_len = if is_triple { 3 } else { 1 };
+    let start = reader.pos + quote_len;
+    let mut at = start;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(found) = rest
+            .iter()
+            .position(|byte| *byte == quote || matches!(byte, b'\\' | b'\n' | b'\r'))
+        else {
+            return Err(unterminated(reader, token_start, is_triple));
+        };
+        at += found;
+        match rest.get(found..).unwrap_or_default() {
+            // A backslash hides what follows, line ends too.
+            [b'\\', b'\r', b'\n', ..] => at += 3,
+            [b'\\', _, ..] => at += 2,
+            [b'\\'] => at += 1,
+            [b'\n' | b'\r', ..] if is_triple => at += 1,
+            [b'\n' | b'\r', ..] => return Err(unterminated(reader, token_start, false)),
+            [a, b, c, ..] if is_triple && [a, b, c].iter().any(|byte| **byte != quote) => at += 1,
+            closing if is_triple && closing.len() < 3 => at += 1,
+            _ => {
+                reader.pos = at + quote_len;
+                return Ok(reader.text.get(start..at).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn unterminated(reader: &Reader<'_>, start: usize, is_triple: bool) -> Exception {
+    let kind = if is_triple {
+        "triple-quoted string"
+    } else {
+        "string"
+    };
+    let line = |text: Option<&str>| text.map_or(0, |text| text.matches('\n').count()) + 1;
+    let detected = if is_triple {
+        line(Some(reader.text.trim_end_matches('\n')))
+    } else {
+        line(reader.text.get(..start))
+    };
+    let message = format!("unterminated {kind} literal (detected at line {detected})");
+    reader.syntax_error(&message, start, End::SameColumn)
+}
+
+/// Replaces the escapes of a `str`.
+fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), String> {
+    let mut rest = body;
+    // CPython reports positions in a copy in which each character beyond ASCII takes ten.
+    let position = |rest: &str| -> usize {
+        body.get(..body.len() - rest.len())
+            .unwrap_or(body)
+            .chars()
+            .map(|c| if c.is_ascii() { 1 } else { 10 })
+            .sum()
+    };
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let fail = |len: usize, what: &str| {
+            let start = position(escape);
+            format!(
+                "(unicode error) 'unicodeescape' codec can't decode bytes in position \
+                 {start}-{}: {what}",
+                start + len - 1
+            )
+        };
+        let mut after = escape.chars();
+        after.next();
+        let Some(kind) = after.next() else {
+            // A body never ends in a lone backslash: it would have hidden the quote.
+            return Err(fail(1, "\\ at end of string"));
+        };
+        let tail = after.as_str();
+        rest = match kind {
+            '\n' => tail,
+            'x' | 'u' | 'U' => {
+                let (len, what) = match kind {
+                    'x' => (2, "truncated \\xXX escape"),
+                    'u' => (4, "truncated \\uXXXX escape"),
+                    _ => (8, "truncated \\UXXXXXXXX escape"),
+                };
+                let digits = tail
+                    .bytes()
+                    .take(len)
+                    .take_while(u8::is_ascii_hexdigit)
+                    .count();
+                let point = tail
+                    .get(..len)
+                    .filter(|_| digits == len)
+                    .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+                    .ok_or_else(|| fail(2 + digits, what))?;
+                if !out.push_point(point) {
+                    return Err(fail(2 + len, "illegal Unicode character"));
+                }
+                tail.get(len..).unwrap_or_default()
+            }
+            'N' => {
+                let Some((name, tail)) =
+                    tail.strip_prefix('{').and_then(|tail| tail.split_once('}'))
+                else {
+                    let len = if tail.starts_with('{') {
+                        2 + tail.len()
+                    } else {
+                        2
+                    };
+                    return Err(fail(len, "malformed \\N character escape"));
+                };
+                let character = unicode_names2::character(name)
+                    .ok_or_else(|| fail(4 + name.len(), "unknown Unicode character name"))?;
+                out.push_str(character.encode_utf8(&mut [0; 4]));
+                tail
+            }
+            '0'..='7' => {
+                let (point, len) = octal(escape.as_bytes().get(1..).unwrap_or_default());
+                // Three octal digits are far below the surrogates.
+                let _ = out.push_point(point);
+                escape.get(1 + len..).unwrap_or_default()
+            }
+            _ => match simple_escape(kind) {
+                Some(character) => {
+                    out.push_str(character.encode_utf8(&mut [0; 4]));
+                    tail
+                }
+                // An unknown escape stands for itself.
+                None => {
+                    out.push_str("\\");
+                    out.push_str(kind.encode_utf8(&mut [0; 4]));
+                    tail
+                }
+            },
+        };
+    }
+    out.push_str(rest);
+    Ok(())
+}
+
+/// Replaces the escapes of `bytes`.
+fn unescape_bytes(body: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let mut at = 0;
+    while let Some(&byte) = body.get(at) {
+        let escape = body.get(at + 1..).unwrap_or_default();
+        at += 1;
+        match escape {
+            [kind, tail @ ..] if byte == b'\\' => {
+                at += 1;
+                match kind {
+                    b'\n' => {}
+                    b'x' => {
+                        let digits = tail
+                            .get(..2)
+                            .and_then(|digits| std::str::from_utf8(digits).ok());
+                        let value = digits
+                            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+                            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                            .ok_or_else(|| {
+                                format!("(value error) invalid \\x escape at position {}", at - 2)
+                            })?;
+                        out.push(value);
+                        at += 2;
+                    }
+                    b'0'..=b'7' => {
+                        let (value, len) = octal(escape);
+                        // Python keeps the low eight bits.
+                        out.push((value & 0xff) as u8);
+                        at += len - 1;
+                    }
+                    _ => match simple_escape(char::from(*kind)) {
+                        Some(character) => out.push(character as u8),
+                        None => out.extend_from_slice(&[b'\\', *kind]),
+                    },
+                }
+            }
+            _ => out.push(byte),
+        }
+    }
+    Ok(())
+}
+
+/// Up to three octal digits: their value and number.
+fn octal(digits: &[u8]) -> (u32, usize) {
+    let digits = digits
+        .iter()
+        .take(3)
+        .take_while(|digit| matches!(digit, b'0'..=b'7'));
+    digits.fold((0, 0), |(value, len), digit| {
+        (value * 8 + u32::from(*digit - b'0'), len + 1)
+    })
+}
+
+const fn simple_escape(kind: char) -> Option<char> {
+    Some(match kind {
+        '\\' | '\'' | '"' => kind,
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        _ => return None,
+    })
+}

@@ -1,0 +1,669 @@
+//! The reader: `ast.literal_eval` by recursive descent.
+//!
+//! It takes every literal that CPython 3.11 takes. What is no literal but may be a Python expression
+//! is refused at the place where that becomes clear, with CPython's `ValueError`; whether the rest of
+//! the payload is valid Python is not looked at.
+
+use num_bigint::BigInt;
+
+use super::literal;
+use crate::serializer::collect::{Budget, DictBuilder, SetBuilder};
+use crate::{Exception, ExceptionClass, Limits, Value};
+
+/// Reads one literal that fills `text`.
+///
+/// # Errors
+/// The exception of `ast.literal_eval`.
+pub(super) fn read(text: &str, limits: &Limits) -> Result<Value, Exception> {
+    let mut reader = Reader {
+        text,
+        pos: text.len() - text.trim_start_matches([' ', '\t']).len(),
+        unclosed: Vec::new(),
+        budget: Budget::new(limits),
+    };
+    reader.skip_to_first_token()?;
+    let value = reader.top()?;
+    reader.expect_end()?;
+    Ok(value)
+}
+
+/// Reads tokens of `text` from `pos` on.
+pub(super) struct Reader<'a> {
+    pub(super) text: &'a str,
+    pub(super) pos: usize,
+    /// Where the open brackets stand: inside them line ends are spaces.
+    unclosed: Vec<usize>,
+    budget: Budget,
+}
+
+/// The node that CPython's parser makes of an expression, as far as `literal_eval` looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    /// A number without a sign.
+    Number,
+    /// A string, bytes, `True`, `False`, `None` or `...`.
+    Constant,
+    /// A number with a sign.
+    Signed,
+    /// A sum or difference that made a complex number.
+    Sum,
+    Tuple,
+    List,
+    Set,
+    Dict,
+    Call,
+}
+
+impl Node {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Number | Self::Constant => "Constant",
+            Self::Signed => "UnaryOp",
+            Self::Sum => "BinOp",
+            Self::Tuple => "Tuple",
+            Self::List => "List",
+            Self::Set => "Set",
+            Self::Dict => "Dict",
+            Self::Call => "Call",
+        }
+    }
+}
+
+/// Where a `SyntaxError` says that the wrong part ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// In the column in which it begins.
+    SameColumn,
+    /// So many characters later.
+    After(usize),
+    /// CPython's tokenizer does not know, and says 0 or -1.
+    Column(i64),
+}
+
+type Read<T> = Result<T, Exception>;
+
+impl<'a> Reader<'a> {
+    /// The literal; outside all brackets a comma makes a tuple as well.
+    fn top(&mut self) -> Read<Value> {
+        let (first, _) = self.expression()?;
+        if self.peek() != Some(b',') {
+            return Ok(first);
+        }
+        let mut items = vec![first];
+        while self.peek() == Some(b',') {
+            self.pos += 1;
+            self.skip_space()?;
+            if matches!(self.peek(), None | Some(b'\n' | b'\r')) {
+                break;
+            }
+            items.push(self.expression()?.0);
+        }
+        Ok(Value::Tuple(items))
+    }
+
+    /// One expression and the space behind it.
+    fn expression(&mut self) -> Read<(Value, Node)> {
+        let start = self.pos;
+        let (mut value, mut node) = self.operand()?;
+        self.skip_space()?;
+        while let Some(sign @ (b'+' | b'-')) = self.peek() {
+            self.pos += 1;
+            self.skip_space()?;
+            let right_start = self.pos;
+            let (right, right_node) = self.operand()?;
+            self.skip_space()?;
+            if !matches!(node, Node::Number | Node::Signed) {
+                return Err(self.malformed(node.name(), start));
+            }
+            if right_node != Node::Number {
+                return Err(self.malformed(right_node.name(), right_start));
+            }
+            value = match (complex_sum(&value, &right, sign == b'-'), &right) {
+                (Some(sum), _) => sum?,
+                (None, _) => return Err(self.malformed("BinOp", start)),
+            };
+            node = Node::Sum;
+        }
+        match self.other_operator() {
+            Some(class) => Err(self.malformed(class, start)),
+            None => Ok((value, node)),
+        }
+    }
+
+    /// A literal, with a sign if it has one.
+    fn operand(&mut self) -> Read<(Value, Node)> {
+        self.budget.value()?;
+        let Some(byte) = self.peek() else {
+            return Err(self.invalid_syntax());
+        };
+        match byte {
+            b'\'' | b'"' => self.strings(),
+            b'0'..=b'9' => Ok((literal::number(self)?, Node::Number)),
+            b'(' => self.parentheses(),
+            b'[' => self.list(),
+            b'{' => self.braces(),
+            b'-' | b'+' => self.signed(byte == b'-'),
+            b'.' => match self.bytes().get(self.pos + 1..) {
+                Some([b'0'..=b'9', ..]) => Ok((literal::number(self)?, Node::Number)),
+                Some([b'.', b'.', ..]) => {
+                    self.pos += 3;
+                    Ok((Value::Ellipsis, Node::Constant))
+                }
+                _ => Err(self.invalid_syntax()),
+            },
+            b'~' => Err(self.malformed("UnaryOp", self.pos)),
+            b'*' if !self.unclosed.is_empty() => Err(self.malformed("Starred", self.pos)),
+            _ if literal::string_prefix(self.rest()).is_some() => self.strings(),
+            _ => self.word(),
+        }
+    }
+
+    fn strings(&mut self) -> Read<(Value, Node)> {
+        let start = self.pos;
+        match literal::strings(self)? {
+            Some(value) => Ok((value, Node::Constant)),
+            None => Err(self.malformed("JoinedStr", start)),
+        }
+    }
+
+    /// A sign and the number behind it; CPython allows one sign only.
+    fn signed(&mut self, is_minus: bool) -> Read<(Value, Node)> {
+        self.pos += 1;
+        self.skip_space()?;
+        let start = self.pos;
+        if matches!(self.peek(), Some(b'+' | b'-')) {
+            return Err(self.malformed("UnaryOp", start));
+        }
+        let (value, node) = self.operand()?;
+        if node != Node::Number {
+            return Err(self.malformed(node.name(), start));
+        }
+        let value = match value {
+            value if !is_minus => value,
+            Value::Int(value) => match value.checked_neg() {
+                Some(value) => Value::Int(value),
+                None => literal::integer(-BigInt::from(value)),
+            },
+            Value::BigInt(value) => literal::integer(-*value),
+            Value::Float(value) => Value::Float(-value),
+            Value::Complex(real, imaginary) => Value::Complex(-real, -imaginary),
+            other => other,
+        };
+        Ok((value, Node::Signed))
+    }
+
+    /// A tuple, or an expression in parentheses, which is the same node as without them.
+    fn parentheses(&mut self) -> Read<(Value, Node)> {
+        self.open()?;
+        if self.peek() == Some(b')') {
+            self.close();
+            return Ok((Value::Tuple(Vec::new()), Node::Tuple));
+        }
+        let (first, node) = self.expression()?;
+        if self.peek() == Some(b')') {
+            self.close();
+            return Ok((first, node));
+        }
+        let mut items = Vec::with_capacity(4);
+        items.push(first);
+        while self.separator(b')')? {
+            items.push(self.expression()?.0);
+        }
+        Ok((Value::Tuple(items), Node::Tuple))
+    }
+
+    fn list(&mut self) -> Read<(Value, Node)> {
+        self.open()?;
+        let mut items = Vec::new();
+        if self.peek() == Some(b']') {
+            self.close();
+            return Ok((Value::List(items), Node::List));
+        }
+        loop {
+            items.push(self.expression()?.0);
+            if !self.separator(b']')? {
+                return Ok((Value::List(items), Node::List));
+            }
+        }
+    }
+
+    /// A dict or a set.
+    fn braces(&mut self) -> Read<(Value, Node)> {
+        self.open()?;
+        if self.peek() == Some(b'}') {
+            self.close();
+            return Ok((Value::Dict(Vec::new()), Node::Dict));
+        }
+        if self.rest().starts_with("**") {
+            return Err(Exception::value_error("malformed node or string: None"));
+        }
+        let (first, _) = self.expression()?;
+        if self.peek() == Some(b':') {
+            return self.dict(first);
+        }
+        let mut set = SetBuilder::new();
+        set.insert(first)?;
+        while self.separator(b'}')? {
+            set.insert(self.expression()?.0)?;
+        }
+        Ok((Value::Set(set.finish()), Node::Set))
+    }
+
+    /// The rest of a dict whose first key has been read.
+    fn dict(&mut self, first: Value) -> Read<(Value, Node)> {
+        let mut dict = DictBuilder::new();
+        let mut key = first;
+        loop {
+            if self.peek() != Some(b':') {
+                let message = "':' expected after dictionary key";
+                return Err(match self.peek() {
+                    Some(b',' | b'}') => self.syntax_error(message, self.pos - 1, End::Column(0)),
+                    _ => self.unexpected(),
+                });
+            }
+            self.pos += 1;
+            self.skip_space()?;
+            if matches!(self.peek(), Some(b',' | b'}')) {
+                let message = "expression expected after dictionary key and ':'";
+                return Err(self.syntax_error(message, self.pos - 1, End::Column(0)));
+            }
+            let (value, _) = self.expression()?;
+            dict.insert(key, value)?;
+            if !self.separator(b'}')? {
+                return Ok((Value::Dict(dict.finish()), Node::Dict));
+            }
+            if self.rest().starts_with("**") {
+                return Err(Exception::value_error("malformed node or string: None"));
+            }
+            key = self.expression()?.0;
+        }
+    }
+
+    /// Behind an item: true if another one follows, false if the bracket was closed.
+    fn separator(&mut self, close: u8) -> Read<bool> {
+        if self.peek() == Some(b',') {
+            self.pos += 1;
+            self.skip_space()?;
+            if self.peek() != Some(close) {
+                return Ok(true);
+            }
+        }
+        if self.peek() != Some(close) {
+            return Err(self.unexpected());
+        }
+        self.close();
+        Ok(false)
+    }
+
+    /// Goes into a bracket.
+    fn open(&mut self) -> Read<()> {
+        if !self.budget.enter() {
+            return Err(self.syntax_error(
+                "too many nested parentheses",
+                self.pos,
+                End::SameColumn,
+            ));
+        }
+        self.unclosed.push(self.pos);
+        self.pos += 1;
+        self.skip_space()
+    }
+
+    fn close(&mut self) {
+        self.pos += 1;
+        self.unclosed.pop();
+        self.budget.leave();
+    }
+
+    /// A name: a constant, `set()`, or nothing that a literal may hold.
+    fn word(&mut self) -> Read<(Value, Node)> {
+        let start = self.pos;
+        let word = self.peek_word();
+        if word.is_empty() {
+            return Err(self.unexpected_character());
+        }
+        self.pos += word.len();
+        let constant = |value| Ok((value, Node::Constant));
+        match word {
+            "None" => constant(Value::None),
+            "True" => constant(Value::Bool(true)),
+            "False" => constant(Value::Bool(false)),
+            "lambda" => Err(self.malformed("Lambda", start)),
+            "not" => Err(self.malformed("UnaryOp", start)),
+            "await" => Err(self.malformed("Await", start)),
+            _ if literal::is_keyword(word) => {
+                self.pos = start;
+                Err(self.invalid_syntax())
+            }
+            _ => {
+                self.skip_space()?;
+                match self.peek() {
+                    Some(b'(') if word == "set" => self.empty_set(start),
+                    Some(b'(') => Err(self.malformed("Call", start)),
+                    Some(b'.') => Err(self.malformed("Attribute", start)),
+                    Some(b'[') => Err(self.malformed("Subscript", start)),
+                    _ => Err(self.malformed("Name", start)),
+                }
+            }
+        }
+    }
+
+    /// `set()`, which Python writes for want of a literal.
+    fn empty_set(&mut self, start: usize) -> Read<(Value, Node)> {
+        self.open()?;
+        if self.peek() != Some(b')') {
+            return Err(self.malformed("Call", start));
+        }
+        self.close();
+        Ok((Value::Set(Vec::new()), Node::Call))
+    }
+
+    /// The node that an operator behind a literal makes, if there is one that no literal has.
+    fn other_operator(&self) -> Option<&'static str> {
+        let rest = self.bytes().get(self.pos..).unwrap_or_default();
+        match rest {
+            [b',' | b')' | b']' | b'}' | b':' | b'\n' | b'\r', ..] | [] => None,
+            [b'=', b'=', ..] | [b'!', b'=', ..] => Some("Compare"),
+            [b'<', b'<', ..] | [b'>', b'>', ..] => Some("BinOp"),
+            [b'<' | b'>', ..] => Some("Compare"),
+            [b'*' | b'/' | b'%' | b'@' | b'&' | b'|' | b'^', ..] => Some("BinOp"),
+            [b'(', ..] => Some("Call"),
+            [b'[', ..] => Some("Subscript"),
+            [b'.', next, ..] if next.is_ascii_alphabetic() || *next == b'_' => Some("Attribute"),
+            _ => match self.peek_word() {
+                "if" => Some("IfExp"),
+                "and" | "or" => Some("BoolOp"),
+                "in" | "is" | "not" => Some("Compare"),
+                "for" | "async" if !self.unclosed.is_empty() => Some("GeneratorExp"),
+                _ => None,
+            },
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.bytes().get(self.pos).copied()
+    }
+
+    /// What has not been read. `pos` always stands between characters.
+    pub(super) fn rest(&self) -> &'a str {
+        self.text.get(self.pos..).unwrap_or_default()
+    }
+
+    /// The identifier at `pos`; empty if there is none.
+    pub(super) fn peek_word(&self) -> &'a str {
+        let rest = self.rest();
+        let is_part = |c: char| c == '_' || c.is_alphanumeric();
+        let len = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        if rest.starts_with(|c: char| c.is_numeric()) {
+            return "";
+        }
+        rest.get(..len).unwrap_or_default()
+    }
+
+    /// Skips spaces, joined lines and, inside brackets, line ends and comments.
+    #[inline]
+    pub(super) fn skip_space(&mut self) -> Read<()> {
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\t' | 0x0c) => self.pos += 1,
+                Some(b'\n' | b'\r') if !self.unclosed.is_empty() => self.pos += 1,
+                Some(b'#') => self.skip_comment(),
+                Some(b'\\') => self.join_lines()?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn skip_comment(&mut self) {
+        let rest = self.rest();
+        self.pos += rest.find(['\n', '\r']).unwrap_or(rest.len());
+    }
+
+    /// A backslash at the end of a line.
+    fn join_lines(&mut self) -> Read<()> {
+        let rest = self.rest();
+        let len = if rest.starts_with("\\\r\n") {
+            3
+        } else if rest.starts_with("\\\n") || rest.starts_with("\\\r") {
+            2
+        } else {
+            let message = "unexpected character after line continuation character";
+            return Err(self.syntax_error(message, self.pos + 1, End::Column(0)));
+        };
+        self.pos += len;
+        if self.rest().is_empty() {
+            return Err(self.syntax_error(
+                "unexpected EOF while parsing",
+                self.pos,
+                End::Column(-1),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Skips what may stand before the literal: comments and blank lines. The literal's own line
+    /// must not be indented, but for the first line of the payload.
+    fn skip_to_first_token(&mut self) -> Read<()> {
+        let mut line_start = self.pos;
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\t') => self.pos += 1,
+                // A form feed begins the counting anew.
+                Some(0x0c) => {
+                    self.pos += 1;
+                    line_start = self.pos;
+                }
+                Some(b'#') => self.skip_comment(),
+                Some(b'\n' | b'\r') => {
+                    self.pos += 1;
+                    line_start = self.pos;
+                }
+                Some(b'\\') => {
+                    self.join_lines()?;
+                    line_start = self.pos;
+                }
+                None => return Err(self.invalid_syntax()),
+                Some(_) if self.pos > line_start => return Err(self.unexpected_indent()),
+                Some(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Checks that only blank lines and comments follow.
+    fn expect_end(&mut self) -> Read<()> {
+        self.skip_space()?;
+        match self.peek() {
+            None => return Ok(()),
+            Some(b'\n' | b'\r') => {}
+            Some(_) => return Err(self.unexpected_character()),
+        }
+        let mut line_start = self.pos;
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\t' | 0x0c) => self.pos += 1,
+                Some(b'#') => {
+                    self.skip_comment();
+                    line_start = self.pos;
+                }
+                Some(b'\n' | b'\r') => {
+                    self.pos += 1;
+                    line_start = self.pos;
+                }
+                _ if self.pos > line_start => return Err(self.unexpected_indent()),
+                None => return Ok(()),
+                Some(_) => return Err(self.unexpected_character()),
+            }
+        }
+    }
+
+    /// Something else than `,` or the closing bracket behind an item.
+    fn unexpected(&self) -> Exception {
+        let open = self.unclosed.last().copied().unwrap_or_default();
+        match self.peek() {
+            Some(found @ (b')' | b']' | b'}')) => {
+                let (open_line, ..) = self.place(open);
+                let (line, ..) = self.place(self.pos);
+                let opened = self.bytes().get(open).copied().unwrap_or(b'(');
+                let (found, opened) = (char::from(found), char::from(opened));
+                let mut message = format!(
+                    "closing parenthesis '{found}' does not match opening parenthesis '{opened}'"
+                );
+                if line != open_line {
+                    message.push_str(&format!(" on line {open_line}"));
+                }
+                self.syntax_error_here(&message)
+            }
+            Some(b'\'' | b'"' | b'0'..=b'9' | b'{' | b'a'..=b'z' | b'A'..=b'Z' | b'_') => {
+                self.syntax_error_here("invalid syntax. Perhaps you forgot a comma?")
+            }
+            _ => self.unexpected_character(),
+        }
+    }
+
+    /// A character that begins no expression.
+    fn unexpected_character(&self) -> Exception {
+        match self.rest().chars().next() {
+            Some(close @ (')' | ']' | '}')) if self.unclosed.is_empty() => {
+                self.syntax_error_here(&format!("unmatched '{close}'"))
+            }
+            Some(other)
+                if other.is_ascii() && !other.is_ascii_control()
+                    || other.is_alphabetic()
+                    || matches!(other, '\n' | '\r') =>
+            {
+                self.invalid_syntax()
+            }
+            Some(other) if crate::repr::is_printable(other) => self.syntax_error_here(&format!(
+                "invalid character '{other}' (U+{:04X})",
+                u32::from(other)
+            )),
+            Some(other) => self.syntax_error_here(&format!(
+                "invalid non-printable character U+{:04X}",
+                u32::from(other)
+            )),
+            None => self.invalid_syntax(),
+        }
+    }
+
+    fn unexpected_indent(&self) -> Exception {
+        let mut error = self.syntax_error(
+            "unexpected indent",
+            self.pos.saturating_sub(1),
+            End::Column(-1),
+        );
+        error.class = ExceptionClass::Builtin("IndentationError".into());
+        error
+    }
+
+    /// The error for what cannot stand at `pos`: a token, or the end of the text.
+    pub(super) fn invalid_syntax(&self) -> Exception {
+        if !self.rest().is_empty() {
+            let token_len = self.peek_word().chars().count().max(1);
+            return self.syntax_error("invalid syntax", self.pos, End::After(token_len));
+        }
+        if let Some(&open) = self.unclosed.last() {
+            let opened = self.bytes().get(open).copied().unwrap_or(b'(');
+            let message = format!("'{}' was never closed", char::from(opened));
+            return self.syntax_error(&message, open, End::Column(0));
+        }
+        // At the end CPython points before the last line, and nowhere in an empty text.
+        let text = self.text.trim_start_matches([' ', '\t']);
+        let (line, _, text) = match text {
+            "" => (0, 0, ""),
+            _ => self.place(self.pos),
+        };
+        syntax_error_at("invalid syntax", line, 0, text, 0)
+    }
+
+    /// A `SyntaxError` about the character at `pos`.
+    fn syntax_error_here(&self, message: &str) -> Exception {
+        self.syntax_error(message, self.pos, End::SameColumn)
+    }
+
+    /// A `SyntaxError` that begins at the byte `start`.
+    pub(super) fn syntax_error(&self, message: &str, start: usize, end: End) -> Exception {
+        let (line, column, text) = self.place(start);
+        let end = match end {
+            End::SameColumn => column,
+            End::After(len) => column.saturating_add_unsigned(len as u64),
+            End::Column(end) => end,
+        };
+        syntax_error_at(message, line, column, text, end)
+    }
+
+    /// `literal_eval`'s error for a node that is no literal. CPython adds the node's address in
+    /// memory, which says nothing here.
+    fn malformed(&self, class: &str, start: usize) -> Exception {
+        let (line, ..) = self.place(start);
+        Exception::value_error(format!(
+            "malformed node or string on line {line}: <ast.{class} object>"
+        ))
+    }
+
+    /// Line and column of the byte `at`, both from 1 on, and the line's text.
+    fn place(&self, at: usize) -> (i64, i64, &'a str) {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let line_start = before.rfind(['\n', '\r']).map_or(0, |end| end + 1);
+        let bytes = before.as_bytes();
+        let line_ends = bytes.iter().filter(|byte| **byte == b'\n').count()
+            + bytes
+                .windows(2)
+                .filter(|pair| matches!(pair, [b'\r', next] if *next != b'\n'))
+                .count();
+        let column = before
+            .get(line_start..)
+            .map_or(0, |line| line.chars().count());
+        let line = self.text.get(line_start..).unwrap_or_default();
+        let line_len = line.find('\n').map_or(line.len(), |end| end + 1);
+        (
+            i64::try_from(line_ends).unwrap_or(i64::MAX - 1) + 1,
+            i64::try_from(column).unwrap_or(i64::MAX - 1) + 1,
+            line.get(..line_len).unwrap_or_default(),
+        )
+    }
+}
+
+fn syntax_error_at(message: &str, line: i64, column: i64, text: &str, end: i64) -> Exception {
+    let mut error = Exception::builtin("SyntaxError", message);
+    error.args.push(Value::Tuple(vec![
+        "<unknown>".into(),
+        Value::Int(line),
+        Value::Int(column),
+        text.into(),
+        Value::Int(line),
+        Value::Int(end),
+    ]));
+    error
+}
+
+/// A number plus or minus an imaginary one; `None` if these are no such two.
+fn complex_sum(left: &Value, right: &Value, is_minus: bool) -> Option<Read<Value>> {
+    let Value::Complex(right_real, right_imaginary) = right else {
+        return None;
+    };
+    let left = match left {
+        Value::Float(left) => *left,
+        #[expect(clippy::cast_precision_loss, reason = "Python rounds as well")]
+        Value::Int(left) => *left as f64,
+        Value::BigInt(left) => match literal::finite_float(left) {
+            Some(left) => left,
+            None => {
+                return Some(Err(Exception::builtin(
+                    "OverflowError",
+                    "int too large to convert to float",
+                )));
+            }
+        },
+        _ => return None,
+    };
+    // Both parts are added, so a left-hand -0.0 may become 0.0, as in Python.
+    Some(Ok(if is_minus {
+        Value::Complex(left - right_real, 0.0 - right_imaginary)
+    } else {
+        Value::Complex(left + right_real, 0.0 + right_imaginary)
+    }))
+}
