@@ -21,7 +21,7 @@ struct State {
 
 /// Keeps each state for as long as somebody views it.
 #[derive(Clone, Default)]
-pub struct ModelStore {
+pub(crate) struct ModelStore {
     state: Arc<Mutex<Arc<State>>>,
 }
 

@@ -174,6 +174,13 @@ pub(super) fn wals(database: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// The database's list of tables that is in force.
+pub(super) fn manifest(database: &Path) -> Option<PathBuf> {
+    let name = fs::read_to_string(database.join("CURRENT")).ok()?;
+    let path = database.join(name.trim_end());
+    path.exists().then_some(path)
+}
+
 /// Puts the path beside an error of the system.
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError::Io {

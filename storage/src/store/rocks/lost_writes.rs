@@ -55,28 +55,22 @@ impl SyncRecord {
 
 /// Cuts the write-ahead logs in a data folder back to what `record` says is durable.
 ///
-/// A log that a later one has followed since the record was written is kept whole: RocksDB syncs such
-/// a log itself before it relies on it, and a power failure may keep more than was synced. The later
-/// one is emptied then, so that what is left is always a beginning of what was written.
+/// Only the newest one: RocksDB syncs a log that it has closed by itself before it relies on that, the
+/// record does not tell, and a power failure may keep more than was synced. So what is left is always
+/// a beginning of what was written, and holds all that was acknowledged.
 ///
 /// # Errors
 /// The system's own, and a record that cannot be read.
 pub fn cut_to_last_sync(folder: &Path, record: &Path) -> io::Result<()> {
     let durable = read_record(record)?;
-    let wals = folder::wals(&folder.join("rocksdb"))?;
-    let count = wals.len();
-    for (position, wal) in wals.iter().enumerate() {
-        let name = wal.file_name().unwrap_or_default().to_string_lossy();
-        let is_newest = position + 1 == count;
-        let keep = match durable.get(name.as_ref()) {
-            Some(_) if !is_newest => continue,
-            Some(&len) => len,
-            None => 0,
-        };
-        let file = File::options().write(true).open(wal)?;
-        if file.metadata()?.len() > keep {
-            file.set_len(keep)?;
-        }
+    let Some(wal) = folder::newest_wal(&folder.join("rocksdb")) else {
+        return Ok(());
+    };
+    let name = wal.file_name().unwrap_or_default().to_string_lossy();
+    let keep = durable.get(name.as_ref()).copied().unwrap_or(0);
+    let file = File::options().write(true).open(&wal)?;
+    if file.metadata()?.len() > keep {
+        file.set_len(keep)?;
     }
     Ok(())
 }

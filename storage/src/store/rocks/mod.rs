@@ -23,10 +23,10 @@ mod folder;
 mod install;
 mod log;
 pub mod lost_writes;
+mod record_check;
 mod state;
 mod sync;
 mod tuning;
-mod wal_check;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -268,15 +268,17 @@ impl Database {
             Some(folder) => folder.database(),
             None => path.clone(),
         };
+        if folder.is_some() {
+            record_check::check(&database_path)?;
+        }
         let names = families_to_open(&tuning, &database_path, folder.as_ref())
             .map_err(|error| opening(&database_path, error))?;
-        if let Some(folder) = &folder {
-            wal_check::check(&folder.database())?;
-        }
         let descriptors = names
             .iter()
             .map(|name| ColumnFamilyDescriptor::new(name, tuning.family(name)));
-        let db = Db::open_cf_descriptors(&tuning.database(), &database_path, descriptors)
+        let db = tuning
+            .database()
+            .and_then(|options| Db::open_cf_descriptors(&options, &database_path, descriptors))
             .map_err(|error| opening(&database_path, error))?;
         Ok(Self {
             db,
@@ -385,9 +387,9 @@ fn families_to_open(
     folder: Option<&Folder>,
 ) -> Result<BTreeSet<String>, rocksdb::Error> {
     let mut names: BTreeSet<String> = match folder {
-        Some(folder) if folder.has_database() => {
-            Db::list_cf(&tuning.database(), path)?.into_iter().collect()
-        }
+        Some(folder) if folder.has_database() => Db::list_cf(&tuning.database()?, path)?
+            .into_iter()
+            .collect(),
         _ => state::generation_families(1).into(),
     };
     names.extend(["default", LOG, LOG_META, STATE_META].map(str::to_owned));

@@ -208,8 +208,10 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        // A callback that panics takes this thread with it, and nothing would ever be durable again.
-        let _guard = PanicGuard(self.fixed.borrow_owner().health.clone());
+        let _guard = EndGuard {
+            queue: Arc::clone(&self.queue),
+            health: self.fixed.borrow_owner().health.clone(),
+        };
         while let Some(jobs) = self.take() {
             let result = self.sync();
             for job in jobs {
@@ -273,13 +275,24 @@ impl Worker {
     }
 }
 
-struct PanicGuard(Health);
+/// Lets nobody wait for a thread that has ended. A callback that panics takes the thread with it, and
+/// nothing would ever be durable again.
+struct EndGuard {
+    queue: Arc<Queue>,
+    health: Health,
+}
 
-impl Drop for PanicGuard {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.fail("the sync thread panicked");
+            self.health.fail("the sync thread panicked");
         }
+        let mut jobs = lock(&self.queue.jobs);
+        jobs.closing = true;
+        let forgotten = std::mem::take(&mut jobs.waiting);
+        drop(jobs);
+        // Dropping a callback tells whoever waits in `Syncer::sync`.
+        drop(forgotten);
     }
 }
 

@@ -1,6 +1,0 @@
-//! stub
-use crate::error::StoreError;
-use std::path::Path;
-pub(super) fn check(_database: &Path) -> Result<(), StoreError> {
-    Ok(())
-}

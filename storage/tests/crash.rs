@@ -1,0 +1,432 @@
+//! Processes that are killed while they write, and machines that lose what was not synced.
+//!
+//! The writer is this test binary, started once more with [`writer`] as its only test. It prints what is
+//! acknowledged, the way a client would hear it, and what it was told must be there afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod leftovers;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use hearth_storage::store::rocks::lost_writes;
+use hearth_storage::{
+    Command, Entry, IfTaken, Location, Query, Registry, RocksOptions, RocksStore, Summary, Tags,
+};
+use leftovers::{Random, files};
+
+/// For each line of a writer.
+const DEADLINE: Duration = Duration::from_secs(60);
+const FOLDER: &str = "HEARTH_TEST_FOLDER";
+const SEED: &str = "HEARTH_TEST_SEED";
+
+fn record(folder: &Path) -> PathBuf {
+    folder.join("synced")
+}
+
+/// Small buffers, so that tables, switches of the WAL and compactions happen all the time.
+fn open(folder: &Path) -> RocksStore {
+    let options = RocksOptions {
+        write_buffer_len: 128 << 10,
+        wal_len_max: 256 << 10,
+        sync_record: Some(record(folder)),
+        ..RocksOptions::default()
+    };
+    let location = Location::Folder(folder.to_owned());
+    RocksStore::open(&location, &options).unwrap()
+}
+
+/// What log entry `index` holds; it says by itself what it does to the registry.
+fn payload(index: u64) -> Vec<u8> {
+    let mut payload = index.to_be_bytes().to_vec();
+    payload.resize(8 + (index * 37 % 900) as usize, index as u8);
+    payload
+}
+
+fn command(index: u64) -> Command {
+    let name = format!("name {}", index * 31 % 97);
+    if index.is_multiple_of(5) {
+        return Command::Remove { name };
+    }
+    Command::Register {
+        name,
+        uri: format!("PYRO:{index}@host:1"),
+        tags: Tags::from([format!("tag {}", index % 7)]),
+        if_taken: IfTaken::Replace,
+    }
+}
+
+fn apply(registry: &Registry, indexes: std::ops::RangeInclusive<u64>) {
+    let mut change = registry.begin().unwrap();
+    for index in indexes.clone() {
+        change.apply(index, &command(index)).unwrap();
+        let key = format!("session {}", index % 3);
+        change
+            .put_extra(key.as_bytes(), index.to_be_bytes().to_vec())
+            .unwrap();
+    }
+    change.put_meta(b"applied", indexes.end().to_be_bytes().to_vec());
+    registry.commit(change).unwrap();
+}
+
+fn applied(registry: &Registry) -> u64 {
+    let record = registry.meta(b"applied").unwrap();
+    record.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()))
+}
+
+/// The state after the first `index` log entries, by running them all on a store of its own.
+struct Expected {
+    registry: Registry,
+    applied: u64,
+}
+
+impl Expected {
+    fn new() -> Self {
+        let store = RocksStore::open(&Location::Memory, &RocksOptions::default()).unwrap();
+        Self {
+            registry: Registry::new(Arc::new(store)),
+            applied: 0,
+        }
+    }
+
+    fn at(&mut self, index: u64) -> Summary {
+        assert!(index >= self.applied, "the state went back to {index}");
+        // One by one, unlike the writer: batches must not make a difference.
+        for next in self.applied + 1..=index {
+            apply(&self.registry, next..=next);
+        }
+        self.applied = index;
+        self.registry.summary().unwrap()
+    }
+}
+
+/// Started by the tests below in a process of its own; does nothing when the whole suite runs.
+#[test]
+fn writer() {
+    let Ok(folder) = std::env::var(FOLDER) else {
+        return;
+    };
+    let seed = std::env::var(SEED).unwrap().parse().unwrap();
+    let store = open(Path::new(&folder));
+    store.on_failure(|reason| {
+        println!("failed {reason}");
+    });
+    let mut random = Random(seed);
+    let registry = Registry::new(Arc::new(store.clone()));
+    let log = store.log();
+    let mut next = log
+        .last_index()
+        .unwrap_or(0)
+        .max(log.last_purged().unwrap().map_or(0, |p| p.0))
+        + 1;
+    let (tell, synced) = mpsc::channel();
+    println!("writing from {next}");
+    loop {
+        let first = next;
+        next += 1 + random.below(8);
+        let last = next - 1;
+        let tell = tell.clone();
+        let done = move |result: Result<(), _>| {
+            if result.is_ok() {
+                println!("acknowledged {last}");
+            }
+            // The receiver is gone when this process is about to end.
+            let _ = tell.send(result.is_ok());
+        };
+        let entries = (first..=last).map(|index| (index, payload(index)));
+        if log.append(entries, Box::new(done)).is_err() {
+            break;
+        }
+        match random.below(12) {
+            // Mostly the state follows at once, before the log is durable: it must still not get ahead.
+            0..=6 => {
+                let from = applied(&registry) + 1;
+                if from <= last {
+                    apply(&registry, from..=last);
+                }
+            }
+            7 => {
+                let purged = applied(&registry).saturating_sub(100);
+                if purged > log.last_purged().unwrap().map_or(0, |p| p.0) {
+                    log.purge(purged, &purged.to_be_bytes()).unwrap();
+                }
+            }
+            8 => {
+                let vote = last.to_be_bytes();
+                log.save_vote(&vote).unwrap();
+                println!("voted {last}");
+            }
+            9 if random.below(10) == 0 => {
+                let snapshot = registry.snapshot().unwrap();
+                let header = snapshot.header().clone();
+                registry.install(header, snapshot.chunks(3000)).unwrap();
+            }
+            10 => {
+                // Entries that never were: taken back before anything follows them.
+                let bogus = (next..next + 3).map(|index| (index, b"bogus".to_vec()));
+                log.append(bogus, Box::new(|_| ())).unwrap();
+                log.truncate_after(Some(last)).unwrap();
+            }
+            _ => {
+                // Waits like a follower with one append under way.
+                while synced.recv_timeout(DEADLINE).is_ok() {
+                    if log.stats().waiting_count == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A writer, and what it has said.
+struct Writer {
+    process: Child,
+    said: Receiver<String>,
+}
+
+impl Writer {
+    fn start(folder: &Path, seed: u64, before: &str) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let mut process = Process::new("sh")
+            .args([
+                "-c",
+                &format!("{before} exec \"$0\" writer --exact --nocapture"),
+            ])
+            .arg(program)
+            .env(FOLDER, folder)
+            .env(SEED, seed.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (tell, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { process, said }
+    }
+
+    /// Kills it once it has acknowledged `count` times, and tells what it said, in whole lines.
+    fn kill_after(mut self, count: u64) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut acknowledged = 0;
+        while acknowledged < count {
+            let line = self
+                .said
+                .recv_timeout(DEADLINE)
+                .expect("the writer should go on");
+            acknowledged += u64::from(line.starts_with("acknowledged"));
+            lines.push(line);
+        }
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        // What it had said before it was killed counts, too.
+        lines.extend(self.said.iter());
+        lines
+    }
+}
+
+fn last(lines: &[String], word: &str) -> Option<u64> {
+    let numbers = lines.iter().filter_map(|line| line.strip_prefix(word));
+    numbers
+        .filter_map(|number| number.trim().parse().ok())
+        .max()
+}
+
+/// Opens what is left, and compares it with what was acknowledged and with what should be.
+fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, case: &str) {
+    let store = open(folder);
+    let registry = Registry::new(Arc::new(store.clone()));
+    let log = store.log();
+    let purged = log.last_purged().unwrap().map_or(0, |(index, _)| index);
+    let end = log.last_index().unwrap_or(purged);
+    let applied = applied(&registry);
+    assert!(
+        end >= acknowledged,
+        "{case}: the log ends at {end}, {acknowledged} was acknowledged"
+    );
+    assert!(
+        applied <= end,
+        "{case}: the state is at {applied}, the log at {end}"
+    );
+    assert!(
+        purged <= applied,
+        "{case}: purged to {purged}, applied to {applied}"
+    );
+    for (next, (index, found)) in (purged + 1..).zip(log.read(..).unwrap()) {
+        assert_eq!(index, next, "{case}: a hole in the log");
+        // A write that was taken back may come back, as long as nothing followed it.
+        let bogus = found == b"bogus" && index > acknowledged;
+        assert!(
+            bogus || found == payload(index),
+            "{case}: entry {index} is another"
+        );
+        next += 1;
+    }
+    let vote = log.vote().unwrap();
+    let vote = vote.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+    assert!(
+        vote >= voted,
+        "{case}: the vote is {vote}, {voted} was saved"
+    );
+    // The state as a whole is that of the log up to where it says.
+    let summary = registry.summary().unwrap();
+    assert_eq!(
+        summary,
+        expected.at(applied),
+        "{case}: the state at {applied}"
+    );
+    let mut recounted = Summary::default();
+    let answer = registry
+        .answer(&Query::List(hearth_storage::Filter::All))
+        .unwrap();
+    let hearth_storage::Answer::Entries(entries) = answer else {
+        panic!("a list was answered with {answer:?}");
+    };
+    for (name, entry) in &entries {
+        recounted.add_entry(name, entry);
+        assert_tagged(&registry, name, entry);
+    }
+    for (key, value) in registry.extras(b"").unwrap() {
+        recounted.add_extra(&key, &value);
+    }
+    assert_eq!(
+        summary, recounted,
+        "{case}: the entries are not those of the summary"
+    );
+    // The writer goes on behind the log, so bogus ends go.
+    let good = log.read(..).unwrap();
+    let bogus = good.iter().find(|(_, found)| found == b"bogus");
+    if let Some((index, _)) = bogus {
+        log.truncate_after(Some(index - 1)).unwrap();
+        log.sync().unwrap();
+    }
+}
+
+fn assert_tagged(registry: &Registry, name: &str, entry: &Entry) {
+    for tag in &entry.tags {
+        let filter = hearth_storage::Filter::TagsAll(vec![tag.clone()]);
+        let answer = registry.answer(&Query::List(filter)).unwrap();
+        let hearth_storage::Answer::Entries(found) = answer else {
+            panic!("a list was answered with {answer:?}");
+        };
+        assert!(
+            found.iter().any(|(n, _)| n == name),
+            "{name} is not found by {tag}"
+        );
+    }
+}
+
+fn seed() -> u64 {
+    match std::env::var(SEED) {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => u64::from(std::process::id()) << 20 | 1,
+    }
+}
+
+/// Kills and restarts a writer on one folder, over and over; `damage` does to the folder what else
+/// the crash took.
+fn rounds(count: u64, damage: impl Fn(&Path, &mut Random)) {
+    let seed = seed();
+    let mut random = Random(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let mut expected = Expected::new();
+    let (mut acknowledged, mut voted) = (0, 0);
+    for round in 0..count {
+        let writer = Writer::start(folder.path(), random.below(u64::MAX), "");
+        let lines = writer.kill_after(1 + random.below(120));
+        acknowledged = last(&lines, "acknowledged").unwrap().max(acknowledged);
+        voted = last(&lines, "voted").unwrap_or(0).max(voted);
+        damage(folder.path(), &mut random);
+        let case = format!("round {round} of {SEED}={seed}");
+        check(folder.path(), acknowledged, voted, &mut expected, &case);
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_it_acknowledged() {
+    rounds(10, |_, _| ());
+}
+
+#[test]
+fn a_power_failure_loses_nothing_that_was_acknowledged() {
+    rounds(10, |folder, _| {
+        lost_writes::cut_to_last_sync(folder, &record(folder)).unwrap();
+    });
+}
+
+#[test]
+fn a_power_failure_may_keep_a_part_of_what_was_not_synced() {
+    rounds(10, |folder, random| {
+        let Some(wal) = files(folder, "log").pop() else {
+            return;
+        };
+        let before = fs::metadata(&wal).unwrap().len();
+        let bytes = fs::read(&wal).unwrap();
+        lost_writes::cut_to_last_sync(folder, &record(folder)).unwrap();
+        let synced = fs::metadata(&wal).unwrap().len();
+        let keep = synced + random.below(before - synced + 1);
+        let mut file = File::options().append(true).open(&wal).unwrap();
+        file.write_all(&bytes[synced as usize..keep as usize])
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_full_disk_stops_the_store_and_loses_nothing() {
+    // A limit on the size of files stands in for the end of the disk: writes beyond it fail.
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Writer::start(folder.path(), 7, "trap '' XFSZ; ulimit -f 150;");
+    let mut process = writer.process;
+    let mut lines: Vec<String> = Vec::new();
+    while !lines.iter().any(|line| line.starts_with("failed")) {
+        lines.push(
+            writer
+                .said
+                .recv_timeout(DEADLINE)
+                .expect("a write should fail"),
+        );
+    }
+    // It says why, stops by itself and acknowledges nothing more.
+    process.wait().unwrap();
+    lines.extend(writer.said.iter());
+    let failed = lines
+        .iter()
+        .position(|line| line.starts_with("failed"))
+        .unwrap();
+    let after = &lines[failed + 1..];
+    assert!(
+        lines[failed].contains("File too large"),
+        "{}",
+        lines[failed]
+    );
+    assert!(
+        !after.iter().any(|line| line.starts_with("acknowledged")),
+        "{after:?}"
+    );
+    let acknowledged = last(&lines, "acknowledged").unwrap_or(0);
+    assert!(
+        acknowledged > 0,
+        "the limit came too early to show anything"
+    );
+    let voted = last(&lines, "voted").unwrap_or(0);
+    check(
+        folder.path(),
+        acknowledged,
+        voted,
+        &mut Expected::new(),
+        "full disk",
+    );
+}
