@@ -2,9 +2,25 @@
 //!
 //! openraft is named in this crate and nowhere else, and none of its types leaves it. What leaves is
 //! [`Replica`]: commands in, replies out, and reads that saw every acknowledged write.
+//!
+//! A write passes `writer` (numbers, packing, retries), openraft, `log_store` (durability), and
+//! `state_machine` (order, `session`: exactly once). A read passes `gate`, or else `reads`.
 
 pub mod error;
 pub mod replica;
+pub mod tuning;
+
+mod codec;
+mod gate;
+mod log_store;
+mod network;
+mod reads;
+mod session;
+mod snapshot;
+mod state_machine;
+mod type_config;
+mod writer;
 
 pub use error::{ReadError, StartError, WriteError};
 pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
+pub use tuning::Tuning;

@@ -1,0 +1,180 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use hearth_storage::{Command, IfTaken};
+use proptest::prelude::*;
+
+use super::*;
+
+fn command() -> impl Strategy<Value = Command> {
+    let text = ".{0,20}";
+    let tags = prop::collection::btree_set(".{0,8}", 0..4);
+    prop_oneof![
+        (text, text, tags.clone(), any::<bool>()).prop_map(|(name, uri, tags, refuse)| {
+            let if_taken = if refuse {
+                IfTaken::Refuse
+            } else {
+                IfTaken::Replace
+            };
+            Command::Register {
+                name,
+                uri,
+                tags,
+                if_taken,
+            }
+        }),
+        (text, tags).prop_map(|(name, tags)| Command::SetMetadata { name, tags }),
+        text.prop_map(|name| Command::Remove { name }),
+        (text, text).prop_map(|(name, uri)| Command::RemoveIf { name, uri }),
+        prop::collection::vec(text, 0..4).prop_map(|prefixes| Command::RemovePrefix { prefixes }),
+        text.prop_map(|pattern| Command::RemoveRegex { pattern }),
+    ]
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    let numbered = (any::<u64>(), any::<u64>(), any::<u64>(), command()).prop_map(
+        |(session, seq, acked_upto, command)| NumberedCommand {
+            session,
+            seq,
+            acked_upto,
+            command,
+        },
+    );
+    let members = prop::collection::btree_map(any::<u64>(), ".{0,10}", 1..5);
+    prop_oneof![
+        Just(Payload::Blank),
+        members.prop_map(|members| {
+            let voters: BTreeSet<u64> = members.keys().take(3).copied().collect();
+            let nodes: BTreeMap<u64, Member> = members
+                .into_iter()
+                .map(|(id, addr)| {
+                    let member = Member {
+                        peer_addr: addr.clone(),
+                        ns_addr: addr,
+                    };
+                    (id, member)
+                })
+                .collect();
+            Payload::Membership(Membership::new(vec![voters], nodes).unwrap())
+        }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(node, nonce)| Payload::Normal(Proposal::OpenSession { node, nonce })),
+        prop::collection::vec(numbered, 0..5)
+            .prop_map(|list| Payload::Normal(Proposal::Commands(list.into()))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_log_entry_survives(term: u64, leader: u64, index: u64, payload in payload()) {
+        let entry = LogEntry { log_id: log_id(term, leader, index), payload };
+        let bytes = encode_log_entry(&entry);
+        prop_assert_eq!(decode_log_entry(index, &bytes).unwrap(), entry);
+    }
+
+    #[test]
+    fn the_length_of_a_command_is_about_right(command in command(), session: u64, seq: u64) {
+        let numbered = NumberedCommand { session, seq, acked_upto: seq, command };
+        let real = encode_record(&numbered).len();
+        prop_assert!(command_len(&numbered) * 2 >= real);
+    }
+
+    #[test]
+    fn random_bytes_are_refused_or_mean_something(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode_log_entry(0, &bytes);
+        let _ = decode_vote(&bytes);
+        let _ = decode_log_id(&bytes);
+        let _ = decode_membership(&bytes);
+        let _ = decode_identity(&bytes);
+    }
+}
+
+#[test]
+fn a_cut_or_lengthened_record_is_refused() {
+    let entry = LogEntry {
+        log_id: log_id(3, 1, 300),
+        payload: Payload::Normal(Proposal::Commands(
+            vec![NumberedCommand {
+                session: 5,
+                seq: 6,
+                acked_upto: 4,
+                command: Command::Remove {
+                    name: "some.name".to_owned(),
+                },
+            }]
+            .into(),
+        )),
+    };
+    let bytes = encode_log_entry(&entry);
+    for len in 0..bytes.len() {
+        assert!(decode_log_entry(300, &bytes[..len]).is_err(), "{len}");
+    }
+    assert!(decode_log_entry(300, &[&bytes[..], &[0]].concat()).is_err());
+    assert!(decode_log_entry(301, &bytes).is_err());
+    let mut newer = bytes;
+    newer[0] = 2;
+    let error = decode_log_entry(300, &newer).unwrap_err().to_string();
+    assert!(error.contains("layout 2"), "{error}");
+}
+
+/// Bytes of layout 1 that later releases must read.
+#[test]
+fn the_bytes_of_layout_1_stay_as_they_are() {
+    let numbered = NumberedCommand {
+        session: 2,
+        seq: 3,
+        acked_upto: 1,
+        command: Command::Register {
+            name: "n".to_owned(),
+            uri: "u".to_owned(),
+            tags: ["t".to_owned()].into(),
+            if_taken: IfTaken::Refuse,
+        },
+    };
+    let entry = |payload| LogEntry {
+        log_id: log_id(1, 2, 300),
+        payload,
+    };
+    let head = [1, 1, 2, 251, 44, 1];
+    let members = BTreeMap::from([(
+        7,
+        Member {
+            peer_addr: "p".to_owned(),
+            ns_addr: "n".to_owned(),
+        },
+    )]);
+    let membership = Membership::new(vec![[7].into()], members).unwrap();
+    for (payload, body) in [
+        (Payload::Blank, vec![0]),
+        (
+            Payload::Membership(membership.clone()),
+            vec![1, 1, 1, 7, 1, 7, 1, b'p', 1, b'n'],
+        ),
+        (
+            Payload::Normal(Proposal::OpenSession { node: 7, nonce: 9 }),
+            vec![2, 7, 9],
+        ),
+        (
+            Payload::Normal(Proposal::Commands(vec![numbered].into())),
+            vec![3, 1, 2, 3, 1, 0, 1, b'n', 1, b'u', 1, 1, b't', 1],
+        ),
+    ] {
+        let bytes = [&head[..], &body].concat();
+        let entry = entry(payload);
+        assert_eq!(encode_log_entry(&entry), bytes);
+        assert_eq!(decode_log_entry(300, &bytes).unwrap(), entry);
+    }
+    assert_eq!(encode_vote(&Vote::new_committed(4, 2)), [1, 4, 2, 1]);
+    assert_eq!(decode_vote(&[1, 4, 2, 0]).unwrap(), Vote::new(4, 2));
+    assert_eq!(encode_log_id(&log_id(4, 2, 6)), [1, 4, 2, 6]);
+    let stored = StoredMembership::new(Some(log_id(4, 2, 6)), membership);
+    let bytes = [1, 1, 4, 2, 6, 1, 1, 7, 1, 7, 1, b'p', 1, b'n'];
+    assert_eq!(encode_membership(&stored), bytes);
+    assert_eq!(decode_membership(&bytes).unwrap(), stored);
+    let identity = Identity {
+        cluster_id: 5,
+        cluster_name: "h".to_owned(),
+        node_id: 1,
+    };
+    assert_eq!(encode_identity(&identity), [1, 5, 1, b'h', 1]);
+    assert_eq!(decode_identity(&[1, 5, 1, b'h', 1]).unwrap(), identity);
+}

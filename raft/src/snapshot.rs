@@ -1,0 +1,139 @@
+//! A state as it was at one log id: built, described, installed.
+//!
+//! Building one costs the same whatever the number of entries: the store's view is taken when the builder
+//! is made, while no entry is being applied, and what it is of is read from the view itself. So the
+//! description is always exactly that of the data. Nothing is written: the "current snapshot" is the
+//! applied state of the moment, which has everything up to it by the same write-ahead log that the purge
+//! goes through.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use openraft::RaftSnapshotBuilder;
+
+use hearth_storage::{Registry, StateSnapshot, StoreError};
+
+use crate::codec;
+use crate::log_store::io_error;
+use crate::type_config::{LeaderId, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// Meta records of a state: the log id that was applied last.
+pub(crate) const LAST_APPLIED: &[u8] = b"raft/last_applied";
+/// The membership that was applied last.
+pub(crate) const MEMBERSHIP: &[u8] = b"raft/membership";
+/// The log id of the snapshot that the state was installed from, if it was.
+pub(crate) const INSTALLED: &[u8] = b"raft/installed";
+
+/// Bytes of one chunk, about.
+const CHUNK_LEN: usize = 1 << 20;
+
+/// openraft's snapshot with our data in it.
+pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, SnapshotData>;
+
+/// The data of a snapshot: a view of this node's own store. (What arrives from a peer will be the second
+/// kind.)
+#[derive(Debug)]
+pub(crate) struct SnapshotData(StateSnapshot);
+
+/// What a state's own meta records say about it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Position {
+    pub(crate) last_applied: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    pub(crate) installed: Option<LogId>,
+}
+
+impl Position {
+    /// Reads the three records by `meta`.
+    ///
+    /// # Errors
+    /// What `meta` returns, and [`StoreError::Corrupt`].
+    pub(crate) fn read(
+        meta: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let log_id = |key| match meta(key)? {
+            Some(bytes) => Ok::<_, StoreError>(Some(codec::decode_log_id(&bytes)?)),
+            None => Ok(None),
+        };
+        let membership = match meta(MEMBERSHIP)? {
+            Some(bytes) => codec::decode_membership(&bytes)?,
+            None => StoredMembership::default(),
+        };
+        Ok(Self {
+            last_applied: log_id(LAST_APPLIED)?,
+            membership,
+            installed: log_id(INSTALLED)?,
+        })
+    }
+
+    fn of_records(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Self, StoreError> {
+        Self::read(|key| Ok(records.get(key).cloned()))
+    }
+
+    fn into_meta(self) -> SnapshotMeta {
+        SnapshotMeta {
+            last_log_id: self.last_applied,
+            last_membership: self.membership,
+        }
+    }
+}
+
+/// The applied state of the moment.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) fn take(registry: &Registry) -> Result<Snapshot, StoreError> {
+    let view = registry.snapshot()?;
+    let position = Position::of_records(&view.header().meta)?;
+    Ok(Snapshot {
+        meta: position.into_meta(),
+        snapshot: SnapshotData(view),
+    })
+}
+
+/// Replaces the state of `registry` by a snapshot, all of it at once and durably, or not at all.
+///
+/// # Errors
+/// [`StoreError::Snapshot`] when the data is not what `meta` says, and what the store reports.
+pub(crate) fn install(
+    registry: &Registry,
+    meta: &SnapshotMeta,
+    data: &SnapshotData,
+) -> Result<(), StoreError> {
+    let mut header = data.0.header().clone();
+    let position = Position::of_records(&header.meta)?;
+    if position.clone().into_meta() != *meta {
+        return Err(StoreError::snapshot(format!(
+            "it was announced as {meta}, and is of {:?}",
+            position.last_applied
+        )));
+    }
+    if let Some(last) = &meta.last_log_id {
+        header
+            .meta
+            .insert(INSTALLED.to_vec(), codec::encode_log_id(last));
+    }
+    registry.install(header, data.0.chunks(CHUNK_LEN))
+}
+
+/// A view that was taken, or why it could not be.
+#[derive(Debug)]
+pub(crate) struct SnapshotBuilder(Option<Result<Snapshot, StoreError>>);
+
+impl SnapshotBuilder {
+    /// Takes the view now.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self(Some(take(registry)))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        match self.0.take() {
+            Some(taken) => taken.map_err(io_error),
+            None => Err(io::Error::other("a builder builds one snapshot")),
+        }
+    }
+}
