@@ -273,7 +273,6 @@ fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, 
             bogus || found == payload(index),
             "{case}: entry {index} is another"
         );
-        next += 1;
     }
     let vote = log.vote().unwrap();
     let vote = vote.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
