@@ -72,7 +72,8 @@ struct Tally {
     first_error: Option<String>,
 }
 
-/// Puts the load of `plan` on `endpoint`, and takes the names it registered away again.
+/// Puts the load of `plan` on `endpoint`, and takes the names it registered away again unless the plan
+/// keeps them.
 ///
 /// # Errors
 /// [`BenchError`] when the load could not be put on; wrong replies during the load are counted in the
@@ -83,11 +84,11 @@ pub async fn run(
     progress: Arc<Progress>,
 ) -> Result<Report, BenchError> {
     plan.check()?;
-    if plan.operation.needs_names() {
+    if plan.operation.needs_names() && !plan.reuse_names {
         workload::prepare(endpoint, plan).await?;
     }
     let result = load(endpoint, plan, &progress).await;
-    if plan.operation.needs_names() {
+    if plan.operation.needs_names() && !plan.keep_names {
         workload::clean(endpoint, plan).await?;
     }
     result

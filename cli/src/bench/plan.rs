@@ -61,6 +61,10 @@ pub struct Plan {
     pub hmac_key: Option<Vec<u8>>,
     /// Names that look-ups pick from.
     pub name_count: usize,
+    /// Take names that an earlier load kept, instead of registering them.
+    pub reuse_names: bool,
+    /// Leave the names there for another load.
+    pub keep_names: bool,
     /// How long a connection or a reply may take.
     pub timeout: Duration,
 }

@@ -43,7 +43,7 @@ pub(super) async fn prepare(endpoint: &Endpoint, plan: &Plan) -> Result<(), Benc
         Operation::Register | Operation::Echo => Vec::new(),
     };
     // Several connections: a server that syncs each registration does many at once.
-    const CONNECTION_COUNT: usize = 16;
+    const CONNECTION_COUNT: usize = 64;
     let share = names.len().div_ceil(CONNECTION_COUNT).max(1);
     let mut tasks = tokio::task::JoinSet::new();
     for part in names.chunks(share) {
