@@ -18,6 +18,7 @@ use connection::RawConnection;
 use hdrhistogram::Histogram;
 pub use plan::{Operation, Plan};
 pub use report::{Latency, Report};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use workload::Worker;
 
@@ -94,35 +95,48 @@ pub async fn run(
     result
 }
 
+/// Runs the load on threads of its own, each with its share of the connections.
 async fn load(
     endpoint: &Endpoint,
     plan: &Plan,
     progress: &Arc<Progress>,
 ) -> Result<Report, BenchError> {
-    let mut workers = Vec::with_capacity(plan.connection_count);
-    for number in 0..plan.connection_count {
-        let connection = match plan.operation {
-            Operation::Echo => RawConnection::open(endpoint, plan).await?,
-            _ => RawConnection::connect(endpoint, plan).await?,
+    let thread_count = plan.thread_count.clamp(1, plan.connection_count);
+    let (ready, mut all_ready) = mpsc::channel(thread_count);
+    let (start, started) = watch::channel(None);
+    let mut threads = JoinSet::new();
+    for thread in 0..thread_count {
+        let share = Share {
+            endpoint: endpoint.clone(),
+            plan: plan.clone(),
+            numbers: (thread..plan.connection_count)
+                .step_by(thread_count)
+                .collect(),
+            progress: Arc::clone(progress),
         };
-        workers.push(Worker::new(number, connection, plan)?);
+        let (ready, started) = (ready.clone(), started.clone());
+        threads.spawn_blocking(move || share.run(ready, started));
     }
-    let start = Instant::now() + plan.warm_up;
-    let end = start + plan.duration;
-    let mut tasks = JoinSet::new();
-    for worker in workers {
-        tasks.spawn(drive(worker, start, end, Arc::clone(progress)));
+    drop(ready);
+    // A thread that cannot connect ends without a word here, and with its error below.
+    let mut ready_count = 0;
+    while ready_count < thread_count && all_ready.recv().await.is_some() {
+        ready_count += 1;
     }
+    if ready_count == thread_count {
+        start.send_replace(Some(Instant::now()));
+    }
+    drop(start);
     let mut latency = new_histogram();
     let mut error_count = 0;
     let mut first_error = None;
-    while let Some(joined) = tasks.join_next().await {
-        let tally = joined
-            .map_err(|error| BenchError::Plan(format!("a connection's task ended: {error}")))??;
-        // Both were made with the same bounds.
-        let _ = latency.add(&tally.latency);
-        error_count += tally.error_count;
-        first_error = first_error.or(tally.first_error);
+    while let Some(joined) = threads.join_next().await {
+        for tally in joined.map_err(|error| ended(&error))?? {
+            // Both were made with the same bounds.
+            let _ = latency.add(&tally.latency);
+            error_count += tally.error_count;
+            first_error = first_error.or(tally.first_error);
+        }
     }
     Ok(Report::new(
         endpoint,
@@ -131,6 +145,68 @@ async fn load(
         error_count,
         first_error,
     ))
+}
+
+fn ended(error: &tokio::task::JoinError) -> BenchError {
+    BenchError::Plan(format!("a part of the load ended: {error}"))
+}
+
+/// One thread's part of a load.
+struct Share {
+    endpoint: Endpoint,
+    plan: Plan,
+    /// The connections' numbers.
+    numbers: Vec<usize>,
+    progress: Arc<Progress>,
+}
+
+impl Share {
+    fn run(
+        self,
+        ready: mpsc::Sender<()>,
+        mut started: watch::Receiver<Option<Instant>>,
+    ) -> Result<Vec<Tally>, BenchError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| BenchError::Plan(format!("no runtime: {error}")))?;
+        runtime.block_on(async {
+            let mut workers = Vec::with_capacity(self.numbers.len());
+            for number in &self.numbers {
+                workers.push(self.worker(*number).await?);
+            }
+            let _ = ready.send(()).await;
+            drop(ready);
+            let start = started
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|start| *start);
+            // Another thread could not connect.
+            let Some(start) = start else {
+                return Ok(Vec::new());
+            };
+            let start = start + self.plan.warm_up;
+            let end = start + self.plan.duration;
+            let mut tasks = JoinSet::new();
+            for worker in workers {
+                tasks.spawn(drive(worker, start, end, Arc::clone(&self.progress)));
+            }
+            let mut tallies = Vec::with_capacity(self.numbers.len());
+            while let Some(joined) = tasks.join_next().await {
+                tallies.push(joined.map_err(|error| ended(&error))??);
+            }
+            Ok(tallies)
+        })
+    }
+
+    async fn worker(&self, number: usize) -> Result<Worker, BenchError> {
+        let connection = match self.plan.operation {
+            Operation::Echo => RawConnection::open(&self.endpoint, &self.plan).await?,
+            _ => RawConnection::connect(&self.endpoint, &self.plan).await?,
+        };
+        Worker::new(number, connection, &self.plan)
+    }
 }
 
 /// Latencies in nanoseconds up to a minute, to three digits.

@@ -49,6 +49,8 @@ pub struct Plan {
     pub operation: Operation,
     /// Connections, each with one call under way.
     pub connection_count: usize,
+    /// Threads that put the load on; each has its share of the connections.
+    pub thread_count: usize,
     /// How long it is measured.
     pub duration: Duration,
     /// How long it runs before.
