@@ -158,7 +158,13 @@ impl Exception {
             ExceptionClass::Builtin(name) => Cow::Borrowed(&**name),
             other => other.wire_name(family),
         };
-        let text = self.text();
+        // A syntax error's place stands in lines of its own, which are left out here.
+        let text = match (self.class.name(), self.args.first()) {
+            ("SyntaxError" | "IndentationError" | "TabError", Some(message)) => {
+                crate::repr::text(message)
+            }
+            _ => self.text(),
+        };
         let last = if text.is_empty() {
             format!("{class}\n")
         } else {

@@ -304,7 +304,8 @@ fn revive_exception(class: ExceptionClass, items: &[(Value, Value)]) -> Result<V
         Some(Value::Dict(attributes)) => match get(attributes, "_pyroTraceback") {
             Some(Value::List(lines) | Value::Tuple(lines)) => lines
                 .iter()
-                .filter_map(|line| line.as_str().map(str::to_owned))
+                .filter(|line| line.type_name() == "str")
+                .map(crate::repr::lossy_text)
                 .collect(),
             Some(Value::Str(text)) => vec![text.clone()],
             _ => Vec::new(),
