@@ -634,7 +634,3 @@ async fn keep_log_short(raft: Raft, log: LogHome, len_max: u64) {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "replica_test.rs"]
-mod tests;

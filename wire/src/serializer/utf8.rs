@@ -8,17 +8,19 @@ use crate::{Exception, Value};
 /// # Errors
 /// `UnicodeDecodeError` with Python's five arguments.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Exception> {
-    std::str::from_utf8(bytes).map_err(|error| decode_error(bytes, 0, error))
+    std::str::from_utf8(bytes).map_err(|error| decode_error(bytes, error))
 }
 
 /// Text in which lone surrogates stand as the three bytes that UTF-8 would have for them (Python's
 /// error handler `surrogatepass`). A pair of them stays two code points.
 ///
 /// # Errors
-/// As for [`text`].
+/// As for [`text`], but the arguments name the first surrogate, if there is one before the bad bytes:
+/// Python makes the exception there, and later changes its attributes alone.
 pub(super) fn text_or_surrogates(bytes: &[u8]) -> Result<Value, Exception> {
     let mut points = Vec::new();
     let mut start = 0;
+    let mut first_error = None;
     loop {
         let rest = bytes.get(start..).unwrap_or_default();
         let error = match std::str::from_utf8(rest) {
@@ -29,11 +31,12 @@ pub(super) fn text_or_surrogates(bytes: &[u8]) -> Result<Value, Exception> {
             }
             Err(error) => error,
         };
+        let first_error = *first_error.get_or_insert(error);
         let (valid, invalid) = rest
             .split_at_checked(error.valid_up_to())
             .unwrap_or_default();
         let &[0xed, second @ 0xa0..=0xbf, third @ 0x80..=0xbf, ..] = invalid else {
-            return Err(decode_error(bytes, start, error));
+            return Err(decode_error(bytes, first_error));
         };
         points.extend(text(valid)?.chars().map(u32::from));
         points.push(0xd000 | u32::from(second & 0x3f) << 6 | u32::from(third & 0x3f));
@@ -62,9 +65,9 @@ pub(super) fn surrogate_bytes(points: &[u32]) -> Vec<u8> {
     bytes
 }
 
-/// Python's error for `error`, which was found in the part of `bytes` that begins at `start`.
-fn decode_error(bytes: &[u8], start: usize, error: std::str::Utf8Error) -> Exception {
-    let at = start + error.valid_up_to();
+/// Python's error for `error`.
+fn decode_error(bytes: &[u8], error: std::str::Utf8Error) -> Exception {
+    let at = error.valid_up_to();
     let (end, reason) = match (error.error_len(), bytes.get(at)) {
         (None, _) => (bytes.len(), "unexpected end of data"),
         (Some(len), Some(0xc2..=0xf4)) => (at + len, "invalid continuation byte"),
@@ -125,9 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn positions_count_from_the_start_even_after_surrogates() {
-        let error = text_or_surrogates(b"\xc3\xa9\xed\xa0\x80\xff").unwrap_err();
-        assert_eq!(error.args.get(2), Some(&Value::Int(5)));
+    fn errors_after_a_surrogate_name_the_surrogate() {
+        let error = text_or_surrogates(b"\xc3\xa9\xed\xa0\x80a\xff").unwrap_err();
+        let reason = "invalid continuation byte".into();
+        assert_eq!(error.args[2..], [Value::Int(2), Value::Int(3), reason]);
     }
 
     #[test]

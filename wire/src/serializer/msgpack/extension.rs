@@ -20,6 +20,9 @@ pub(super) const TIMESTAMP: i8 = -1;
 /// Digits that Python's `int()` takes from text.
 const INT_DIGITS_MAX: usize = 4300;
 
+/// Characters of a refused text that Python's `int()` shows in its error.
+const INT_ERROR_LEN_MAX: usize = 200;
+
 /// What Pyro's `ext_hook` makes of an extension.
 ///
 /// # Errors
@@ -73,8 +76,10 @@ fn int_from_text(data: &[u8]) -> Result<Value, Exception> {
         digits => (false, digits),
     };
     let invalid = || {
-        let literal = crate::repr::bytes_repr(data);
-        Exception::value_error(format!("invalid literal for int() with base 10: {literal}"))
+        let mut shown = crate::repr::bytes_repr(data);
+        // The repr of bytes is ASCII, so that any place is a character's end.
+        shown.truncate(INT_ERROR_LEN_MAX);
+        Exception::value_error(format!("invalid literal for int() with base 10: {shown}"))
     };
     let mut plain = String::with_capacity(digits.len());
     let mut after_digit = false;

@@ -336,6 +336,15 @@ fn integers_in_text_have_pythons_length_limit() {
 }
 
 #[test]
+fn errors_show_the_start_of_a_long_text_only() {
+    let shown = format!("b'{}", "z".repeat(198));
+    assert_eq!(
+        refused(&extension(0x31, &[b'z'; 250])),
+        value_error(&format!("invalid literal for int() with base 10: {shown}"))
+    );
+}
+
+#[test]
 fn maps_with_a_class_become_objects_from_the_inside_out() {
     let uri = crate::Uri::parse("PYRO:o@h:1", 9090).unwrap();
     let uri = Value::Uri(Box::new(uri));
