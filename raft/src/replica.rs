@@ -634,3 +634,7 @@ async fn keep_log_short(raft: Raft, log: LogHome, len_max: u64) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "replica_test.rs"]
+mod tests;

@@ -96,6 +96,12 @@ impl StateMachine {
         end
     }
 
+    /// As if a batch had failed.
+    #[cfg(test)]
+    pub(crate) fn break_for_test(&mut self) {
+        self.broken = true;
+    }
+
     /// What the state says about itself.
     pub(crate) fn position(&self) -> &Position {
         &self.position
