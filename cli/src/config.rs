@@ -111,16 +111,32 @@ impl Default for Config {
     }
 }
 
-/// A setting that cannot be understood.
+/// A setting that cannot be understood. The text is Pyro5's, which names the variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid Pyro environment config value: {variable}={value}{}", hint.map(|hint| format!(" ({hint})")).unwrap_or_default())]
+#[error("invalid Pyro environment config value: {variable}={value}")]
 pub struct ConfigError {
     /// The environment variable.
     pub variable: String,
     /// What it holds.
     pub value: String,
-    /// What it may hold, where the name does not say it.
-    pub hint: Option<&'static str>,
+    /// What it may hold.
+    pub expected: Expected,
+}
+
+/// The kinds of values that settings have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// Any text.
+    Text,
+    /// A whole number in the range that the setting has.
+    Number,
+    /// Seconds, 0 or more.
+    Seconds,
+    /// One of Pyro's words for yes and no.
+    Boolean,
+    /// A serializer's name.
+    Serializer,
 }
 
 impl Config {
@@ -143,70 +159,60 @@ impl Config {
     ) -> Result<Self, Vec<ConfigError>> {
         let mut config = Self::default();
         let mut errors = Vec::new();
-        let mut read = |name: &str, hint, apply: &mut dyn FnMut(&str) -> Option<()>| {
+        let mut read = |name: &str, expected, apply: &mut dyn FnMut(&str) -> Option<()>| {
             if let Some(value) = variable(name)
                 && apply(&value).is_none()
             {
                 errors.push(ConfigError {
                     variable: name.to_owned(),
                     value,
-                    hint,
+                    expected,
                 });
             }
         };
-        let port_hint = Some("a port, 0 to 65535");
-        let seconds_hint = Some("seconds, 0 or more");
-        read("PYRO_NS_HOST", None, &mut |value| {
+        read("PYRO_NS_HOST", Expected::Text, &mut |value| {
             config.ns_host = value.to_owned();
             Some(())
         });
-        read("PYRO_NS_PORT", port_hint, &mut |value| {
+        read("PYRO_NS_PORT", Expected::Number, &mut |value| {
             config.ns_port = port(value)?;
             Some(())
         });
-        read("PYRO_NS_BCPORT", port_hint, &mut |value| {
+        read("PYRO_NS_BCPORT", Expected::Number, &mut |value| {
             config.ns_bcport = port(value)?;
             Some(())
         });
-        read("PYRO_BROADCAST_ADDRS", None, &mut |value| {
+        read("PYRO_BROADCAST_ADDRS", Expected::Text, &mut |value| {
             config.broadcast_addrs = value
                 .split(',')
                 .map(|a| broadcast_address(a.trim()))
                 .collect();
             Some(())
         });
-        read("PYRO_NS_LOOKUP_DELAY", seconds_hint, &mut |value| {
+        read("PYRO_NS_LOOKUP_DELAY", Expected::Seconds, &mut |value| {
             config.lookup_delay = seconds(value)?;
             Some(())
         });
-        read("PYRO_COMMTIMEOUT", seconds_hint, &mut |value| {
+        read("PYRO_COMMTIMEOUT", Expected::Seconds, &mut |value| {
             config.connect.timeout = Some(seconds(value)?).filter(|time| !time.is_zero());
             Some(())
         });
-        read(
-            "PYRO_SERIALIZER",
-            Some("serpent, json, marshal or msgpack"),
-            &mut |value| {
-                config.connect.serializer = serializer(value)?;
-                Some(())
-            },
-        );
-        read("PYRO_COMPRESSION", Some("a boolean"), &mut |value| {
+        read("PYRO_SERIALIZER", Expected::Serializer, &mut |value| {
+            config.connect.serializer = serializer(value)?;
+            Some(())
+        });
+        read("PYRO_COMPRESSION", Expected::Boolean, &mut |value| {
             config.connect.compress = boolean(value)?;
             Some(())
         });
-        read(
-            "PYRO_MAX_MESSAGE_SIZE",
-            Some("bytes, 0 for no limit"),
-            &mut |value| {
-                let len: usize = python_int(value)?.try_into().ok()?;
-                if len > 0 {
-                    config.connect.limits.message_len_max = len;
-                }
-                Some(())
-            },
-        );
-        read("PYRO_PREFER_IP_VERSION", Some("0, 4 or 6"), &mut |value| {
+        read("PYRO_MAX_MESSAGE_SIZE", Expected::Number, &mut |value| {
+            let len: usize = python_int(value)?.try_into().ok()?;
+            if len > 0 {
+                config.connect.limits.message_len_max = len;
+            }
+            Some(())
+        });
+        read("PYRO_PREFER_IP_VERSION", Expected::Number, &mut |value| {
             config.connect.ip_version = match python_int(value)? {
                 0 => IpVersion::System,
                 4 => IpVersion::V4,
@@ -215,7 +221,7 @@ impl Config {
             };
             Some(())
         });
-        read("PYRO_HMAC_KEY", None, &mut |value| {
+        read("PYRO_HMAC_KEY", Expected::Text, &mut |value| {
             config.connect.hmac_key = hmac_key(value);
             Some(())
         });
@@ -333,10 +339,9 @@ mod tests {
         ])
         .expect_err("four mistakes");
         assert_eq!(errors.len(), 4);
-        assert!(
-            errors[0]
-                .to_string()
-                .starts_with("invalid Pyro environment config value: PYRO_NS_PORT=abc")
+        assert_eq!(
+            errors[0].to_string(),
+            "invalid Pyro environment config value: PYRO_NS_PORT=abc"
         );
     }
 

@@ -35,8 +35,8 @@ mod stream;
 
 pub use address::{Address, AddressError};
 pub use config::{
-    Config, ConfigError, ConnectOptions, IpVersion, NS_BCPORT, NS_PORT, Protocol, hmac_key,
-    python_int, serializer,
+    Config, ConfigError, ConnectOptions, Expected, IpVersion, NS_BCPORT, NS_PORT, Protocol,
+    hmac_key, python_int, serializer,
 };
 pub use connection::{BatchCall, Connection, ObjectMetadata};
 pub use error::{Attempt, ClientError};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_wire::repr::{str_repr, text};
-use hearth_wire::{Family, Uri, Value};
+use hearth_wire::{Family, Serializer, Uri, Value};
 
 use crate::{Address, ClientError, ConnectOptions, Connection};
 
@@ -112,6 +112,11 @@ impl NameServer {
     /// The family that was agreed on, once there is a connection.
     pub fn family(&self) -> Option<Family> {
         self.connection.as_ref().map(Connection::family)
+    }
+
+    /// The format of calls and replies.
+    pub fn serializer(&self) -> Serializer {
+        self.options.serializer
     }
 
     /// The connection, made now if there is none yet: for methods that have no wrapper here.

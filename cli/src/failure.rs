@@ -1,0 +1,262 @@
+//! Standard error and the exit code when something went wrong: the line that the original tools
+//! print, and one more that says what can be done.
+
+use std::io;
+
+use hearth_cli::{Address, ClientError};
+use hearth_wire::repr::str_repr;
+
+use crate::outcome::EXIT_NOT_FOUND;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_CONFLICT: u8 = 4;
+const EXIT_UNREACHABLE: u8 = 5;
+const EXIT_DENIED: u8 = 6;
+const EXIT_TIMED_OUT: u8 = 124;
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No name server was found.
+    Locate(ClientError),
+    /// A call failed.
+    Call(ClientError),
+    /// A question was asked, and standard input ended instead of answering.
+    EndOfInput,
+    /// Files or streams of this machine.
+    Io(io::Error),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Failure {
+    /// The line of the original tools, such as `Error: NamingError - unknown name: zz`.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Locate(error) => format!("Error: {}", python_text(error)),
+            Self::Call(error) => format!("Error: {} - {}", class_name(error), python_text(error)),
+            Self::EndOfInput => "Error: EOFError - EOF when reading a line".into(),
+            Self::Io(error) => format!("Error: OSError - {error}"),
+        }
+    }
+
+    /// The last line of the traceback that Python would print.
+    pub(crate) fn traceback_end(&self) -> String {
+        match self {
+            Self::Locate(error) | Self::Call(error) => {
+                let class = class_name(error);
+                let module = if is_pyro_class(&class) {
+                    "Pyro5.errors."
+                } else {
+                    ""
+                };
+                match python_text(error) {
+                    text if text.is_empty() => format!("{module}{class}"),
+                    text => format!("{module}{class}: {text}"),
+                }
+            }
+            Self::EndOfInput => "EOFError: EOF when reading a line".into(),
+            Self::Io(error) => format!("OSError: {error}"),
+        }
+    }
+
+    /// What the user can do, or what lies behind the error.
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            Self::Locate(error) | Self::Call(error) => client_hint(error),
+            Self::EndOfInput => "--yes answers in advance".into(),
+            Self::Io(_) => "nothing was asked of the name server after that".into(),
+        }
+    }
+
+    /// The exit code of `nsctl`.
+    pub(crate) fn exit_code(&self) -> u8 {
+        let (Self::Locate(error) | Self::Call(error)) = self else {
+            return EXIT_FAILED;
+        };
+        match kind_of(error) {
+            Kind::Unknown | Kind::NoCandidate => EXIT_NOT_FOUND,
+            Kind::Taken => EXIT_CONFLICT,
+            Kind::Unreachable | Kind::NoQuorum => EXIT_UNREACHABLE,
+            Kind::Denied => EXIT_DENIED,
+            Kind::TimedOut => EXIT_TIMED_OUT,
+            Kind::BadRegex | Kind::Other => EXIT_FAILED,
+        }
+    }
+}
+
+/// What a script or a person would want to tell apart.
+enum Kind {
+    Unknown,
+    NoCandidate,
+    Taken,
+    BadRegex,
+    Denied,
+    TimedOut,
+    NoQuorum,
+    Unreachable,
+    Other,
+}
+
+fn kind_of(error: &ClientError) -> Kind {
+    if error.is_denied() {
+        return Kind::Denied;
+    }
+    if error.is_timeout() {
+        return Kind::TimedOut;
+    }
+    match error {
+        ClientError::Remote { exception, .. } => match (exception.class.name(), exception.text()) {
+            ("NamingError", text) if text.starts_with("unknown name: ") => Kind::Unknown,
+            ("NamingError", text) if text.starts_with("name already registered: ") => Kind::Taken,
+            ("NamingError", text) if text.starts_with("invalid regex: ") => Kind::BadRegex,
+            ("TimeoutError", _) => Kind::TimedOut,
+            (_, text) if text.contains("no quorum") => Kind::NoQuorum,
+            _ => Kind::Other,
+        },
+        ClientError::NoCandidate { .. } => Kind::NoCandidate,
+        error if error.is_communication() => Kind::Unreachable,
+        _ => Kind::Other,
+    }
+}
+
+fn client_hint(error: &ClientError) -> String {
+    match (kind_of(error), error) {
+        (Kind::Unknown, _) => "`nsctl list` shows the names that are registered".into(),
+        (Kind::NoCandidate, _) => "`nsctl yplookup_any TAG` shows what has one of the tags".into(),
+        (Kind::Taken, _) => "`nsctl register --replace` takes the place of the old entry".into(),
+        (Kind::BadRegex, _) => {
+            "the pattern is a Python regular expression, matched at the start of the name".into()
+        }
+        (Kind::Denied, _) => {
+            "the server's HMAC key and yours (PYRO_HMAC_KEY or -k) must be the same, or both absent"
+                .into()
+        }
+        (Kind::NoQuorum, _) => {
+            "a majority of the cluster's nodes must run and reach each other".into()
+        }
+        (_, ClientError::NotLocated { attempts }) if !attempts.is_empty() => {
+            let attempts: Vec<String> = attempts.iter().map(ToString::to_string).collect();
+            format!("tried {}", attempts.join("; "))
+        }
+        (Kind::TimedOut, _) => "--timeout SECONDS allows more time".into(),
+        (_, ClientError::WrongFamily { .. }) => {
+            "--protocol auto speaks what the server speaks; with a key only Pyro4 can be spoken"
+                .into()
+        }
+        (_, ClientError::Remote { address, .. }) => {
+            format!("this exception was raised by the name server at {address}")
+        }
+        (Kind::Unreachable, ClientError::Closed { .. }) => {
+            "the call may or may not have been carried out".into()
+        }
+        (Kind::Unreachable, _) => "is a name server running there, and is the port its own?".into(),
+        _ => "`nsctl help` explains commands and options".into(),
+    }
+}
+
+/// The class that Pyro's own client raises here.
+fn class_name(error: &ClientError) -> String {
+    match error {
+        ClientError::Remote { exception, .. } | ClientError::Undecodable { exception, .. } => {
+            exception.class.name()
+        }
+        ClientError::Connect { .. } | ClientError::Rejected { .. } => "CommunicationError",
+        ClientError::Closed { .. } => "ConnectionClosedError",
+        ClientError::TimedOut { .. } => "TimeoutError",
+        ClientError::Serializer { .. } | ClientError::Encode(_) => "SerializeError",
+        ClientError::NotLocated { .. } | ClientError::NoCandidate { .. } => "NamingError",
+        ClientError::Uri(_) => "PyroError",
+        ClientError::Address(_) => "OverflowError",
+        _ => "ProtocolError",
+    }
+    .to_owned()
+}
+
+fn is_pyro_class(class: &str) -> bool {
+    hearth_wire::PyroClass::from_name(class).is_some()
+}
+
+/// The error's text with addresses as Python prints them.
+fn python_text(error: &ClientError) -> String {
+    let text = error.to_string();
+    match error {
+        ClientError::Connect { address, .. } | ClientError::Rejected { address, .. } => {
+            text.replacen(&address.to_string(), &python_address(address), 1)
+        }
+        _ => text,
+    }
+}
+
+fn python_address(address: &Address) -> String {
+    match address {
+        Address::Tcp { host, port } => format!("({}, {port})", str_repr(host)),
+        Address::Unix(path) => path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_wire::Exception;
+
+    use super::*;
+
+    fn raised(exception: Exception) -> Failure {
+        Failure::Call(ClientError::Remote {
+            address: Address::tcp("h", 1),
+            exception: Box::new(exception),
+        })
+    }
+
+    #[test]
+    fn exceptions_are_told_apart_by_their_exit_code() {
+        for (exception, code) in [
+            (Exception::naming("unknown name: zz"), 3),
+            (Exception::naming("name already registered: zz"), 4),
+            (
+                Exception::naming("invalid regex: nothing to repeat at position 0"),
+                1,
+            ),
+            (Exception::naming("no quorum: 1 of 3 nodes"), 5),
+            (
+                Exception::pyro(hearth_wire::PyroClass::SecurityError, "no"),
+                6,
+            ),
+            (Exception::type_error("name must be a str"), 1),
+        ] {
+            let text = exception.text();
+            assert_eq!(raised(exception).exit_code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_line_is_that_of_the_original_tools() {
+        assert_eq!(
+            raised(Exception::naming("unknown name: zz")).line(),
+            "Error: NamingError - unknown name: zz"
+        );
+        let refused = ClientError::Connect {
+            address: Address::tcp("h", 1),
+            source: io::Error::from_raw_os_error(111),
+        };
+        assert_eq!(
+            Failure::Call(refused).line(),
+            "Error: CommunicationError - cannot connect to ('h', 1): [Errno 111] Connection refused"
+        );
+        let lost = ClientError::NotLocated { attempts: vec![] };
+        assert_eq!(
+            Failure::Locate(lost).line(),
+            "Error: Failed to locate the nameserver"
+        );
+    }
+}

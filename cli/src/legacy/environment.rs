@@ -1,0 +1,99 @@
+//! The environment of the original tools, and what they say about mistakes in it.
+
+use std::env;
+
+use hearth_cli::{Config, ConfigError, Expected};
+use hearth_wire::repr::str_repr;
+
+use super::{Stop, Tool};
+
+/// The settings of Pyro5, which refuses to start when it meets another `PYRO_` variable.
+const PYRO5_ITEMS: &[&str] = &[
+    "HOST",
+    "NS_HOST",
+    "NS_PORT",
+    "NS_BCPORT",
+    "NS_BCHOST",
+    "NS_AUTOCLEAN",
+    "NS_LOOKUP_DELAY",
+    "NATHOST",
+    "NATPORT",
+    "COMPRESSION",
+    "SERVERTYPE",
+    "COMMTIMEOUT",
+    "POLLTIMEOUT",
+    "MAX_RETRIES",
+    "SOCK_REUSE",
+    "SOCK_NODELAY",
+    "DETAILED_TRACEBACK",
+    "THREADPOOL_SIZE",
+    "THREADPOOL_SIZE_MIN",
+    "MAX_MESSAGE_SIZE",
+    "BROADCAST_ADDRS",
+    "PREFER_IP_VERSION",
+    "SERIALIZER",
+    "SERPENT_BYTES_REPR",
+    "ITER_STREAMING",
+    "ITER_STREAM_LIFETIME",
+    "ITER_STREAM_LINGER",
+    "LOGFILE",
+    "LOGLEVEL",
+    "LOGWIRE",
+    "SSL",
+    "SSL_SERVERCERT",
+    "SSL_SERVERKEY",
+    "SSL_SERVERKEYPASSWD",
+    "SSL_REQUIRECLIENTCERT",
+    "SSL_CLIENTCERT",
+    "SSL_CLIENTKEY",
+    "SSL_CLIENTKEYPASSWD",
+    "SSL_CACERTS",
+];
+
+/// The settings of `tool`.
+pub(super) fn configure(tool: Tool) -> Result<Config, Stop> {
+    if tool == Tool::Pyro5
+        && let Some(variable) = unknown_variable()
+    {
+        return Err(Stop::Traceback(format!(
+            "ValueError: invalid Pyro environment config variable: {variable}"
+        )));
+    }
+    Config::from_env().map_err(|errors| {
+        let mistakes = errors.iter().map(|error| complaint(tool, error));
+        Stop::Traceback(mistakes.collect::<Vec<_>>().join("\n"))
+    })
+}
+
+fn unknown_variable() -> Option<String> {
+    env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .find(|name| {
+            name.strip_prefix("PYRO_")
+                .is_some_and(|item| !PYRO5_ITEMS.contains(&item))
+        })
+}
+
+fn complaint(tool: Tool, error: &ConfigError) -> String {
+    let value = &error.value;
+    match (error.expected, tool) {
+        (Expected::Boolean, _) => format!(
+            "ValueError: invalid boolean value: {}={}",
+            error.variable,
+            value.to_lowercase()
+        ),
+        (Expected::Number, Tool::Pyro4) => format!(
+            "ValueError: invalid literal for int() with base 10: {}",
+            str_repr(value)
+        ),
+        (Expected::Seconds, Tool::Pyro4) => format!(
+            "ValueError: could not convert string to float: {}",
+            str_repr(value)
+        ),
+        (Expected::Serializer, Tool::Pyro4) => format!(
+            "Pyro4.errors.SerializeError: serializer {} is unknown or not available",
+            str_repr(value)
+        ),
+        _ => format!("ValueError: {error}"),
+    }
+}

@@ -1,0 +1,183 @@
+//! One run of `nsctl`: from the arguments to the exit code.
+
+use std::env;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use hearth_cli::{
+    Address, Attempt, ClientError, Config, NameServer, Protocol, hmac_key, locate_ns,
+};
+use hearth_wire::Family;
+
+use crate::args::{Cli, Format, Global};
+use crate::command::Confirm;
+use crate::failure::Failure;
+use crate::output;
+
+const EXIT_USAGE: u8 = 2;
+
+/// How long a server may take where neither options nor environment say so. Pyro's own default is
+/// for ever, which a script cannot use.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pyro's prefix of a unix socket that is given as a host.
+const UNIX_PREFIX: &str = "./u:";
+
+/// Where to look for the name server.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// At these, in turn.
+    Endpoints(Vec<Address>),
+    /// At this host, which may be `./u:path`, or where Pyro's clients look.
+    Pyro {
+        /// The host, if one was given.
+        host: Option<String>,
+        /// The port, if one was given.
+        port: Option<u16>,
+    },
+}
+
+/// What the options and the environment ask of every command.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Where the name server is.
+    pub(crate) place: Place,
+    /// How to find it and to talk to it.
+    pub(crate) config: Config,
+    /// How results are printed.
+    pub(crate) format: Format,
+    yes: bool,
+    verbose: bool,
+}
+
+/// Runs the command and reports.
+pub(crate) async fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
+    let session = match Session::new(&cli.global, matches) {
+        Ok(session) => session,
+        Err(mistakes) => {
+            for mistake in mistakes {
+                eprintln!("error: {mistake}");
+            }
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match session.carry_out(cli.command).await {
+        Ok(exit_code) => ExitCode::from(exit_code),
+        // Whoever read our output has seen enough.
+        Err(Failure::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.line());
+            eprintln!("hint: {}", failure.hint());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+impl Session {
+    /// Checks the options against each other and adds what the environment says.
+    fn new(global: &Global, matches: &ArgMatches) -> Result<Self, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let mut config = Config::from_env().unwrap_or_else(|errors| {
+            mistakes.extend(errors.iter().map(ToString::to_string));
+            Config::default()
+        });
+        let connect = &mut config.connect;
+        connect.protocol = global.protocol.into();
+        if let Some(serializer) = global.serializer {
+            connect.serializer = serializer.into();
+        }
+        let timeout = global.timeout.or(connect.timeout);
+        connect.timeout = Some(timeout.unwrap_or(DEFAULT_TIMEOUT)).filter(|time| !time.is_zero());
+        if let Some(key) = &global.key {
+            if env::var_os("PYRO_HMAC_KEY").is_some() {
+                mistakes.push("don't use -k and PYRO_HMAC_KEY at the same time".into());
+            }
+            if connect.protocol == Protocol::Only(Family::Pyro5) {
+                mistakes.push("-k needs Pyro4: the Pyro5 protocol has no signatures".into());
+            }
+            connect.hmac_key = hmac_key(key);
+        }
+        let is_one_place = global.host.is_some() || global.unixsocket.is_some();
+        let endpoints_are_typed =
+            matches.value_source("endpoints") == Some(ValueSource::CommandLine);
+        if is_one_place && endpoints_are_typed {
+            mistakes.push("--endpoints cannot be used with -n or -u".into());
+        }
+        let place = if is_one_place || global.endpoints.is_empty() {
+            let socket = global.unixsocket.as_ref();
+            let socket = socket.map(|path| format!("{UNIX_PREFIX}{path}"));
+            Place::Pyro {
+                host: socket.or_else(|| global.host.clone()),
+                port: global.port,
+            }
+        } else {
+            Place::Endpoints(global.endpoints.clone())
+        };
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        Ok(Self {
+            place,
+            config,
+            format: global.output,
+            yes: global.yes,
+            verbose: global.verbose,
+        })
+    }
+
+    async fn carry_out(&self, command: crate::command::Command) -> Result<u8, Failure> {
+        let outcome = command.run(self).await?;
+        output::print(&outcome, self.format, &mut io::stdout().lock())?;
+        self.say("Done.")?;
+        Ok(outcome.exit_code())
+    }
+
+    /// Finds the name server and connects to it.
+    pub(crate) async fn locate(&self) -> Result<NameServer, Failure> {
+        self.say("Locating name server...")?;
+        let found = match &self.place {
+            Place::Endpoints(endpoints) => first_of(endpoints, &self.config).await,
+            Place::Pyro { host, port } => locate_ns(host.as_deref(), *port, &self.config).await,
+        };
+        let name_server = found.map_err(Failure::Locate)?;
+        self.say(&format!("Name server found: {}", name_server.uri()))?;
+        Ok(name_server)
+    }
+
+    /// How a command that removes much asks whether it should. A question on standard output would
+    /// spoil a JSON document.
+    pub(crate) fn confirm(&self) -> Confirm {
+        match (self.yes, self.format) {
+            (true, _) => Confirm::Assumed,
+            (false, Format::Json) => Confirm::AskOnStderr,
+            (false, Format::Text | Format::Table) => Confirm::AskOnStdout,
+        }
+    }
+
+    /// What `-v` adds; the original tools print it on standard output.
+    fn say(&self, line: &str) -> io::Result<()> {
+        match (self.verbose, self.format) {
+            (false, _) => Ok(()),
+            (true, Format::Text) => output::line(line, &mut io::stdout().lock()),
+            (true, Format::Table | Format::Json) => output::line(line, &mut io::stderr().lock()),
+        }
+    }
+}
+
+/// The first endpoint that a connection can be made to.
+async fn first_of(endpoints: &[Address], config: &Config) -> Result<NameServer, ClientError> {
+    let mut attempts = Vec::new();
+    for address in endpoints {
+        match NameServer::connect(address, &config.connect).await {
+            Ok(name_server) => return Ok(name_server),
+            Err(error) => attempts.push(Attempt::Connect {
+                address: address.clone(),
+                error: Box::new(error),
+            }),
+        }
+    }
+    Err(ClientError::NotLocated { attempts })
+}
