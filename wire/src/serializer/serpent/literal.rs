@@ -455,7 +455,7 @@ fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), String> {
                     };
                     return Err(fail(len, "malformed \\N character escape"));
                 };
-                let character = unicode_names2::character(name)
+                let character = named_character(name)
                     .ok_or_else(|| fail(4 + name.len(), "unknown Unicode character name"))?;
                 out.push_str(character.encode_utf8(&mut [0; 4]));
                 tail
@@ -482,6 +482,28 @@ fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), String> {
     }
     out.push_str(rest);
     Ok(())
+}
+
+/// The character of this name or alias, as exact as Python is: only the case is free.
+fn named_character(name: &str) -> Option<char> {
+    // The look-up reads the byte before a hyphen, and panics where there is none.
+    if name.starts_with('-') {
+        return None;
+    }
+    let character = unicode_names2::character(name)?;
+    let letters = |name: &str| -> String {
+        name.chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|letter| letter.to_ascii_uppercase())
+            .collect()
+    };
+    // The look-up is loose about spaces, underscores and hyphens. A name that differs from the
+    // character's own by more than these is one of its aliases.
+    let is_loose = unicode_names2::name(character).is_some_and(|own| {
+        let own = own.to_string();
+        letters(&own) == letters(name) && !own.eq_ignore_ascii_case(name)
+    });
+    (!is_loose).then_some(character)
 }
 
 /// Replaces the escapes of `bytes`.

@@ -89,6 +89,10 @@ fn strings_mean_what_they_mean_in_python() {
         (r"'\400'", "'Ā'"),
         (r"'\8\q'", r"'\\8\\q'"),
         (r"'\é\\x41'", r"'\\é\\x41'"),
+        (
+            r"'\N{latin Small letter a}\N{LF}\N{HYPHEN-MINUS}'",
+            r"'a\n-'",
+        ),
         (r"'\N{SPACE}\N{latin small letter a}'", "' a'"),
         ("'a\\\nb'", "'ab'"),
         ("'''a'b''\n\"'''", "'a\\'b\\'\\'\\n\"'"),
@@ -172,6 +176,19 @@ fn what_is_no_literal_is_refused_as_python_does() {
             &escape("0-15", "unknown Unicode character name"),
         ),
         (r"'\Nx'", &escape("0-1", r"malformed \N character escape")),
+        // Found by fuzzing: the look-up of names panicked.
+        (
+            r"'\N{-a}'",
+            &escape("0-5", "unknown Unicode character name"),
+        ),
+        (
+            r"'\N{LATIN_SMALL_LETTER_A}'",
+            &escape("0-23", "unknown Unicode character name"),
+        ),
+        (
+            r"'\N{LATINSMALLLETTERA}'",
+            &escape("0-20", "unknown Unicode character name"),
+        ),
         ("0x", "SyntaxError: invalid hexadecimal literal"),
         ("0o8", "SyntaxError: invalid digit '8' in octal literal"),
         ("1__0", "SyntaxError: invalid decimal literal"),
