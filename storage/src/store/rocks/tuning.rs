@@ -8,6 +8,13 @@ use super::RocksOptions;
 /// Bytes of write-ahead log that the in-memory environment may hold: it is memory.
 const WAL_LEN_MAX_IN_MEMORY: u64 = 4 << 20;
 
+/// Settings that have no function of their own in this version of the crate.
+///
+/// Each WAL says where the one before it ended, so that one whose end a power failure took, while its
+/// successor survived, is noticed: entries would be missing in the middle. And tables do not carry the
+/// name of the machine.
+const WITHOUT_FUNCTIONS: &str = "track_and_verify_wals=true;db_host_id=hearth";
+
 /// Settings of one database.
 pub(super) struct Tuning {
     options: RocksOptions,
@@ -26,10 +33,7 @@ impl Tuning {
     }
 
     pub(super) fn database(&self) -> Result<Options, rocksdb::Error> {
-        // Each WAL says where the one before it ended, so that one whose end a power failure took, while
-        // its successor survived, is noticed: entries would be missing in the middle. The setting has
-        // no function of its own in this version of the crate.
-        let mut o = Options::default().get_options_from_string("track_and_verify_wals=true")?;
+        let mut o = Options::default().get_options_from_string(WITHOUT_FUNCTIONS)?;
         o.create_if_missing(true);
         o.create_missing_column_families(true);
         o.set_paranoid_checks(true);
