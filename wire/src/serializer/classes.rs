@@ -14,7 +14,7 @@ use crate::value::Object;
 use crate::{Dialect, Exception, Family, PyroClass, Serializer, Uri, Value};
 
 /// The key that makes a dict a class dict.
-const CLASS_KEY: &str = "__class__";
+pub(super) const CLASS_KEY: &str = "__class__";
 
 /// Whether these are the items of a class dict.
 pub(super) fn has_class(items: &[(Value, Value)]) -> bool {

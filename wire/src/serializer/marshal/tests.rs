@@ -561,6 +561,29 @@ fn uris_are_written_at_any_depth() {
     }
 }
 
+/// The shapes that a URI's state can have, written without and with the detour over a dict.
+#[test]
+fn uris_are_written_as_their_class_dicts() {
+    for text in [
+        "PYRO:o@h:1",
+        "PYRO:o@./u:/run/x",
+        "PYRONAME:n",
+        "PYROMETA:a,b@h:1",
+    ] {
+        let uri = Value::Uri(Box::new(crate::Uri::parse(text, 9090).unwrap()));
+        for serializer in [Serializer::Marshal, Serializer::Msgpack] {
+            let dialect = Dialect::new(Family::Pyro5, serializer);
+            let class_dict = crate::serializer::classes::flatten(dialect, &uri).unwrap();
+            let (mut direct, mut detour) = (Vec::new(), Vec::new());
+            dialect.encode(&uri, &mut direct).unwrap();
+            dialect
+                .encode(&Value::Dict(class_dict), &mut detour)
+                .unwrap();
+            assert_eq!(direct, detour, "{text}");
+        }
+    }
+}
+
 /// Values that marshal carries unchanged. Bytes are no valid UTF-8: inside a tuple of ours, which has
 /// the shape of Python 2's, others would be read as text.
 fn values() -> impl Strategy<Value = Value> {

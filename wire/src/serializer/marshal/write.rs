@@ -4,7 +4,8 @@ use num_bigint::{BigInt, Sign};
 
 use super::super::{classes, utf8};
 use super::{DIGIT_BASE, DIGIT_BITS};
-use crate::{Dialect, EncodeError, Value};
+use crate::uri::UriObject;
+use crate::{Dialect, EncodeError, Uri, Value};
 
 /// Appends `value` to `out`. Unlike Pyro this writes URIs and exceptions at any depth: every client
 /// reads them there.
@@ -32,7 +33,7 @@ pub(in crate::serializer) fn encode(
             out.extend_from_slice(&real.to_le_bytes());
             out.extend_from_slice(&imaginary.to_le_bytes());
         }
-        Value::Str(text) => write_bytes(b'u', text.as_bytes(), out)?,
+        Value::Str(text) => write_text(text, out)?,
         Value::SurrogateStr(points) => write_bytes(b'u', &utf8::surrogate_bytes(points), out)?,
         Value::Bytes(bytes) => write_bytes(b's', bytes, out)?,
         Value::Tuple(items) => write_row(dialect, b'(', items, out)?,
@@ -40,7 +41,8 @@ pub(in crate::serializer) fn encode(
         Value::Set(items) => write_row(dialect, b'<', items, out)?,
         Value::FrozenSet(items) => write_row(dialect, b'>', items, out)?,
         Value::Dict(items) => write_dict(dialect, items, out)?,
-        Value::Uri(_) | Value::Exception(_) | Value::ExceptionWrapper(_) | Value::Object(_) => {
+        Value::Uri(uri) => write_uri(dialect, uri, out)?,
+        Value::Exception(_) | Value::ExceptionWrapper(_) | Value::Object(_) => {
             let items =
                 classes::flatten(dialect, value).ok_or_else(|| EncodeError::Unserializable {
                     type_name: value.type_name().to_owned(),
@@ -49,6 +51,41 @@ pub(in crate::serializer) fn encode(
         }
     }
     Ok(())
+}
+
+/// A URI's class dict, without the values in between that [`classes::flatten`] makes: every look-up is
+/// answered with one.
+fn write_uri(dialect: Dialect, uri: &Uri, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let state = uri.state();
+    out.push(b'{');
+    write_text(classes::CLASS_KEY, out)?;
+    write_text(classes::uri_class(dialect.family), out)?;
+    write_text("state", out)?;
+    write_size(b'(', 5, out)?;
+    write_text(state.protocol, out)?;
+    match state.object {
+        UriObject::Text(object) => write_text(object, out)?,
+        UriObject::Tags(tags) => {
+            write_size(b'<', tags.len(), out)?;
+            tags.iter().try_for_each(|tag| write_text(tag, out))?;
+        }
+    }
+    for text in [state.sockname, state.host] {
+        match text {
+            Some(text) => write_text(text, out)?,
+            None => out.push(b'N'),
+        }
+    }
+    match state.port {
+        Some(port) => write_int(port, out),
+        None => out.push(b'N'),
+    }
+    out.push(b'0');
+    Ok(())
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    write_bytes(b'u', text.as_bytes(), out)
 }
 
 fn write_row(

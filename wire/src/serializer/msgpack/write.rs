@@ -5,7 +5,8 @@ use rmp::encode as rmp_write;
 
 use super::super::classes;
 use super::extension;
-use crate::{Dialect, EncodeError, Value};
+use crate::uri::UriObject;
+use crate::{Dialect, EncodeError, Uri, Value};
 
 /// Appends `value` to `out`.
 ///
@@ -28,10 +29,7 @@ pub(in crate::serializer) fn encode(
             out.extend_from_slice(&real.to_le_bytes());
             out.extend_from_slice(&imaginary.to_le_bytes());
         }
-        Value::Str(text) => {
-            check_len(text.len())?;
-            written(rmp_write::write_str(out, text));
-        }
+        Value::Str(text) => write_text(text, out)?,
         Value::Bytes(bytes) => {
             check_len(bytes.len())?;
             written(rmp_write::write_bin(out, bytes));
@@ -43,10 +41,10 @@ pub(in crate::serializer) fn encode(
             }
         }
         Value::Dict(items) => write_map(dialect, items, out)?,
+        Value::Uri(uri) => write_uri(dialect, uri, out)?,
         Value::Ellipsis
         | Value::SurrogateStr(_)
         | Value::FrozenSet(_)
-        | Value::Uri(_)
         | Value::Exception(_)
         | Value::ExceptionWrapper(_)
         | Value::Object(_) => {
@@ -57,6 +55,44 @@ pub(in crate::serializer) fn encode(
             write_map(dialect, &items, out)?;
         }
     }
+    Ok(())
+}
+
+/// A URI's class dict, without the values in between that [`classes::flatten`] makes: every look-up is
+/// answered with one.
+fn write_uri(dialect: Dialect, uri: &Uri, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let state = uri.state();
+    written(rmp_write::write_map_len(out, 2));
+    write_text(classes::CLASS_KEY, out)?;
+    write_text(classes::uri_class(dialect.family), out)?;
+    write_text("state", out)?;
+    written(rmp_write::write_array_len(out, 5));
+    write_text(state.protocol, out)?;
+    match state.object {
+        UriObject::Text(object) => write_text(object, out)?,
+        UriObject::Tags(tags) => {
+            written(rmp_write::write_array_len(out, check_len(tags.len())?));
+            tags.iter().try_for_each(|tag| write_text(tag, out))?;
+        }
+    }
+    for text in [state.sockname, state.host] {
+        match text {
+            Some(text) => write_text(text, out)?,
+            None => written(rmp_write::write_nil(out)),
+        }
+    }
+    match state.port {
+        Some(port) => {
+            written(rmp_write::write_sint(out, port));
+        }
+        None => written(rmp_write::write_nil(out)),
+    }
+    Ok(())
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    check_len(text.len())?;
+    written(rmp_write::write_str(out, text));
     Ok(())
 }
 
