@@ -3,6 +3,7 @@
 
 use std::io;
 
+use hearth_cli::bench::BenchError;
 use hearth_cli::{Address, ClientError};
 use hearth_wire::repr::str_repr;
 
@@ -25,6 +26,8 @@ pub(crate) enum Failure {
     EndOfInput,
     /// Files or streams of this machine.
     Io(io::Error),
+    /// A load could not be put on.
+    Bench(BenchError),
 }
 
 impl From<ClientError> for Failure {
@@ -39,6 +42,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        Self::Bench(error)
+    }
+}
+
 impl Failure {
     /// The line of the original tools, such as `Error: NamingError - unknown name: zz`.
     pub(crate) fn line(&self) -> String {
@@ -47,6 +56,7 @@ impl Failure {
             Self::Call(error) => format!("Error: {} - {}", class_name(error), python_text(error)),
             Self::EndOfInput => "Error: EOFError - EOF when reading a line".into(),
             Self::Io(error) => format!("Error: OSError - {error}"),
+            Self::Bench(error) => format!("Error: {error}"),
         }
     }
 
@@ -67,6 +77,7 @@ impl Failure {
             }
             Self::EndOfInput => "EOFError: EOF when reading a line".into(),
             Self::Io(error) => format!("OSError: {error}"),
+            Self::Bench(error) => error.to_string(),
         }
     }
 
@@ -76,6 +87,7 @@ impl Failure {
             Self::Locate(error) | Self::Call(error) => client_hint(error),
             Self::EndOfInput => "--yes answers in advance".into(),
             Self::Io(_) => "nothing was asked of the name server after that".into(),
+            Self::Bench(_) => "`nsctl help bench` tells what the load does".into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The commands of `nsctl`, one subject per file. Each turns its arguments into calls and what comes
 //! back into an [`Outcome`]; none prints.
 
+mod bench;
 mod completions;
 mod count;
 mod list;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     #[command(name = "yplookup_any", visible_alias = "listmeta_any")]
     YplookupAny(YplookupAny),
     Resolve(Resolve),
+    Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -73,6 +75,7 @@ impl Command {
             Self::YplookupAll(command) => command.run(&mut session.locate().await?).await,
             Self::YplookupAny(command) => command.run(&mut session.locate().await?).await,
             Self::Resolve(command) => command.run(session).await,
+            Self::Bench(command) => command.run(session).await,
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
         }
