@@ -57,7 +57,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, value_name = "PATH")]
     pub(crate) unixsocket: Option<String>,
 
-    /// Name servers to try in turn: HOST, HOST:PORT, [IPV6]:PORT or ./u:PATH
+    /// Name servers to try in turn: HOST, HOST:PORT or ./u:PATH; -n, -p and -u go before the variable
     #[arg(
         long,
         global = true,

@@ -225,11 +225,11 @@ impl ClientError {
     }
 }
 
-/// The texts of a refusal for want of the right key are the same everywhere: in a server's
-/// CONNECTFAIL, and in our own check of what a server signed.
+/// Pyro's texts of a refusal for want of the right key are the same in a server's CONNECTFAIL and in
+/// our own check of what a server signed. The third is how `hearthd` refuses Pyro5 where it has a key.
 fn is_key_refusal(text: &str) -> bool {
     ["hmac key config not symmetric", "message hmac mismatch"].contains(&text)
-        || text.contains("client certificate")
+        || text.contains("HMAC key")
 }
 
 fn any_attempt(attempts: &[Attempt], is: impl Fn(&ClientError) -> bool) -> bool {
@@ -305,18 +305,23 @@ mod tests {
 
     #[test]
     fn a_refused_key_is_a_denial_wherever_it_is_noticed() {
-        let error = ClientError::Rejected {
-            address: Address::tcp("h", 1),
-            reason: "message hmac mismatch".into(),
-        };
-        let error = ClientError::NotLocated {
-            attempts: vec![Attempt::Connect {
+        for reason in [
+            "message hmac mismatch",
+            "this name server requires messages signed with its HMAC key, which Pyro5 cannot do",
+        ] {
+            let error = ClientError::Rejected {
                 address: Address::tcp("h", 1),
-                error: Box::new(error),
-            }],
-        };
-        assert!(error.is_denied());
-        assert!(!error.is_timeout());
+                reason: reason.into(),
+            };
+            let error = ClientError::NotLocated {
+                attempts: vec![Attempt::Connect {
+                    address: Address::tcp("h", 1),
+                    error: Box::new(error),
+                }],
+            };
+            assert!(error.is_denied(), "{reason}");
+            assert!(!error.is_timeout(), "{reason}");
+        }
         assert!(!refused().is_denied());
     }
 }

@@ -100,11 +100,12 @@ impl Session {
             }
             connect.hmac_key = hmac_key(key);
         }
-        let is_one_place = global.host.is_some() || global.unixsocket.is_some();
+        let is_one_place =
+            global.host.is_some() || global.unixsocket.is_some() || global.port.is_some();
         let endpoints_are_typed =
             matches.value_source("endpoints") == Some(ValueSource::CommandLine);
         if is_one_place && endpoints_are_typed {
-            mistakes.push("--endpoints cannot be used with -n or -u".into());
+            mistakes.push("--endpoints cannot be used with -n, -p or -u".into());
         }
         let place = if is_one_place || global.endpoints.is_empty() {
             let socket = global.unixsocket.as_ref();

@@ -363,6 +363,19 @@ fn mistakes_in_the_environment() {
         return;
     };
     pair.compare(["1", "1"], &["ping"], &[("PYRO_HMAC_KEY", "k")], "");
+    pair.compare(["1", "1"], &["ping"], &[("PYRO_SERIALIZER", "pickle")], "");
+    let Some(pair) = Pair::new("pyro4-nsc") else {
+        return;
+    };
+    let server = RealServer::start(&pair.python, "pyro4-ns");
+    let ports = [server.port(), server.port()];
+    let ports = [ports[0].as_str(), ports[1].as_str()];
+    for serializer in ["pickle", "bogus"] {
+        let variables = [("PYRO_SERIALIZER", serializer)];
+        let arguments = ["-v", "-n", "127.0.0.1", "-p", "{port}", "ping"];
+        pair.compare(ports, &arguments, &variables, "");
+        pair.compare(ports, &["bogus"], &variables, "");
+    }
 }
 
 #[test]

@@ -293,6 +293,62 @@ async fn a_batch_ends_with_its_first_exception() {
 }
 
 #[tokio::test]
+async fn requests_that_gain_by_it_are_compressed() {
+    for (compress, text) in [(true, "a".repeat(1000)), (false, "a".repeat(1000))] {
+        let address = serve("127.0.0.1", move |frame| {
+            if frame.kind == MessageType::Invoke {
+                assert_eq!(frame.flags.compressed, compress);
+            }
+            healthy(frame, &Value::Int(1))
+        })
+        .await;
+        let options = ConnectOptions {
+            compress,
+            ..ConnectOptions::default()
+        };
+        let mut connection = Connection::connect(&address, NAME_SERVER, &options)
+            .await
+            .expect("a welcome");
+        let reply = connection
+            .call(NAME_SERVER, "count", vec![text.into()], vec![])
+            .await;
+        assert_eq!(reply.ok(), Some(Value::Int(1)));
+    }
+}
+
+#[tokio::test]
+async fn a_reply_above_the_limit_is_refused() {
+    let address = serve("127.0.0.1", |frame| {
+        healthy(frame, &"a".repeat(5000).into())
+    })
+    .await;
+    let mut options = ConnectOptions::default();
+    options.limits.message_len_max = 4000;
+    let mut connection = Connection::connect(&address, NAME_SERVER, &options)
+        .await
+        .expect("a welcome");
+    let error = call(&mut connection).await.expect_err("too large");
+    assert!(matches!(error, ClientError::Protocol { .. }), "{error:?}");
+    assert!(!connection.is_open());
+}
+
+#[tokio::test]
+async fn ipv6_hosts_are_reached_and_named() {
+    if tokio::net::TcpListener::bind("[::1]:0").await.is_err() {
+        println!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    let address = serve("::1", |frame| healthy(frame, &Value::Int(1))).await;
+    assert!(address.to_string().starts_with("[::1]:"));
+    let uri = format!("PYRO:{NAME_SERVER}@{address}");
+    let uri = hearth_wire::Uri::parse(&uri, 9090).expect("a URI");
+    let mut connection = Connection::connect_uri(&uri, &ConnectOptions::default())
+        .await
+        .expect("a welcome");
+    assert_eq!(call(&mut connection).await.ok(), Some(Value::Int(1)));
+}
+
+#[tokio::test]
 async fn refused_connections_name_the_address() {
     let address = Address::tcp("127.0.0.1", closed_port());
     let error = Connection::connect(&address, NAME_SERVER, &ConnectOptions::default())

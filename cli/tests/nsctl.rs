@@ -315,6 +315,7 @@ fn wrong_usage_is_exit_code_2() {
         &["-p", "65536", "ping"],
         &["--endpoints", "a:b", "ping"],
         &["--endpoints", "a", "-n", "b", "ping"],
+        &["--endpoints", "a", "-p", "1", "ping"],
         &["--protocol", "pyro5", "-k", "key", "ping"],
     ] {
         let finished = alone(arguments, &[]);

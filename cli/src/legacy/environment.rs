@@ -2,7 +2,7 @@
 
 use std::env;
 
-use hearth_cli::{Config, ConfigError, Expected};
+use hearth_cli::{Config, ConfigError, Expected, serializer};
 use hearth_wire::repr::str_repr;
 
 use super::{Stop, Tool};
@@ -50,8 +50,8 @@ const PYRO5_ITEMS: &[&str] = &[
     "SSL_CACERTS",
 ];
 
-/// The settings of `tool`.
-pub(super) fn configure(tool: Tool) -> Result<Config, Stop> {
+/// The settings of `tool`, and what it says about them only when it looks for the name server.
+pub(super) fn configure(tool: Tool) -> Result<(Config, Option<String>), Stop> {
     if tool == Tool::Pyro5
         && let Some(variable) = unknown_variable()
     {
@@ -59,10 +59,34 @@ pub(super) fn configure(tool: Tool) -> Result<Config, Stop> {
             "ValueError: invalid Pyro environment config variable: {variable}"
         )));
     }
-    Config::from_env().map_err(|errors| {
+    let variable = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
+    let unknown_serializer = variable("PYRO_SERIALIZER").filter(|name| serializer(name).is_none());
+    let config = Config::from_variables(|name| match name {
+        "PYRO_SERIALIZER" if unknown_serializer.is_some() => None,
+        _ => variable(name),
+    });
+    let config = config.map_err(|errors| {
         let mistakes = errors.iter().map(|error| complaint(tool, error));
         Stop::Traceback(mistakes.collect::<Vec<_>>().join("\n"))
-    })
+    })?;
+    match (unknown_serializer, tool) {
+        (None, _) => Ok((config, None)),
+        (Some(_), Tool::Pyro5) => Err(Stop::Traceback(
+            "ValueError: unknown serializer configured".into(),
+        )),
+        (Some(name), Tool::Pyro4) => Ok((config, Some(serializer_complaint(&name)))),
+    }
+}
+
+/// Pyro4 knows how to write pickles, but its name server refuses them.
+fn serializer_complaint(name: &str) -> String {
+    match name {
+        "pickle" | "cloudpickle" => "Error: Failed to locate the nameserver".into(),
+        _ => format!(
+            "Error: serializer {} is unknown or not available",
+            str_repr(name)
+        ),
+    }
 }
 
 fn unknown_variable() -> Option<String> {
@@ -88,10 +112,6 @@ fn complaint(tool: Tool, error: &ConfigError) -> String {
         ),
         (Expected::Seconds, Tool::Pyro4) => format!(
             "ValueError: could not convert string to float: {}",
-            str_repr(value)
-        ),
-        (Expected::Serializer, Tool::Pyro4) => format!(
-            "Pyro4.errors.SerializeError: serializer {} is unknown or not available",
             str_repr(value)
         ),
         _ => format!("ValueError: {error}"),

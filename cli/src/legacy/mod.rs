@@ -127,7 +127,7 @@ pub(crate) async fn run(tool: Tool, arguments: &[std::ffi::OsString]) -> ExitCod
 }
 
 async fn run_tool(tool: Tool, arguments: &[String]) -> Result<(), Stop> {
-    let mut config = environment::configure(tool)?;
+    let (mut config, complaint) = environment::configure(tool)?;
     let options = match tool {
         Tool::Pyro4 => optparse::parse(arguments).and_then(with_key)?,
         Tool::Pyro5 => argparse::parse(arguments)?,
@@ -137,6 +137,9 @@ async fn run_tool(tool: Tool, arguments: &[String]) -> Result<(), Stop> {
     let say = |line: &str| output::line(line, &mut io::stdout().lock());
     if options.verbose {
         say("Locating name server...")?;
+    }
+    if let Some(complaint) = complaint {
+        return Ok(say(&complaint)?);
     }
     let mut name_server = match locate(&options, &config).await {
         Ok(name_server) => name_server,
