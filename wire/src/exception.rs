@@ -85,6 +85,15 @@ impl ExceptionClass {
         }
     }
 
+    /// The name with which Python's tracebacks and error texts show the class: built-ins stand without
+    /// their module.
+    pub(crate) fn shown_name(&self, family: Family) -> Cow<'_, str> {
+        match self {
+            Self::Builtin(name) => Cow::Borrowed(name),
+            other => other.wire_name(family),
+        }
+    }
+
     /// The dotted name that travels as `__class__`.
     pub fn wire_name(&self, family: Family) -> Cow<'_, str> {
         match (self, family) {
@@ -153,11 +162,7 @@ impl Exception {
         if !self.traceback.is_empty() {
             return self.traceback.clone();
         }
-        // Python leaves out the module of built-ins only.
-        let class = match &self.class {
-            ExceptionClass::Builtin(name) => Cow::Borrowed(&**name),
-            other => other.wire_name(family),
-        };
+        let class = self.class.shown_name(family);
         // A syntax error's place stands in lines of its own, which are left out here.
         let text = match (self.class.name(), self.args.first()) {
             ("SyntaxError" | "IndentationError" | "TabError", Some(message)) => {
@@ -174,7 +179,8 @@ impl Exception {
     }
 
     /// Whether the server closes the connection after this exception's reply:
-    /// `CommunicationError` and all below it, and `SecurityError` (protocol.md 2.4).
+    /// `CommunicationError` and all below it, and `SecurityError`, as in `Daemon.handleRequest` of both
+    /// Pyros.
     pub fn closes_connection(&self) -> bool {
         use PyroClass as P;
         matches!(
@@ -189,5 +195,84 @@ impl Exception {
                     | P::SecurityError
             )
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exception(class: &str, args: Vec<Value>) -> Exception {
+        Exception {
+            class: ExceptionClass::Builtin(class.to_owned().into()),
+            args,
+            traceback: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_text_is_what_str_gives_in_python() {
+        let place = ["<unknown>".into(), Value::Int(0), Value::Int(0), "".into()];
+        let cases = [
+            (exception("ValueError", vec!["it's".into()]), "it's"),
+            (exception("ValueError", Vec::new()), ""),
+            (
+                exception("ValueError", vec!["a".into(), Value::Int(1)]),
+                "('a', 1)",
+            ),
+            (
+                exception("KeyError", vec!["handshake".into()]),
+                "'handshake'",
+            ),
+            (
+                exception(
+                    "SyntaxError",
+                    vec!["invalid syntax".into(), Value::Tuple(place.into())],
+                ),
+                "invalid syntax (<unknown>, line 0)",
+            ),
+            (
+                exception(
+                    "UnicodeEncodeError",
+                    vec![
+                        "utf-8".into(),
+                        Value::SurrogateStr([0x61, 0xd800].into()),
+                        Value::Int(1),
+                        Value::Int(2),
+                        "surrogates not allowed".into(),
+                    ],
+                ),
+                "'utf-8' codec can't encode character '\\ud800' in position 1: surrogates not allowed",
+            ),
+        ];
+        for (exception, text) in cases {
+            assert_eq!(exception.text(), text);
+        }
+    }
+
+    #[test]
+    fn the_traceback_ends_in_class_and_text() {
+        let last = |exception: &Exception| exception.traceback_lines(Family::Pyro4).pop();
+        assert_eq!(
+            last(&Exception::naming("unknown name: x")).as_deref(),
+            Some("Pyro4.errors.NamingError: unknown name: x\n")
+        );
+        assert_eq!(
+            last(&exception("KeyError", vec!["x".into()])).as_deref(),
+            Some("KeyError: 'x'\n")
+        );
+        assert_eq!(
+            last(&exception("EOFError", Vec::new())).as_deref(),
+            Some("EOFError\n")
+        );
+    }
+
+    #[test]
+    fn pyro_classes_are_found_by_their_name() {
+        assert_eq!(
+            PyroClass::from_name("NamingError"),
+            Some(PyroClass::NamingError)
+        );
+        assert_eq!(PyroClass::from_name("ValueError"), None);
     }
 }

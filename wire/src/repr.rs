@@ -2,7 +2,12 @@
 
 use std::io::Write as _;
 
+use num_bigint::BigInt;
+
 use crate::{ExceptionClass, Value};
+
+/// Bits of the largest int that is printed in decimal.
+pub(crate) const DECIMAL_BITS_MAX: u64 = 14_284;
 
 /// Python's `repr()` of `value`. A URI is shown without Python's memory address.
 pub fn repr(value: &Value) -> String {
@@ -136,12 +141,22 @@ fn pad_exponent(out: &mut Vec<u8>, start: usize) {
     out.extend_from_slice(digits);
 }
 
+/// Appends an int of any size, in decimal as far as CPython prints it (4300 digits): the time that takes
+/// grows with the square of the length. Beyond, hexadecimal, which `ast.literal_eval` reads as well.
+pub(crate) fn write_big_int(out: &mut Vec<u8>, value: &BigInt) {
+    if value.bits() <= DECIMAL_BITS_MAX {
+        write_infallible(out, format_args!("{value}"));
+    } else {
+        write_infallible(out, format_args!("{value:#x}"));
+    }
+}
+
 fn write_repr(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::None => push_str(out, "None"),
         Value::Bool(value) => push_str(out, if *value { "True" } else { "False" }),
         Value::Int(value) => write_infallible(out, format_args!("{value}")),
-        Value::BigInt(value) => write_infallible(out, format_args!("{value}")),
+        Value::BigInt(value) => write_big_int(out, value),
         Value::Float(value) => write_float_repr(out, *value),
         Value::Complex(real, imaginary) => write_complex_repr(out, *real, *imaginary),
         Value::Ellipsis => push_str(out, "Ellipsis"),

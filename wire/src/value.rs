@@ -7,8 +7,9 @@ use crate::{Exception, Uri};
 /// A Python value as it stands on the wire.
 ///
 /// `Set` and `FrozenSet` hold no duplicates and `Dict` holds each key once (the last one wins), both
-/// in the order in which they were written. Dicts with a `__class__` key never appear: the decoders
-/// turn them into `Uri`, `Exception`, `ExceptionWrapper` or `Object`, or refuse them.
+/// in the order in which they were written. Dicts with a `__class__` key do not appear: the decoders
+/// turn them into `Uri`, `Exception`, `ExceptionWrapper` or `Object`, or refuse them. Only inside an
+/// exception's arguments or an object's state Pyro leaves them as they were sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `None`.

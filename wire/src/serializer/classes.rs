@@ -68,6 +68,14 @@ pub(super) fn revive(dialect: Dialect, items: Vec<(Value, Value)>) -> Result<Val
         ));
     }
     let family = dialect.family;
+    let errors = errors_module(family);
+    if let Some(name) = class
+        .strip_prefix(errors)
+        .and_then(|rest| rest.strip_prefix('.'))
+    {
+        let class = PyroClass::from_name(name).ok_or_else(|| no_attribute(errors, name))?;
+        return revive_exception(family, ExceptionClass::Pyro(class), &items);
+    }
     let (module, name) = class.rsplit_once('.').unwrap_or(("", &class));
     match (module, name) {
         ("Pyro4.core" | "Pyro5.core", "URI") if of_family(module, family) => {
@@ -85,19 +93,15 @@ pub(super) fn revive(dialect: Dialect, items: Vec<(Value, Value)>) -> Result<Val
         {
             Ok(object(name, Value::None))
         }
-        ("Pyro4.errors" | "Pyro5.errors", _) if of_family(module, family) => {
-            let class = PyroClass::from_name(name).ok_or_else(|| no_attribute(module, name))?;
-            revive_exception(ExceptionClass::Pyro(class), &items)
-        }
         ("struct", "error") if family == Family::Pyro5 => {
-            revive_exception(ExceptionClass::Other("struct.error".into()), &items)
+            revive_exception(family, ExceptionClass::Other("struct.error".into()), &items)
         }
         ("Pyro4.futures" | "Pyro5.core", "_ExceptionWrapper") if of_family(module, family) => {
             revive_wrapper(dialect, items)
         }
         _ if class.starts_with(family_prefix(family)) => Err(unsupported(&class)),
         _ if get(&items, "__exception__").is_some_and(Value::is_truthy) => {
-            revive_exception(plain_exception_class(&class)?, &items)
+            revive_exception(family, plain_exception_class(&class)?, &items)
         }
         _ => Err(unsupported(&class)),
     }
@@ -282,7 +286,11 @@ fn revive_wrapper(dialect: Dialect, items: Vec<(Value, Value)>) -> Result<Value,
     }
 }
 
-fn revive_exception(class: ExceptionClass, items: &[(Value, Value)]) -> Result<Value, Exception> {
+fn revive_exception(
+    family: Family,
+    class: ExceptionClass,
+    items: &[(Value, Value)],
+) -> Result<Value, Exception> {
     let args = match require(items, "args")? {
         Value::List(args) | Value::Tuple(args) | Value::Set(args) | Value::FrozenSet(args) => {
             args.clone()
@@ -294,7 +302,8 @@ fn revive_exception(class: ExceptionClass, items: &[(Value, Value)]) -> Result<V
         Value::Dict(items) => items.iter().map(|(key, _)| key.clone()).collect(),
         other => {
             return Err(Exception::type_error(format!(
-                "Value after * must be an iterable, not {}",
+                "{}() argument after * must be an iterable, not {}",
+                class.shown_name(family),
                 other.type_name()
             )));
         }
@@ -381,6 +390,13 @@ fn is_serializer_class(name: &str, family: Family) -> bool {
     }
 }
 
+const fn errors_module(family: Family) -> &'static str {
+    match family {
+        Family::Pyro4 => "Pyro4.errors",
+        Family::Pyro5 => "Pyro5.errors",
+    }
+}
+
 const fn family_prefix(family: Family) -> &'static str {
     match family {
         Family::Pyro4 => "Pyro4.",
@@ -423,3 +439,7 @@ fn no_attribute(module: &str, name: &str) -> Exception {
         format!("module '{module}' has no attribute '{name}'"),
     )
 }
+
+#[cfg(test)]
+#[path = "classes/tests.rs"]
+mod tests;

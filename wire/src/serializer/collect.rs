@@ -228,8 +228,8 @@ fn canonical(value: &Value, out: &mut Vec<u8>) -> bool {
     match value {
         Value::None => text(b'N', &[], out),
         Value::Ellipsis => text(b'.', &[], out),
-        Value::Bool(value) => number(f64::from(u8::from(*value)), out),
-        Value::Int(value) => integer(&BigInt::from(*value), out),
+        Value::Bool(value) => small_integer(i64::from(*value), out),
+        Value::Int(value) => small_integer(*value, out),
         Value::BigInt(value) => integer(value, out),
         Value::Float(value) => number(*value, out),
         Value::Complex(real, imaginary) if *imaginary == 0.0 => number(*real, out),
@@ -288,9 +288,18 @@ fn number(value: f64, out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn integer(value: &BigInt, out: &mut Vec<u8>) -> bool {
-    let bytes = value.to_signed_bytes_le();
+fn small_integer(value: i64, out: &mut Vec<u8>) -> bool {
     out.push(b'i');
+    out.extend_from_slice(&value.to_le_bytes());
+    true
+}
+
+fn integer(value: &BigInt, out: &mut Vec<u8>) -> bool {
+    if let Ok(small) = i64::try_from(value) {
+        return small_integer(small, out);
+    }
+    let bytes = value.to_signed_bytes_le();
+    out.push(b'I');
     out.extend_from_slice(&bytes.len().to_le_bytes());
     out.extend_from_slice(&bytes);
     true

@@ -9,7 +9,7 @@ mod reader;
 use std::io::Write as _;
 
 use super::{classes, utf8};
-use crate::repr::write_float_repr;
+use crate::repr::{DECIMAL_BITS_MAX, write_float_repr};
 use crate::{Dialect, EncodeError, Exception, Limits, Value};
 
 /// Reads one payload. Class dicts come back as plain dicts.
@@ -35,7 +35,9 @@ pub(super) fn encode(
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(value) => write_infallible(out, format_args!("{value}")),
-        Value::BigInt(value) => write_infallible(out, format_args!("{value}")),
+        Value::BigInt(value) if value.bits() <= DECIMAL_BITS_MAX => {
+            write_infallible(out, format_args!("{value}"));
+        }
         Value::Float(value) => write_float(*value, out),
         Value::Str(text) => write_string(text, out),
         Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
@@ -53,7 +55,8 @@ pub(super) fn encode(
             let items = classes::flatten(dialect, value).unwrap_or_default();
             write_object(dialect, &items, out)?;
         }
-        Value::SurrogateStr(_)
+        Value::BigInt(_)
+        | Value::SurrogateStr(_)
         | Value::Complex(..)
         | Value::Ellipsis
         | Value::Bytes(_)
@@ -99,6 +102,7 @@ fn unserializable(value: &Value) -> EncodeError {
     EncodeError::Unserializable {
         type_name: match value {
             Value::SurrogateStr(_) => "str with lone surrogates".to_owned(),
+            Value::BigInt(_) => "int with more than 4300 digits".to_owned(),
             other => other.type_name().to_owned(),
         },
     }

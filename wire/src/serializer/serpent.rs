@@ -4,15 +4,17 @@
 //! a comment like any other; [`is_from_python2`] looks into it, because the reply must then do
 //! without set literals.
 
+mod escape;
 mod literal;
 mod reader;
+mod refusal;
 
 pub(super) use literal::{INT_DIGITS_MAX, integer};
 
 use std::io::Write as _;
 
 use super::{classes, utf8};
-use crate::repr::{write_float_repr, write_points_repr, write_str_repr};
+use crate::repr::{write_big_int, write_float_repr, write_points_repr, write_str_repr};
 use crate::uri::UriObject;
 use crate::{Dialect, EncodeError, Exception, Limits, Uri, Value};
 
@@ -61,7 +63,7 @@ fn write(dialect: Dialect, value: &Value, out: &mut Vec<u8>) -> Result<(), Encod
         Value::Bool(true) => out.extend_from_slice(b"True"),
         Value::Bool(false) => out.extend_from_slice(b"False"),
         Value::Int(value) => write_infallible(out, format_args!("{value}")),
-        Value::BigInt(value) => write_infallible(out, format_args!("{value}")),
+        Value::BigInt(value) => write_big_int(out, value),
         Value::Float(value) => write_float(*value, out),
         Value::Complex(real, imaginary) => write_complex(*real, *imaginary, out),
         Value::Str(text) => write_str_repr(out, text),

@@ -2,12 +2,17 @@
 
 use num_bigint::BigInt;
 
-use super::reader::{End, Reader};
+use super::escape::{unescape_bytes, unescape_text};
+use super::reader::Reader;
+use super::refusal::End;
 use crate::serializer::text::TextBuilder;
 use crate::{Exception, Value};
 
 /// Most decimal digits that CPython turns into an int (`sys.int_info.default_max_str_digits`).
 pub(in crate::serializer) const INT_DIGITS_MAX: usize = 4300;
+
+/// Bits of the largest int that is below a float's infinity.
+const FLOAT_BITS_MAX: u64 = 1024;
 
 /// An int in its smallest form.
 pub(in crate::serializer) fn integer(value: BigInt) -> Value {
@@ -19,6 +24,10 @@ pub(in crate::serializer) fn integer(value: BigInt) -> Value {
 
 /// The nearest float, if the int is not too large for one.
 pub(super) fn finite_float(value: &BigInt) -> Option<f64> {
+    // Printing takes time that grows with the square of the length, so the length is looked at first.
+    if value.bits() > FLOAT_BITS_MAX {
+        return None;
+    }
     // Printing and reading rounds correctly; this is not a hot path.
     let float: f64 = value.to_string().parse().ok()?;
     float.is_finite().then_some(float)
@@ -277,10 +286,10 @@ pub(super) fn strings(reader: &mut Reader<'_>) -> Result<Option<Value>, Exceptio
     while let Some(prefix) = string_prefix(reader.rest()) {
         let token_start = reader.pos;
         reader.pos += prefix.len;
-        let body = body(reader, token_start)?;
+        let (body, is_plain) = body(reader, token_start)?;
         reader.skip_space()?;
         // By far the most strings stand alone and mean what they say.
-        let is_plain = !prefix.is_bytes && !prefix.is_format && !body.contains(['\\', '\r']);
+        let is_plain = is_plain && !prefix.is_bytes && !prefix.is_format;
         if is_plain && joined.is_none() && !may_begin_string(reader.peek()) {
             return Ok(Some(Value::Str(body.to_owned())));
         }
@@ -340,8 +349,9 @@ fn normalized(body: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// The text between the quotes; the reader stands at the first quote and is left behind the last.
-fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<&'a str, Exception> {
+/// The text between the quotes, and whether it holds neither backslashes nor line ends; the reader
+/// stands at the first quote and is left behind the last.
+fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<(&'a str, bool), Exception> {
     let bytes = reader.bytes();
     let quote = reader.peek().unwrap_or(b'\'');
     let is_triple = bytes
@@ -350,6 +360,7 @@ fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<&'a str, Exce
     let quote_len = if is_triple { 3 } else { 1 };
     let start = reader.pos + quote_len;
     let mut at = start;
+    let mut is_plain = true;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         let Some(found) = rest
@@ -359,6 +370,7 @@ fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<&'a str, Exce
             return Err(unterminated(reader, token_start, is_triple));
         };
         at += found;
+        is_plain &= rest.get(found) == Some(&quote);
         match rest.get(found..).unwrap_or_default() {
             // A backslash hides what follows, line ends too.
             [b'\\', b'\r', b'\n', ..] => at += 3,
@@ -370,7 +382,7 @@ fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<&'a str, Exce
             closing if is_triple && closing.len() < 3 => at += 1,
             _ => {
                 reader.pos = at + quote_len;
-                return Ok(reader.text.get(start..at).unwrap_or_default());
+                return Ok((reader.text.get(start..at).unwrap_or_default(), is_plain));
             }
         }
     }
@@ -390,185 +402,4 @@ fn unterminated(reader: &Reader<'_>, start: usize, is_triple: bool) -> Exception
     };
     let message = format!("unterminated {kind} literal (detected at line {detected})");
     reader.syntax_error(&message, start, End::SameColumn)
-}
-
-/// Replaces the escapes of a `str`.
-fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), String> {
-    let mut rest = body;
-    // CPython reports positions in a copy in which each character beyond ASCII takes ten.
-    let position = |rest: &str| -> usize {
-        body.get(..body.len() - rest.len())
-            .unwrap_or(body)
-            .chars()
-            .map(|c| if c.is_ascii() { 1 } else { 10 })
-            .sum()
-    };
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        out.push_str(before);
-        let fail = |len: usize, what: &str| {
-            let start = position(escape);
-            format!(
-                "(unicode error) 'unicodeescape' codec can't decode bytes in position \
-                 {start}-{}: {what}",
-                start + len - 1
-            )
-        };
-        let mut after = escape.chars();
-        after.next();
-        let Some(kind) = after.next() else {
-            // A body never ends in a lone backslash: it would have hidden the quote.
-            return Err(fail(1, "\\ at end of string"));
-        };
-        let tail = after.as_str();
-        rest = match kind {
-            '\n' => tail,
-            'x' | 'u' | 'U' => {
-                let (len, what) = match kind {
-                    'x' => (2, "truncated \\xXX escape"),
-                    'u' => (4, "truncated \\uXXXX escape"),
-                    _ => (8, "truncated \\UXXXXXXXX escape"),
-                };
-                let digits = tail
-                    .bytes()
-                    .take(len)
-                    .take_while(u8::is_ascii_hexdigit)
-                    .count();
-                let point = tail
-                    .get(..len)
-                    .filter(|_| digits == len)
-                    .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-                    .ok_or_else(|| fail(2 + digits, what))?;
-                if !out.push_point(point) {
-                    return Err(fail(2 + len, "illegal Unicode character"));
-                }
-                tail.get(len..).unwrap_or_default()
-            }
-            'N' => {
-                let Some((name, tail)) =
-                    tail.strip_prefix('{').and_then(|tail| tail.split_once('}'))
-                else {
-                    let len = if tail.starts_with('{') {
-                        2 + tail.len()
-                    } else {
-                        2
-                    };
-                    return Err(fail(len, "malformed \\N character escape"));
-                };
-                let character = named_character(name)
-                    .ok_or_else(|| fail(4 + name.len(), "unknown Unicode character name"))?;
-                out.push_str(character.encode_utf8(&mut [0; 4]));
-                tail
-            }
-            '0'..='7' => {
-                let (point, len) = octal(escape.as_bytes().get(1..).unwrap_or_default());
-                // Three octal digits are far below the surrogates.
-                let _ = out.push_point(point);
-                escape.get(1 + len..).unwrap_or_default()
-            }
-            _ => match simple_escape(kind) {
-                Some(character) => {
-                    out.push_str(character.encode_utf8(&mut [0; 4]));
-                    tail
-                }
-                // An unknown escape stands for itself.
-                None => {
-                    out.push_str("\\");
-                    out.push_str(kind.encode_utf8(&mut [0; 4]));
-                    tail
-                }
-            },
-        };
-    }
-    out.push_str(rest);
-    Ok(())
-}
-
-/// The character of this name or alias, as exact as Python is: only the case is free.
-fn named_character(name: &str) -> Option<char> {
-    // The look-up reads the byte before a hyphen, and panics where there is none.
-    if name.starts_with('-') {
-        return None;
-    }
-    let character = unicode_names2::character(name)?;
-    let letters = |name: &str| -> String {
-        name.chars()
-            .filter(char::is_ascii_alphanumeric)
-            .map(|letter| letter.to_ascii_uppercase())
-            .collect()
-    };
-    // The look-up is loose about spaces, underscores and hyphens. A name that differs from the
-    // character's own by more than these is one of its aliases.
-    let is_loose = unicode_names2::name(character).is_some_and(|own| {
-        let own = own.to_string();
-        letters(&own) == letters(name) && !own.eq_ignore_ascii_case(name)
-    });
-    (!is_loose).then_some(character)
-}
-
-/// Replaces the escapes of `bytes`.
-fn unescape_bytes(body: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-    let mut at = 0;
-    while let Some(&byte) = body.get(at) {
-        let escape = body.get(at + 1..).unwrap_or_default();
-        at += 1;
-        match escape {
-            [kind, tail @ ..] if byte == b'\\' => {
-                at += 1;
-                match kind {
-                    b'\n' => {}
-                    b'x' => {
-                        let digits = tail
-                            .get(..2)
-                            .and_then(|digits| std::str::from_utf8(digits).ok());
-                        let value = digits
-                            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-                            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-                            .ok_or_else(|| {
-                                format!("(value error) invalid \\x escape at position {}", at - 2)
-                            })?;
-                        out.push(value);
-                        at += 2;
-                    }
-                    b'0'..=b'7' => {
-                        let (value, len) = octal(escape);
-                        // Python keeps the low eight bits.
-                        out.push((value & 0xff) as u8);
-                        at += len - 1;
-                    }
-                    _ => match simple_escape(char::from(*kind)) {
-                        Some(character) => out.push(character as u8),
-                        None => out.extend_from_slice(&[b'\\', *kind]),
-                    },
-                }
-            }
-            _ => out.push(byte),
-        }
-    }
-    Ok(())
-}
-
-/// Up to three octal digits: their value and number.
-fn octal(digits: &[u8]) -> (u32, usize) {
-    let digits = digits
-        .iter()
-        .take(3)
-        .take_while(|digit| matches!(digit, b'0'..=b'7'));
-    digits.fold((0, 0), |(value, len), digit| {
-        (value * 8 + u32::from(*digit - b'0'), len + 1)
-    })
-}
-
-const fn simple_escape(kind: char) -> Option<char> {
-    Some(match kind {
-        '\\' | '\'' | '"' => kind,
-        'a' => '\x07',
-        'b' => '\x08',
-        'f' => '\x0c',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        'v' => '\x0b',
-        _ => return None,
-    })
 }
