@@ -1,4 +1,4 @@
-//! Measures registrations: `write_load [FOLDER] [SECONDS]`. Without a folder it stays in memory.
+//! Measures registrations: `write_load [FOLDER|memory] [SECONDS] [ENTRIES_IN_FLIGHT]`.
 //!
 //! For 1, 64 and 512 writers, each with one command under way: commands per second, commands per sync,
 //! and how long a command took.
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hearth_raft::{Replica, ReplicaConfig, StorageLocation};
+use hearth_raft::{Replica, ReplicaConfig, StorageLocation, Tuning};
 use hearth_storage::{Command, IfTaken};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,6 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => StorageLocation::Memory,
     };
     let seconds: u64 = args.next().map_or(Ok(3), |text| text.parse())?;
+    let mut tuning = Tuning::default();
+    if let Some(count) = args.next() {
+        tuning.entries_in_flight_max = count.parse()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -28,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             storage,
         };
         let begin = Instant::now();
-        let replica = Replica::start(config).await?;
+        let replica = Replica::start_with(config, tuning).await?;
         println!("ready in {:?}", begin.elapsed());
         println!("writers  commands/s  commands/sync      p50      p99");
         for writers in [1, 64, 512] {

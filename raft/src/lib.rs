@@ -17,6 +17,7 @@ mod network;
 mod reads;
 mod session;
 mod snapshot;
+mod start;
 mod state_machine;
 mod type_config;
 mod writer;

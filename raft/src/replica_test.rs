@@ -3,12 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use hearth_storage::IfTaken;
+use hearth_storage::{IfTaken, Location};
 use openraft::storage::{IOFlushed, RaftLogStorage};
+
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::codec::log_id;
-use crate::type_config::{LogEntry, Membership, NumberedCommand, Payload, Proposal, Vote};
+use crate::log_store::LogStore;
+use crate::start::check_identity;
+use crate::type_config::{LogEntry, Member, Membership, NumberedCommand, Payload, Proposal, Vote};
 
 fn config(storage: StorageLocation) -> ReplicaConfig {
     ReplicaConfig {

@@ -1,7 +1,7 @@
 //! This node's own writes: numbered, packed into log entries, sent again until their fate is known.
 //!
 //! One task, the batcher, takes what waits in a bounded queue, gives each command the next number of
-//! this node's session, and proposes them together as one log entry. While [`Tuning::entries_in_flight_max`]
+//! this node's session, and proposes them together as one log entry. While [`crate::Tuning::entries_in_flight_max`]
 //! entries are under way it lets commands gather, so that entries grow with the load. Replies go straight
 //! from the state machine to the callers; the batcher is only told that numbers are done.
 //!
@@ -109,7 +109,7 @@ impl Writer {
         let batcher = Batcher {
             raft,
             node_id,
-            entries_in_flight_max,
+            entries_in_flight_max: entries_in_flight_max.max(1),
             queue: waiting,
             stop,
             session: session_sender,
