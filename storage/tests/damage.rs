@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use hearth_storage::{
-    Answer, Command, IfTaken, Location, Query, Registry, RocksOptions, RocksStore, Store,
+    Answer, Command, Filter, IfTaken, Location, Query, Registry, RocksOptions, RocksStore, Store,
     StoreError, Tags,
 };
 use leftovers::{copy, files, flip, open};
@@ -241,6 +241,18 @@ fn a_wal_cut_anywhere_leaves_a_beginning() {
         assert!(names <= entries, "the state is ahead of the log at {keep}");
         assert!(entries <= names + 1, "the log lost its order at {keep}");
         assert!(names >= last, "a longer file holds less at {keep}");
+        // Entries, index, count and applied index are those of one moment.
+        let registry = Registry::new(Arc::new(store.clone()));
+        let tagged = Filter::TagsAll(vec!["tag".to_owned()]);
+        for filter in [Filter::All, tagged] {
+            let Answer::Entries(listed) = registry.answer(&Query::List(filter)).unwrap() else {
+                panic!("a list was answered with something else");
+            };
+            assert_eq!(listed.len() as u64, names, "a batch was torn at {keep}");
+        }
+        let applied = registry.meta(b"applied").unwrap();
+        let applied = applied.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+        assert_eq!(applied, names, "a batch was torn at {keep}");
         assert!(entries == 0 || log.vote().unwrap().is_some());
         last = names;
     }
@@ -294,10 +306,8 @@ fn reading_a_damaged_table_stops_the_store() {
         store.on_failure(move |reason| tell.send(reason.to_owned()).unwrap());
         let registry = Registry::new(Arc::new(store.clone()));
         let lookup = registry.answer(&Query::Lookup("name 7".to_owned()));
-        let list = registry.answer(&Query::List(hearth_storage::Filter::All));
-        let tags = registry.answer(&Query::List(hearth_storage::Filter::TagsAll(vec![
-            "tag".to_owned(),
-        ])));
+        let list = registry.answer(&Query::List(Filter::All));
+        let tags = registry.answer(&Query::List(Filter::TagsAll(vec!["tag".to_owned()])));
         let log = store.log().read(..);
         let failed = [lookup.is_err(), list.is_err(), tags.is_err(), log.is_err()];
         assert!(
