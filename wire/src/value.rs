@@ -56,7 +56,7 @@ pub enum Value {
 /// An object that is known by its Python class only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
-    /// The class's `__name__`, as Python's error texts show it.
+    /// The name as Python's error texts show it: a class written in C has its module in front.
     pub type_name: String,
     /// What was sent with it, if anything.
     pub state: Value,

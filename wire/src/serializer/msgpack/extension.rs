@@ -41,12 +41,12 @@ pub(super) fn read(code: i8, data: &[u8]) -> Result<Value, Exception> {
         DATETIME => {
             let seconds = f64::from_le_bytes(fixed(data)?);
             check_timestamp(seconds)?;
-            Ok(object("datetime", Value::Float(seconds)))
+            Ok(object("datetime.datetime", Value::Float(seconds)))
         }
         DATE => {
             let ordinal = i64::from_le_bytes(fixed(data)?);
             check_ordinal(ordinal)?;
-            Ok(object("date", Value::Int(ordinal)))
+            Ok(object("datetime.date", Value::Int(ordinal)))
         }
         _ => Err(Exception::pyro(
             PyroClass::SerializeError,

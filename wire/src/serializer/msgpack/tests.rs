@@ -196,11 +196,11 @@ fn pyros_extensions_are_read() {
         ),
         (
             extension(0x32, &1_700_000_000.25f64.to_le_bytes()),
-            object("datetime", Value::Float(1_700_000_000.25)),
+            object("datetime.datetime", Value::Float(1_700_000_000.25)),
         ),
         (
             extension(0x33, &738_000i64.to_le_bytes()),
-            object("date", Value::Int(738_000)),
+            object("datetime.date", Value::Int(738_000)),
         ),
         (
             extension(0xff, b"\0\0\0\x07"),
