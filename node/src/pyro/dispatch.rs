@@ -1,0 +1,170 @@
+//! From a call to what it came to: which object, which member, which arguments.
+//!
+//! The order of checks is the original's: object, member, arguments, method. A batch is many calls of one
+//! object that stop at the first exception.
+
+use hearth_wire::{Call, Exception, Family, Value};
+
+use super::arguments::Arguments;
+use super::nameserver::{NameServer, Outcome};
+use super::object::{Method, Object};
+use super::{Front, daemon, python};
+
+/// Calls of a batch after which other connections get a turn.
+const BATCH_TURN_CALL_COUNT: usize = 64;
+/// A result of about so many bytes is encoded where it was made; larger ones away from the reactor.
+const INLINE_RESULT_LEN_MAX: usize = 64 << 10;
+
+/// What a call came to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Known now, and small.
+    Now(Value),
+    /// So large that encoding it belongs away from the reactor.
+    Large(Value),
+    /// A list that is still to be made, away from the reactor.
+    Later(super::nameserver::Listing),
+}
+
+/// Runs one call, or a batch of them.
+///
+/// # Errors
+/// The exception that the original raises.
+pub(super) async fn invoke(
+    front: &Front,
+    family: Family,
+    call: Call,
+    is_batch: bool,
+) -> Result<Answer, Exception> {
+    let object = Object::by_id(&call.object)?;
+    if is_batch {
+        return Box::pin(batch(front, family, object, call.args)).await;
+    }
+    if let Some(access @ ("__getattr__" | "__setattr__")) = call.method.as_str() {
+        let name = python::item(&call.args, 0)?;
+        if access == "__setattr__" {
+            python::item(&call.args, 1)?;
+        }
+        return Err(object.attribute_refusal(family, &name));
+    }
+    let method = object.method(family, &call.method)?;
+    match run(front, family, object, method, call.args, call.kwargs).await? {
+        Outcome::Value(value) => Ok(Answer::Now(value)),
+        Outcome::Later(listing) => Ok(Answer::Later(listing)),
+    }
+}
+
+async fn run(
+    front: &Front,
+    family: Family,
+    object: Object,
+    method: Method,
+    args: Value,
+    kwargs: Value,
+) -> Result<Outcome, Exception> {
+    let signature = method.signature(family);
+    let mut arguments: Arguments = signature.bind(object.class(family), args, kwargs)?;
+    match object {
+        Object::NameServer => {
+            let name_server = NameServer {
+                family,
+                config: &front.config,
+                replica: &front.replica,
+                heavy: &front.heavy,
+            };
+            name_server.call(method, &mut arguments).await
+        }
+        Object::Daemon => daemon::call(
+            method,
+            family,
+            &front.config,
+            front.connection_count(),
+            &mut arguments,
+        )
+        .map(Outcome::Value),
+    }
+}
+
+/// Runs the calls of a batch in order. One that raises ends the batch with its exception in its slot; a
+/// member that may not be called fails the whole batch. What was done before stays done.
+async fn batch(
+    front: &Front,
+    family: Family,
+    object: Object,
+    calls: Value,
+) -> Result<Answer, Exception> {
+    let calls = python::iterate(calls).map_err(|value| python::not_iterable(&value))?;
+    let call_count_max = front.config.call_item_count_max;
+    if calls.len() > call_count_max {
+        return Err(Exception::value_error(format!(
+            "too many calls in one batch ({}, max={call_count_max})",
+            calls.len()
+        )));
+    }
+    let mut results = Vec::with_capacity(calls.len());
+    let mut results_len = 0;
+    for (index, call) in calls.into_iter().enumerate() {
+        if index % BATCH_TURN_CALL_COUNT == BATCH_TURN_CALL_COUNT - 1 {
+            tokio::task::yield_now().await;
+        }
+        let [method, args, kwargs] = python::unpack_three(call)?;
+        let method = object.method(family, &method)?;
+        let result = if results_len > front.config.limits.message_len_max {
+            Err(Exception::value_error(
+                "the results of this batch are too large",
+            ))
+        } else {
+            match run(front, family, object, method, args, kwargs).await {
+                Ok(Outcome::Value(value)) => Ok(value),
+                Ok(Outcome::Later(listing)) => front.heavy.run(move || listing.make()).await,
+                Err(exception) => Err(exception),
+            }
+        };
+        match result {
+            Ok(value) => {
+                results_len += memory_len(&value);
+                results.push(value);
+            }
+            Err(exception) => {
+                results.push(Value::ExceptionWrapper(Box::new(exception)));
+                break;
+            }
+        }
+    }
+    let results = Value::List(results);
+    Ok(if results_len > INLINE_RESULT_LEN_MAX {
+        Answer::Large(results)
+    } else {
+        Answer::Now(results)
+    })
+}
+
+/// About how many bytes a result holds.
+fn memory_len(value: &Value) -> usize {
+    let content_len: usize = match value {
+        Value::Str(text) => text.len(),
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
+            items.iter().map(memory_len).sum()
+        }
+        Value::Dict(items) => items
+            .iter()
+            .map(|(key, value)| memory_len(key) + memory_len(value))
+            .sum(),
+        _ => 0,
+    };
+    size_of::<Value>() + content_len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_result_grows_with_its_content() {
+        let entry = |len: usize| (Value::from("n"), Value::from("u".repeat(len)));
+        let small = Value::Dict(vec![entry(10)]);
+        let large = Value::List(vec![Value::Dict(vec![entry(10), entry(1000)])]);
+        assert!(memory_len(&small) > 10);
+        assert!(memory_len(&large) > memory_len(&small) + 1000);
+    }
+}

@@ -1,0 +1,655 @@
+//! The object `Pyro.NameServer`: arguments → [`Query`] or [`Command`], [`Answer`] or [`Reply`] → result
+//! or exception.
+//!
+//! The rules of the name space are the registry's. Here is what Pyro's own methods add: which arguments
+//! they take, in which order they check them, what they answer in each family, and the entry
+//! `Pyro.NameServer`, which every node answers for itself and which no command reaches.
+
+use std::time::Instant;
+
+use hearth_raft::{Replica, WriteError};
+use hearth_storage::{
+    Answer, Command, Entry, Filter, IfTaken, Name, Pattern, PatternError, Query, Refusal, Reply,
+    Tags,
+};
+use hearth_wire::{Exception, Family, PyroClass, Uri, Value};
+
+use super::arguments::Arguments;
+use super::config::FrontConfig;
+use super::object::{Method, NAME_SERVER};
+use super::python;
+use super::work::HeavyWork;
+
+/// A list of at most so many entries is put together where it was asked for; what is larger, or needs
+/// a pattern, would keep a reactor thread from its other clients.
+const INLINE_ENTRY_COUNT_MAX: u64 = 100;
+
+/// The name server as one family's clients see it.
+pub(super) struct NameServer<'a> {
+    pub family: Family,
+    pub config: &'a FrontConfig,
+    pub replica: &'a Replica,
+    pub heavy: &'a HeavyWork,
+}
+
+/// What a method came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The result.
+    Value(Value),
+    /// A list that is still to be made, away from the reactor.
+    Later(Listing),
+}
+
+/// A list to be made: everything that it needs, so that any thread can do it.
+#[derive(Debug)]
+pub(super) struct Listing {
+    replica: Replica,
+    selection: Selection,
+    with_tags: bool,
+    own: (Name, Entry),
+    family: Family,
+}
+
+/// Which entries a list holds, as far as the arguments say it.
+#[derive(Debug)]
+enum Selection {
+    Filter(Filter),
+    /// A pattern that is not yet compiled.
+    Regex(String),
+}
+
+impl NameServer<'_> {
+    /// Runs a method on arguments that were bound to its signature.
+    ///
+    /// # Errors
+    /// The exception that the original raises.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        arguments: &mut Arguments,
+    ) -> Result<Outcome, Exception> {
+        match method {
+            Method::Lookup => self.lookup(arguments).await.map(Outcome::Value),
+            Method::Count => self.count().await.map(Outcome::Value),
+            Method::List if self.family == Family::Pyro4 => self.list_pyro4(arguments).await,
+            Method::List => self.list_pyro5(arguments).await,
+            Method::Yplookup => self.yplookup(arguments).await,
+            // The future of a write is large, and a connection that only looks up never needs it.
+            Method::Register => Box::pin(self.register(arguments)).await.map(Outcome::Value),
+            Method::SetMetadata => Box::pin(self.set_metadata(arguments))
+                .await
+                .map(Outcome::Value),
+            Method::Remove => Box::pin(self.remove(arguments)).await.map(Outcome::Value),
+            _ => Ok(Outcome::Value(Value::None)),
+        }
+    }
+
+    async fn lookup(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+        let name = arguments.required(0);
+        let with_tags = arguments.flag(1, false);
+        let name = match name {
+            Value::Str(name) => name,
+            // No store holds such a name.
+            Value::SurrogateStr(points) => return Err(unknown_surrogate_name(&points)),
+            other => {
+                python::check_hashable(&other)?;
+                return Err(Exception::type_error(format!(
+                    "can only concatenate str (not \"{}\") to str",
+                    other.type_name()
+                )));
+            }
+        };
+        let entry = if name == NAME_SERVER {
+            if !with_tags {
+                return Ok(Value::Uri(Box::new(self.config.ns_uri.clone())));
+            }
+            self.own_entry().1
+        } else {
+            self.entry(name).await?
+        };
+        let uri = Uri::parse(&entry.uri, self.config.ns_port)
+            .map_err(|error| Exception::pyro(PyroClass::PyroError, error.to_string()))?;
+        let uri = Value::Uri(Box::new(uri));
+        Ok(if with_tags {
+            Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
+        } else {
+            uri
+        })
+    }
+
+    /// The entry of a name other than the name server's own.
+    async fn entry(&self, name: Name) -> Result<Entry, Exception> {
+        let query = Query::Lookup(name);
+        match self.ask(&query).await? {
+            Answer::Entry(Some(entry)) => Ok(entry),
+            _ => Err(match query {
+                Query::Lookup(name) => unknown_name(&name),
+                _ => unknown_name(""),
+            }),
+        }
+    }
+
+    async fn exists(&self, name: &str) -> Result<bool, Exception> {
+        if name == NAME_SERVER {
+            return Ok(true);
+        }
+        let answer = self.ask(&Query::Lookup(name.to_owned())).await?;
+        Ok(matches!(answer, Answer::Entry(Some(_))))
+    }
+
+    async fn count(&self) -> Result<Value, Exception> {
+        match self.ask(&Query::Count).await? {
+            // The name server counts itself.
+            Answer::Count(count) => Ok(int(count.saturating_add(1))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn register(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+        let name = arguments.required(0);
+        let uri = self.uri_text(arguments.required(1))?;
+        let if_taken = if arguments.flag(2, false) {
+            IfTaken::Refuse
+        } else {
+            IfTaken::Replace
+        };
+        let name = name_text(name)?;
+        let tags = self.tags(arguments.or_none(3))?;
+        // A tag that cannot be kept is only noticed where the original would store it: after it has
+        // looked whether the name is taken.
+        let (name, tags) = match (name, tags) {
+            (Ok(name), Ok(tags)) => (name, tags),
+            (Ok(name), Err(bad_tag)) => {
+                return Err(match if_taken {
+                    IfTaken::Refuse if self.exists(&name).await? => already_registered(&name),
+                    _ => bad_tag,
+                });
+            }
+            (Err(bad_name), _) => return Err(bad_name),
+        };
+        if name == NAME_SERVER {
+            return match if_taken {
+                IfTaken::Refuse => Err(already_registered(&name)),
+                IfTaken::Replace => Ok(Value::None),
+            };
+        }
+        let taken_name = (if_taken == IfTaken::Refuse).then(|| name.clone());
+        let command = Command::Register {
+            name,
+            uri,
+            tags,
+            if_taken,
+        };
+        match self.write(command).await? {
+            Reply::Refused(_) => Err(already_registered(&taken_name.unwrap_or_default())),
+            _ => Ok(Value::None),
+        }
+    }
+
+    /// The text that is stored for a `uri` argument.
+    fn uri_text(&self, uri: Value) -> Result<String, Exception> {
+        match uri {
+            Value::Uri(uri) => Ok(uri.to_string()),
+            Value::Str(text) => match Uri::parse(&text, self.config.ns_port) {
+                Ok(_) => Ok(text),
+                Err(error) => Err(Exception::pyro(PyroClass::PyroError, error.to_string())),
+            },
+            Value::SurrogateStr(points) => Err(python::surrogates_not_allowed(points)),
+            _ => Err(Exception::type_error(
+                "only URIs or strings can be registered",
+            )),
+        }
+    }
+
+    /// The tags that a `metadata` argument stands for. The inner error is one that the original notices
+    /// later, when it stores them.
+    fn tags(&self, metadata: Value) -> Result<Result<Tags, Exception>, Exception> {
+        match metadata {
+            Value::None => return Ok(Ok(Tags::new())),
+            Value::Str(_) | Value::SurrogateStr(_) => return Err(text_for_tags("metadata")),
+            _ => {}
+        }
+        let is_truthy = metadata.is_truthy();
+        let items = match (python::iterate(metadata), self.family) {
+            (Ok(items), _) => items,
+            (Err(value), _) if is_truthy => return Err(python::not_iterable(&value)),
+            // Pyro4 takes 0 and False for no tags; Pyro5 stumbles over them when it stores them.
+            (Err(_), Family::Pyro4) => return Ok(Ok(Tags::new())),
+            (Err(value), Family::Pyro5) => return Ok(Err(python::not_iterable(&value))),
+        };
+        self.check_item_count("metadata tags", items.len())?;
+        Ok(items.into_iter().map(tag_text).collect())
+    }
+
+    async fn set_metadata(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+        let name = name_text(arguments.required(0))?;
+        let tags = self.tags(arguments.required(1))?;
+        let (name, tags) = match (name, tags) {
+            (Ok(name), Ok(tags)) => (name, tags),
+            (Ok(name), Err(bad_tag)) => {
+                return Err(if self.exists(&name).await? {
+                    bad_tag
+                } else {
+                    unknown_name(&name)
+                });
+            }
+            (Err(bad_name), _) => return Err(bad_name),
+        };
+        if name == NAME_SERVER {
+            return Ok(Value::None);
+        }
+        let command = Command::SetMetadata {
+            name: name.clone(),
+            tags,
+        };
+        match self.write(command).await? {
+            Reply::Refused(_) => Err(unknown_name(&name)),
+            _ => Ok(Value::None),
+        }
+    }
+
+    async fn remove(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+        let name = arguments.or_none(0);
+        let prefix = arguments.or_none(1);
+        let regex = arguments.or_none(2);
+        if name.is_truthy() {
+            python::check_hashable(&name)?;
+            let is_own = name.as_str() == Some(NAME_SERVER);
+            let removed_count = match name {
+                Value::Str(name) if !is_own => self.removed(Command::Remove { name }).await?,
+                _ => 0,
+            };
+            // Pyro4 goes on to the other arguments when the name was not there; Pyro5 does so for its
+            // own name only.
+            if removed_count > 0 || (self.family == Family::Pyro5 && !is_own) {
+                return Ok(int(removed_count));
+            }
+        }
+        if prefix.is_truthy() {
+            return match self.prefixes(prefix)? {
+                prefixes if prefixes.is_empty() => Ok(int(0)),
+                prefixes => self
+                    .removed(Command::RemovePrefix { prefixes })
+                    .await
+                    .map(int),
+            };
+        }
+        if regex.is_truthy() {
+            let pattern = pattern_text(regex)?;
+            // Refused here, a bad pattern costs no log entry.
+            let checked = pattern.clone();
+            let parsed = self
+                .heavy
+                .run(move || Pattern::parse(&checked).map(drop))
+                .await;
+            parsed.map_err(pattern_refusal)?;
+            return self
+                .removed(Command::RemoveRegex { pattern })
+                .await
+                .map(int);
+        }
+        Ok(int(0))
+    }
+
+    async fn removed(&self, command: Command) -> Result<u64, Exception> {
+        match self.write(command).await? {
+            Reply::Removed(count) => Ok(count),
+            Reply::Refused(refusal) => Err(list_refusal(&refusal)),
+            Reply::Done => Ok(0),
+        }
+    }
+
+    async fn list_pyro4(&self, arguments: &mut Arguments) -> Result<Outcome, Exception> {
+        let filters = [0, 1, 2, 3].map(|index| arguments.or_none(index));
+        let with_tags = arguments.flag(4, false);
+        // Pyro4 counts what is not None, empty filters included.
+        if filters.iter().filter(|f| **f != Value::None).count() > 1 {
+            return Err(Exception::value_error(
+                "you can only filter on one thing at a time",
+            ));
+        }
+        let [prefix, regex, metadata_all, metadata_any] = filters;
+        let selection = if metadata_all.is_truthy() {
+            Selection::Filter(self.all_tags(metadata_all)?)
+        } else if metadata_any.is_truthy() {
+            Selection::Filter(self.any_tags(metadata_any)?)
+        } else {
+            self.by_name(prefix, regex)?
+        };
+        self.listing(selection, with_tags).await
+    }
+
+    async fn list_pyro5(&self, arguments: &mut Arguments) -> Result<Outcome, Exception> {
+        let prefix = arguments.or_none(0);
+        let regex = arguments.or_none(1);
+        let with_tags = arguments.flag(2, false);
+        if prefix.is_truthy() && regex.is_truthy() {
+            return Err(Exception::value_error(
+                "you can only filter on one thing at a time",
+            ));
+        }
+        self.listing(self.by_name(prefix, regex)?, with_tags).await
+    }
+
+    async fn yplookup(&self, arguments: &mut Arguments) -> Result<Outcome, Exception> {
+        let meta_all = arguments.or_none(0);
+        let meta_any = arguments.or_none(1);
+        let with_tags = arguments.flag(2, true);
+        let filter = match (meta_all.is_truthy(), meta_any.is_truthy()) {
+            (true, true) => {
+                return Err(Exception::value_error(
+                    "you can't use meta_all or meta_any at the same time",
+                ));
+            }
+            (true, false) => self.all_tags(meta_all)?,
+            (false, true) => self.any_tags(meta_any)?,
+            (false, false) => return Ok(Outcome::Value(Value::Dict(Vec::new()))),
+        };
+        self.listing(Selection::Filter(filter), with_tags).await
+    }
+
+    /// A filter by name; empty filters let everything through.
+    fn by_name(&self, prefix: Value, regex: Value) -> Result<Selection, Exception> {
+        Ok(if prefix.is_truthy() {
+            Selection::Filter(Filter::Prefix(self.prefixes(prefix)?))
+        } else if regex.is_truthy() {
+            Selection::Regex(pattern_text(regex)?)
+        } else {
+            Selection::Filter(Filter::All)
+        })
+    }
+
+    /// What `str.startswith` accepts. Prefixes that no name can have are left out.
+    fn prefixes(&self, prefix: Value) -> Result<Vec<String>, Exception> {
+        match prefix {
+            Value::Str(prefix) => Ok(vec![prefix]),
+            Value::SurrogateStr(_) => Ok(Vec::new()),
+            Value::Tuple(items) => {
+                self.check_item_count("prefixes", items.len())?;
+                let mut prefixes = Vec::with_capacity(items.len());
+                for item in items {
+                    match item {
+                        Value::Str(prefix) => prefixes.push(prefix),
+                        Value::SurrogateStr(_) => {}
+                        other => {
+                            return Err(Exception::type_error(format!(
+                                "tuple for startswith must only contain str, not {}",
+                                other.type_name()
+                            )));
+                        }
+                    }
+                }
+                Ok(prefixes)
+            }
+            // An extension that Pyro4 does not read arrives as a named tuple.
+            Value::Object(object) if object.type_name == "ExtType" => self.prefixes(object.state),
+            other => Err(Exception::type_error(format!(
+                "startswith first arg must be str or a tuple of str, not {}",
+                other.type_name()
+            ))),
+        }
+    }
+
+    fn all_tags(&self, tags: Value) -> Result<Filter, Exception> {
+        let (tags, has_foreign) = self.filter_tags("metadata_all", tags)?;
+        Ok(if has_foreign {
+            Filter::TagsAny(Vec::new())
+        } else {
+            Filter::TagsAll(tags)
+        })
+    }
+
+    fn any_tags(&self, tags: Value) -> Result<Filter, Exception> {
+        let (tags, _) = self.filter_tags("metadata_any", tags)?;
+        Ok(Filter::TagsAny(tags))
+    }
+
+    /// The texts among the tags of a filter, and whether there were others, which no entry has.
+    fn filter_tags(&self, parameter: &str, tags: Value) -> Result<(Vec<String>, bool), Exception> {
+        if matches!(tags, Value::Str(_) | Value::SurrogateStr(_)) {
+            return Err(text_for_tags(parameter));
+        }
+        let items = python::iterate(tags).map_err(|value| python::not_iterable(&value))?;
+        self.check_item_count("metadata tags", items.len())?;
+        let mut texts = Vec::with_capacity(items.len());
+        let mut has_foreign = false;
+        for item in items {
+            python::check_hashable(&item)?;
+            match item {
+                Value::Str(tag) => texts.push(tag),
+                _ => has_foreign = true,
+            }
+        }
+        Ok((texts, has_foreign))
+    }
+
+    fn check_item_count(&self, what: &str, count: usize) -> Result<(), Exception> {
+        let max = self.config.call_item_count_max;
+        if count > max {
+            return Err(Exception::value_error(format!(
+                "too many {what} in one call ({count}, max={max})"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn listing(&self, selection: Selection, with_tags: bool) -> Result<Outcome, Exception> {
+        self.read_barrier().await?;
+        let listing = Listing {
+            replica: self.replica.clone(),
+            selection,
+            with_tags,
+            own: self.own_entry(),
+            family: self.family,
+        };
+        let is_cheap = match listing.selection {
+            Selection::Regex(_) => false,
+            Selection::Filter(_) => match self.replica.answer(&Query::Count) {
+                Ok(Answer::Count(count)) => count <= INLINE_ENTRY_COUNT_MAX,
+                _ => false,
+            },
+        };
+        if is_cheap {
+            listing.make().map(Outcome::Value)
+        } else {
+            Ok(Outcome::Later(listing))
+        }
+    }
+
+    /// This node's entry for itself, as this family's clients expect it.
+    fn own_entry(&self) -> (Name, Entry) {
+        let class = match self.family {
+            Family::Pyro4 => "class:Pyro4.naming.NameServer",
+            Family::Pyro5 => "class:Pyro5.nameserver.NameServer",
+        };
+        let entry = Entry {
+            uri: self.config.ns_uri.to_string(),
+            tags: Tags::from([class.to_owned()]),
+            revision: 0,
+        };
+        (NAME_SERVER.to_owned(), entry)
+    }
+
+    async fn ask(&self, query: &Query) -> Result<Answer, Exception> {
+        self.read_barrier().await?;
+        self.replica.answer(query).map_err(store_failure)
+    }
+
+    async fn read_barrier(&self) -> Result<(), Exception> {
+        self.replica
+            .read_barrier(self.config.read_timeout)
+            .await
+            .map_err(|error| Exception::naming(format!("cannot answer: {error}")))
+    }
+
+    async fn write(&self, command: Command) -> Result<Reply, Exception> {
+        let deadline = Instant::now() + self.config.write_deadline;
+        self.replica
+            .write(command, deadline)
+            .await
+            .map_err(|error| match error {
+                WriteError::NotProposed(reason) => {
+                    Exception::naming(format!("nothing was changed: {reason}"))
+                }
+                WriteError::Unknown(reason) => Exception::naming(format!(
+                    "it is unknown whether the change was made: {reason}"
+                )),
+                other => Exception::naming(other.to_string()),
+            })
+    }
+}
+
+impl Listing {
+    /// Makes the list. Takes time in proportion to it, or to what its pattern must be tried on.
+    ///
+    /// # Errors
+    /// `NamingError` and what else a pattern can raise.
+    pub(super) fn make(self) -> Result<Value, Exception> {
+        let filter = match self.selection {
+            Selection::Filter(filter) => filter,
+            Selection::Regex(text) => {
+                Filter::Regex(Pattern::parse(&text).map_err(pattern_refusal)?)
+            }
+        };
+        let holds_own = lets_through(&filter, &self.own)?;
+        let query = Query::List(filter);
+        let mut entries = match self.replica.answer(&query).map_err(store_failure)? {
+            Answer::Entries(entries) => entries,
+            Answer::Refused(refusal) => return Err(list_refusal(&refusal)),
+            other => return Err(unexpected(&other)),
+        };
+        if holds_own {
+            let index = entries.partition_point(|(name, _)| *name < self.own.0);
+            entries.insert(index, self.own);
+        }
+        let items = entries.into_iter().map(|(name, entry)| {
+            let uri = Value::Str(entry.uri);
+            let value = if self.with_tags {
+                Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
+            } else {
+                uri
+            };
+            (Value::Str(name), value)
+        });
+        Ok(Value::Dict(items.collect()))
+    }
+}
+
+/// Whether the name server's own entry, which the registry does not hold, passes a filter.
+fn lets_through(filter: &Filter, (name, entry): &(Name, Entry)) -> Result<bool, Exception> {
+    Ok(match filter {
+        Filter::All => true,
+        Filter::Prefix(prefixes) => prefixes.iter().any(|prefix| name.starts_with(prefix)),
+        Filter::Regex(pattern) => pattern.matches(name).map_err(pattern_refusal)?,
+        Filter::TagsAll(tags) => tags.iter().all(|tag| entry.tags.contains(tag)),
+        Filter::TagsAny(tags) => tags.iter().any(|tag| entry.tags.contains(tag)),
+    })
+}
+
+/// Tags as a family's clients see them.
+fn tag_collection(tags: Tags, family: Family) -> Value {
+    let tags = tags.into_iter().map(Value::Str).collect();
+    match family {
+        Family::Pyro4 => Value::List(tags),
+        Family::Pyro5 => Value::Set(tags),
+    }
+}
+
+/// One element of a `metadata` argument.
+fn tag_text(tag: Value) -> Result<String, Exception> {
+    match tag {
+        Value::Str(tag) => Ok(tag),
+        Value::SurrogateStr(points) => Err(python::surrogates_not_allowed(points)),
+        other => {
+            python::check_hashable(&other)?;
+            Err(Exception::type_error(format!(
+                "metadata tags must be str, not {}",
+                other.type_name()
+            )))
+        }
+    }
+}
+
+/// A `name` argument of a method that changes something. The inner error is one that the original
+/// notices later, when it stores the name.
+fn name_text(name: Value) -> Result<Result<Name, Exception>, Exception> {
+    match name {
+        Value::Str(name) => Ok(Ok(name)),
+        Value::SurrogateStr(points) => Ok(Err(python::surrogates_not_allowed(points))),
+        _ => Err(Exception::type_error("name must be a str")),
+    }
+}
+
+/// What `re.compile` accepts.
+fn pattern_text(regex: Value) -> Result<String, Exception> {
+    match regex {
+        Value::Str(pattern) => Ok(pattern),
+        Value::SurrogateStr(points) => Err(python::surrogates_not_allowed(points)),
+        Value::Bytes(_) => Err(Exception::type_error(
+            "cannot use a bytes pattern on a string-like object",
+        )),
+        other => {
+            python::check_hashable(&other)?;
+            Err(Exception::type_error(
+                "first argument must be string or compiled pattern",
+            ))
+        }
+    }
+}
+
+fn int(count: u64) -> Value {
+    Value::Int(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn text_for_tags(parameter: &str) -> Exception {
+    Exception::type_error(format!(
+        "{parameter} should not be a str, but another iterable (set, list, etc)"
+    ))
+}
+
+fn unknown_name(name: &str) -> Exception {
+    Exception::naming(format!("unknown name: {name}"))
+}
+
+fn unknown_surrogate_name(points: &[u32]) -> Exception {
+    let text = "unknown name: ".chars().map(u32::from);
+    let mut exception = Exception::naming("");
+    exception.args = vec![Value::SurrogateStr(
+        text.chain(points.iter().copied()).collect(),
+    )];
+    exception
+}
+
+fn already_registered(name: &str) -> Exception {
+    Exception::naming(format!("name already registered: {name}"))
+}
+
+fn pattern_refusal(error: PatternError) -> Exception {
+    match error {
+        PatternError::RepetitionTooLarge => Exception::builtin("OverflowError", error.to_string()),
+        PatternError::TooDeep => Exception::builtin("RecursionError", error.to_string()),
+        other => invalid_regex(&other.to_string()),
+    }
+}
+
+fn list_refusal(refusal: &Refusal) -> Exception {
+    match refusal {
+        Refusal::Pattern(text) => invalid_regex(text),
+        other => Exception::naming(format!("refused: {other:?}")),
+    }
+}
+
+fn invalid_regex(text: &str) -> Exception {
+    Exception::naming(format!("invalid regex: {text}"))
+}
+
+fn store_failure(error: hearth_storage::StoreError) -> Exception {
+    tracing::error!(%error, "the store cannot answer");
+    Exception::naming(format!("the store cannot answer: {error}"))
+}
+
+fn unexpected(answer: &Answer) -> Exception {
+    tracing::error!(?answer, "an answer of the wrong kind");
+    Exception::naming("the store gave an answer of the wrong kind")
+}
