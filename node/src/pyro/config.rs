@@ -28,6 +28,9 @@ pub struct FrontConfig {
     pub pyro5_serializers: SerializerSet,
     /// Bounds on what one message may hold.
     pub limits: Limits,
+    /// Bytes that may wait, over all connections, in messages that began and are not yet whole. Small
+    /// messages are not counted. Room for one message of the largest size is always given.
+    pub unfinished_len_max: usize,
     /// Names, tags or prefixes that one call may carry.
     pub call_item_count_max: usize,
     /// Connections at once, over all listeners.
@@ -63,6 +66,7 @@ impl FrontConfig {
             pyro4_serializers: SerializerSet::PYRO4_DEFAULT,
             pyro5_serializers: SerializerSet::ALL,
             limits: Limits::default(),
+            unfinished_len_max: 64 << 20,
             call_item_count_max: 100_000,
             connection_count_max: 10_000,
             connection_limit_option: "--max-connections".to_owned(),

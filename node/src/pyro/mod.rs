@@ -3,14 +3,30 @@
 //! [`Front`] serves connections that a [`Listener`] accepts, with the objects `Pyro.NameServer` and
 //! `Pyro.Daemon` behind them. It does not bind sockets, choose addresses, answer discovery or read
 //! configuration; whoever starts it does.
+//!
+//! A call passes `connection` (bytes ↔ frames), `dispatch` (which object and member), `arguments`
+//! (binding), and `nameserver` or `daemon` (the method), and its result leaves through `reply`.
 
+mod arguments;
+mod budget;
 mod config;
+mod connection;
+mod daemon;
+mod dispatch;
+mod drops;
+mod handshake;
 mod listener;
+mod nameserver;
+mod object;
+mod python;
+mod reply;
+mod socket;
+mod work;
 
 use std::sync::Arc;
 
 use hearth_raft::Replica;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use config::{FrontConfig, SerializerSet, ServerType};
 pub use listener::Listener;
@@ -20,19 +36,41 @@ pub use listener::Listener;
 pub struct Front {
     config: FrontConfig,
     replica: Replica,
+    heavy: work::HeavyWork,
+    drops: drops::DropLog,
+    unfinished: budget::Budget,
+    /// One for each connection that may be there.
+    places: Arc<Semaphore>,
+    /// One for each client that may be told at the same time that there is no place.
+    refusals: Arc<Semaphore>,
 }
 
 impl Front {
     /// A front end that answers from `replica`.
-    pub fn new(config: FrontConfig, replica: Replica) -> Self {
-        Self { config, replica }
+    pub fn new(mut config: FrontConfig, replica: Replica) -> Self {
+        config.connection_count_max = config.connection_count_max.min(Semaphore::MAX_PERMITS);
+        config.hmac_key = config.hmac_key.filter(|key| !key.is_empty());
+        let unfinished_len_max = config.unfinished_len_max.max(config.limits.message_len_max);
+        Self {
+            places: Arc::new(Semaphore::new(config.connection_count_max)),
+            refusals: Arc::new(Semaphore::new(listener::REFUSAL_COUNT_MAX)),
+            heavy: work::HeavyWork::new(),
+            drops: drops::DropLog::default(),
+            unfinished: budget::Budget::new(unfinished_len_max),
+            config,
+            replica,
+        }
     }
 
     /// Accepts and serves clients until `shutdown` turns true (or its sender goes away), then drains:
     /// requests under way are finished and answered, idle connections close. Returns after at most
     /// [`FrontConfig::drain_timeout`] more.
     pub async fn serve(self: Arc<Self>, listener: Listener, shutdown: watch::Receiver<bool>) {
-        let _ = (listener, shutdown, &self.config, &self.replica);
-        std::future::pending().await
+        listener::serve(self, listener, shutdown).await;
+    }
+
+    /// How many clients are connected.
+    pub fn connection_count(&self) -> usize {
+        self.config.connection_count_max - self.places.available_permits()
     }
 }

@@ -1,0 +1,552 @@
+//! One client: its first message, then frames in and frames out until one side has enough.
+//!
+//! All that has arrived is handled before anything is written, so that pipelined calls cost one write;
+//! calls are run one after the other, as the original does. An idle connection owns no buffer.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hearth_wire::frame::FrameDecoder;
+use hearth_wire::{
+    Call, DecodeError, Dialect, Exception, Family, Frame, Limits, MessageType, PyroClass, Value,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+
+use super::Front;
+use super::budget::Share;
+use super::dispatch::{self, Answer};
+use super::handshake::{self, Greeting};
+use super::python;
+use super::reply::{self, Next, Reply};
+use super::socket::{Peer, Socket};
+
+/// Bytes that are read at most at once.
+const READ_LEN_MAX: usize = 64 << 10;
+/// Replies of so many bytes are written before the next call is run.
+const WRITE_LEN: usize = 128 << 10;
+/// A payload above this is decoded away from the reactor.
+const INLINE_PAYLOAD_LEN_MAX: usize = 256 << 10;
+/// A client that takes a large reply must take so many bytes a second.
+const SLOWEST_CLIENT_RATE: usize = 128 << 10;
+/// How long a refused client's remaining bytes are read and forgotten, so that it sees the refusal
+/// before the reset that unread bytes cause.
+const LINGER: Duration = Duration::from_millis(500);
+/// How many of them.
+const LINGER_LEN_MAX: usize = 256 << 10;
+/// The annotation that says whose call a keep-serialized message is.
+const BLOB_INFO: [u8; 4] = *b"BLBI";
+/// What a pickled answer is sent as.
+const PICKLE_ID: u16 = 4;
+
+thread_local! {
+    /// Where reads land before the decoder takes them over. Nothing stays here.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_LEN_MAX]);
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client closed it, or the network did.
+    PeerClosed,
+    /// The node stops.
+    Stopping,
+    /// Nothing was heard for [`idle_timeout`](super::FrontConfig::idle_timeout).
+    Idle,
+    /// The socket failed.
+    Io(io::Error),
+    /// It was closed without a word.
+    Dropped(String),
+    /// The client was told why.
+    Refused(String),
+    /// A defect of ours; the other connections go on.
+    Panicked,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("closed by the client"),
+            Self::Stopping => f.write_str("the node stops"),
+            Self::Idle => f.write_str("idle for too long"),
+            Self::Io(error) => error.fmt(f),
+            Self::Dropped(reason) | Self::Refused(reason) => f.write_str(reason),
+            Self::Panicked => f.write_str("a panic"),
+        }
+    }
+}
+
+/// A client's connection and how far its conversation is.
+pub(super) struct Connection {
+    front: Arc<Front>,
+    socket: Socket,
+    decoder: FrameDecoder,
+    /// Replies that are not yet written.
+    out: Vec<u8>,
+    unfinished: Share,
+    is_greeted: bool,
+    /// When the connection was accepted, or the message that is under way began.
+    waiting_since: Option<Instant>,
+    /// When the client was last heard; kept only where an idle timeout is set.
+    heard: Option<Instant>,
+    /// Fires at or before the next deadline, and is moved when it does: a busy connection never
+    /// touches the clock's wheel.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(front: Arc<Front>, socket: Socket) -> Self {
+        let config = &front.config;
+        let mut decoder = FrameDecoder::new(config.limits, config.hmac_key.clone());
+        decoder.accept(&[MessageType::Connect]);
+        Self {
+            unfinished: front.unfinished.share(),
+            front,
+            socket,
+            decoder,
+            out: Vec::new(),
+            is_greeted: false,
+            waiting_since: Some(Instant::now()),
+            heard: None,
+            timer: None,
+        }
+    }
+
+    /// Serves the client until the connection ends or `stopping` resolves. What was asked whole before
+    /// that is answered.
+    pub(super) async fn serve(
+        mut self,
+        mut stopping: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> End {
+        loop {
+            let outcome = self.handle_all().await;
+            let has_last_word = outcome.is_err() && !self.out.is_empty();
+            let flushed = self.flush().await;
+            match (outcome, flushed) {
+                (Ok(()), Ok(())) => {}
+                (Err(end), Ok(())) => {
+                    if has_last_word {
+                        self.linger().await;
+                    }
+                    return end;
+                }
+                (Err(end), Err(_)) | (Ok(()), Err(end)) => return end,
+            }
+            if let Err(end) = self.fill(stopping.as_mut()).await {
+                return end;
+            }
+        }
+    }
+
+    /// Reads one message and refuses the client with `text`.
+    pub(super) async fn turn_away(mut self, text: &str) {
+        let limits = Limits {
+            message_len_max: READ_LEN_MAX,
+            ..self.front.config.limits
+        };
+        self.decoder = FrameDecoder::new(limits, self.front.config.hmac_key.clone());
+        let deadline = Instant::now() + self.front.config.header_timeout.min(2 * LINGER);
+        let first = async {
+            loop {
+                match self.decoder.next_frame() {
+                    Ok(Some(frame)) => return Some(handshake::refusal(&frame, false, text)),
+                    Ok(None) => self.fill(pin!(std::future::pending())).await.ok()?,
+                    Err(error) => return error.refusal(),
+                }
+            }
+        };
+        if let Ok(Some(refusal)) = timeout_at(deadline, first).await {
+            self.append(&refusal);
+            if self.flush().await.is_ok() {
+                self.linger().await;
+            }
+        }
+    }
+
+    /// Handles every message that is there as a whole.
+    async fn handle_all(&mut self) -> Result<(), End> {
+        loop {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => self.handle(frame).await?,
+                Ok(None) => break,
+                Err(error) => self.handle_undecodable(error)?,
+            }
+            if self.out.len() >= WRITE_LEN {
+                self.flush().await?;
+            }
+        }
+        if !self.decoder.is_mid_frame() {
+            self.unfinished.restart(0);
+        }
+        self.waiting_since = match self.waiting_since {
+            since if !self.is_greeted => since,
+            _ if !self.decoder.is_mid_frame() => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
+        Ok(())
+    }
+
+    async fn handle(&mut self, frame: Frame) -> Result<(), End> {
+        // The message that was waited for is whole, and what remains came with its end.
+        self.unfinished.restart(READ_LEN_MAX);
+        if self.is_greeted {
+            self.waiting_since = None;
+        }
+        match frame.kind {
+            MessageType::Invoke if self.is_greeted => self.invoke(frame).await,
+            MessageType::Ping if self.is_greeted => {
+                self.ping(&frame);
+                Ok(())
+            }
+            MessageType::Connect if !self.is_greeted => self.greet(&frame),
+            other => Err(End::Dropped(format!("{other:?} has no place here"))),
+        }
+    }
+
+    /// Answers bytes that are no message: a first one is refused with the reason, as is a call of which
+    /// only the payload is broken; anything else ends the connection.
+    fn handle_undecodable(&mut self, error: DecodeError) -> Result<(), End> {
+        if !self.is_greeted {
+            return Err(match error.refusal() {
+                Some(refusal) => {
+                    self.append(&refusal);
+                    End::Refused(error.to_string())
+                }
+                None => End::Dropped(error.to_string()),
+            });
+        }
+        match error {
+            DecodeError::Inflate {
+                frame,
+                error: cause,
+            } if frame.family == Family::Pyro4 => {
+                let config = &self.front.config;
+                let id = frame.serializer_id;
+                let Some(serializer) = handshake::accepted(config, frame.family, id) else {
+                    return self.refuse_serializer(&frame);
+                };
+                let dialect = Dialect::new(frame.family, serializer);
+                let reply = reply_to(&frame, dialect);
+                close(reply.write(config, Err(cause.to_exception()), &mut self.out))
+            }
+            other => Err(End::Dropped(other.to_string())),
+        }
+    }
+
+    fn greet(&mut self, frame: &Frame) -> Result<(), End> {
+        match handshake::greet(&self.front.config, frame) {
+            Greeting::Welcome(welcome) => {
+                self.append(&welcome);
+                self.is_greeted = true;
+                self.waiting_since = None;
+                self.timer = None;
+                self.decoder
+                    .accept(&[MessageType::Invoke, MessageType::Ping]);
+                Ok(())
+            }
+            Greeting::Refused(refusal, reason) => {
+                self.append(&refusal);
+                Err(End::Refused(reason))
+            }
+            Greeting::Ignored(reason) => Err(End::Dropped(reason)),
+        }
+    }
+
+    fn ping(&mut self, frame: &Frame) {
+        let mut pong = Frame::new(
+            frame.family,
+            MessageType::Ping,
+            frame.seq,
+            frame.serializer_id,
+            b"pong".to_vec(),
+        );
+        pong.correlation_id = Some(reply::correlation_id(frame.correlation_id));
+        self.append(&pong);
+    }
+
+    async fn invoke(&mut self, frame: Frame) -> Result<(), End> {
+        let front = &self.front;
+        let family = frame.family;
+        let Some(serializer) = handshake::accepted(&front.config, family, frame.serializer_id)
+        else {
+            return self.refuse_serializer(&frame);
+        };
+        let mut reply = reply_to(&frame, Dialect::new(family, serializer));
+        let result = match decode(front, &mut reply, frame).await {
+            Ok(call) => dispatch::invoke(front, family, call, reply.is_batch).await,
+            Err(exception) => Err(exception),
+        };
+        let (result, is_large) = match result {
+            Ok(Answer::Now(value)) => (Ok(value), false),
+            Ok(Answer::Large(value)) => (Ok(value), true),
+            Ok(Answer::Later(listing)) => {
+                return self.write_later(reply, move || listing.make()).await;
+            }
+            Err(exception) => (Err(exception), false),
+        };
+        if is_large {
+            return self.write_later(reply, move || result).await;
+        }
+        close(reply.write(&self.front.config, result, &mut self.out))
+    }
+
+    /// Makes a result and encodes it, away from the reactor.
+    async fn write_later(
+        &mut self,
+        reply: Reply,
+        make: impl FnOnce() -> Result<Value, Exception> + Send + 'static,
+    ) -> Result<(), End> {
+        let front = Arc::clone(&self.front);
+        let encode = move || {
+            let mut bytes = Vec::new();
+            let next = reply.write(&front.config, make(), &mut bytes);
+            (bytes, next)
+        };
+        let (bytes, next) = Box::pin(self.front.heavy.run(encode)).await;
+        if self.out.is_empty() {
+            self.out = bytes;
+        } else {
+            self.out.extend_from_slice(&bytes);
+        }
+        close(next)
+    }
+
+    /// Ends the connection of a client whose call uses a serializer that is not accepted, after saying
+    /// so in that serializer where it can be written.
+    fn refuse_serializer(&mut self, frame: &Frame) -> Result<(), End> {
+        let text = handshake::not_accepted_text(frame.serializer_id);
+        if frame.family == Family::Pyro4 && !frame.flags.oneway {
+            self.write_serializer_refusal(frame, &text);
+        }
+        Err(End::Dropped(text))
+    }
+
+    fn write_serializer_refusal(&mut self, frame: &Frame, text: &str) {
+        let family = frame.family;
+        let id = frame.serializer_id;
+        let config = &self.front.config;
+        if let Some(serializer) = hearth_wire::Serializer::from_id(id, family) {
+            let reply = reply_to(frame, Dialect::new(family, serializer));
+            let exception = Exception::pyro(PyroClass::SerializeError, text);
+            let _ = reply.write(config, Err(exception), &mut self.out);
+        } else if id == PICKLE_ID {
+            let mut payload = Vec::new();
+            hearth_wire::serializer::pickle::write_serialize_error(text, &mut payload);
+            let mut refusal = Frame::new(family, MessageType::Result, frame.seq, id, payload);
+            refusal.flags.exception = true;
+            self.append(&refusal);
+        }
+    }
+
+    fn append(&mut self, frame: &Frame) {
+        let may_compress = frame.kind != MessageType::Ping;
+        let options = reply::options(&self.front.config, may_compress);
+        if let Err(error) = frame.encode(&options, &mut self.out) {
+            // Nothing that is appended here comes near the limits of a frame.
+            tracing::error!(%error, kind = ?frame.kind, "a message of our own cannot be encoded");
+        }
+    }
+
+    /// Writes all replies. A client that does not read them keeps nobody else waiting, and is dropped
+    /// after a while.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        // The buffer goes when this returns: most clients think longer than an allocation takes.
+        let out = std::mem::take(&mut self.out);
+        let written_len = match self.socket.try_write(&out) {
+            Ok(len) if len == out.len() => return Ok(()),
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(ended(error)),
+        };
+        Box::pin(self.flush_slowly(out, written_len)).await
+    }
+
+    async fn flush_slowly(&mut self, out: Vec<u8>, written_len: usize) -> Result<(), End> {
+        let rest = out.get(written_len..).unwrap_or_default();
+        let patience = self.front.config.send_timeout
+            + Duration::from_secs((rest.len() / SLOWEST_CLIENT_RATE) as u64);
+        match timeout(patience, self.socket.write_all(rest)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ended(error)),
+            Err(_) => Err(End::Dropped(format!(
+                "it left {} bytes of replies unread for {patience:?}",
+                rest.len()
+            ))),
+        }
+    }
+
+    /// Waits for bytes and hands them to the decoder.
+    async fn fill(
+        &mut self,
+        mut stopping: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<(), End> {
+        poll_fn(|cx| {
+            if stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Stopping));
+            }
+            if let Poll::Ready(read) = self.poll_read(cx) {
+                return Poll::Ready(match read {
+                    Ok(0) if self.decoder.is_mid_frame() => {
+                        Err(End::Dropped("it ended inside a message".to_owned()))
+                    }
+                    Ok(0) => Err(End::PeerClosed),
+                    Ok(len) if self.unfinished.grow(len) => Ok(()),
+                    Ok(_) => Err(End::Dropped(
+                        "too many large messages are under way".to_owned(),
+                    )),
+                    Err(error) => Err(ended(error)),
+                });
+            }
+            self.poll_deadline(cx).map(Err)
+        })
+        .await
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self {
+            socket, decoder, ..
+        } = self;
+        let read_len = ready!(SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let poll = Pin::new(socket).poll_read(cx, &mut buffer);
+            poll.map_ok(|()| {
+                decoder.push(buffer.filled());
+                buffer.filled().len()
+            })
+        }))?;
+        if self.front.config.idle_timeout.is_some() {
+            self.heard = Some(Instant::now());
+        }
+        Poll::Ready(Ok(read_len))
+    }
+
+    /// Ready when the client has been waited for long enough.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let Some((deadline, end)) = self.deadline() else {
+                self.timer = None;
+                return Poll::Pending;
+            };
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if timer.deadline() > deadline {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(end());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    /// Until when the client is waited for, and what happens then.
+    fn deadline(&self) -> Option<(Instant, fn() -> End)> {
+        let config = &self.front.config;
+        if let Some(since) = self.waiting_since {
+            return Some((since + config.header_timeout, || {
+                End::Dropped("its message was not whole in time".to_owned())
+            }));
+        }
+        let heard = self.heard?;
+        Some((heard + config.idle_timeout?, || End::Idle))
+    }
+
+    /// Lets a refused client read its refusal.
+    async fn linger(&mut self) {
+        let forget = async {
+            self.socket.shutdown().await?;
+            let mut forgotten = (&mut self.socket).take(LINGER_LEN_MAX as u64);
+            tokio::io::copy(&mut forgotten, &mut tokio::io::sink()).await
+        };
+        // Whatever happens here, the connection ends.
+        let _ = timeout(LINGER, Box::pin(forget)).await;
+    }
+}
+
+/// The call that a message carries.
+async fn decode(front: &Arc<Front>, reply: &mut Reply, frame: Frame) -> Result<Call, Exception> {
+    if frame.flags.keep_serialized {
+        return blob_call(front, &frame);
+    }
+    let dialect = reply.dialect;
+    let (call, dialect) = if frame.payload.len() <= INLINE_PAYLOAD_LEN_MAX {
+        Call::decode(dialect, &frame.payload, &front.config.limits)?
+    } else {
+        let limits = front.config.limits;
+        let work = move || Call::decode(dialect, &frame.payload, &limits);
+        Box::pin(front.heavy.run(work)).await?
+    };
+    reply.dialect = dialect;
+    Ok(call)
+}
+
+/// A keep-serialized call: an annotation names object and method, and the payload, which only the
+/// method would look into, is its one argument.
+fn blob_call(front: &Front, frame: &Frame) -> Result<Call, Exception> {
+    let Some(info) = frame.annotations.get(BLOB_INFO) else {
+        return Err(python::key_error("BLBI".into()));
+    };
+    let marshal = Dialect::new(frame.family, hearth_wire::Serializer::Marshal);
+    let info = marshal.decode(info, &front.config.limits)?;
+    let [_info, object, method] = python::unpack_three(info)?;
+    let blob = Value::Object(Box::new(hearth_wire::value::Object {
+        type_name: "SerializedBlob".to_owned(),
+        state: Value::None,
+    }));
+    Ok(Call {
+        object,
+        method,
+        args: Value::Tuple(vec![blob]),
+        kwargs: Value::Dict(Vec::new()),
+    })
+}
+
+fn reply_to(frame: &Frame, dialect: Dialect) -> Reply {
+    Reply {
+        dialect,
+        seq: frame.seq,
+        correlation_id: reply::correlation_id(frame.correlation_id),
+        is_batch: frame.flags.batch,
+        is_oneway: frame.flags.oneway,
+    }
+}
+
+fn close(next: Next) -> Result<(), End> {
+    match next {
+        Next::Open => Ok(()),
+        Next::Close(reason) => Err(End::Dropped(reason)),
+    }
+}
+
+/// A socket error as the end of its connection.
+fn ended(error: io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::UnexpectedEof => End::PeerClosed,
+        _ => End::Io(error),
+    }
+}
+
+/// Writes the line that a connection's end is worth.
+pub(super) fn log_end(front: &Front, peer: Peer, end: &End) {
+    match end {
+        End::Dropped(reason) => front.drops.note(&peer, "dropped", reason),
+        End::Refused(reason) => front.drops.note(&peer, "refused", reason),
+        End::Panicked => tracing::error!(%peer, "connection ended in a panic"),
+        other => tracing::debug!(%peer, "connection ended: {other}"),
+    }
+}
