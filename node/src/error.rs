@@ -44,7 +44,7 @@ pub enum NodeError {
         source: io::Error,
     },
     /// The name space cannot be opened.
-    #[error("cannot open the storage (set by -s/--storage): {0}")]
+    #[error("cannot start on this storage (set by -s/--storage): {0}")]
     Start(#[source] StartError),
     /// The store cannot be read.
     #[error(transparent)]

@@ -69,6 +69,15 @@ impl Client {
         Ok(client)
     }
 
+    /// Asks for a method of the name server and leaves the reply unread.
+    pub fn send(&mut self, method: &str) -> io::Result<()> {
+        let mut payload = Vec::new();
+        Call::new("Pyro.NameServer", method, Vec::new())
+            .encode(DIALECT, &mut payload)
+            .map_err(io::Error::other)?;
+        self.write(MessageType::Invoke, payload)
+    }
+
     /// Calls a method of the name server. An exception is an error whose text names it.
     pub fn call(
         &mut self,
@@ -140,7 +149,7 @@ impl Client {
         entries(reply)
     }
 
-    fn exchange(&mut self, kind: MessageType, payload: Vec<u8>) -> io::Result<Frame> {
+    fn write(&mut self, kind: MessageType, payload: Vec<u8>) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let frame = Frame {
             family: Family::Pyro5,
@@ -156,7 +165,11 @@ impl Client {
         frame
             .encode(&EncodeOptions::default(), &mut bytes)
             .map_err(io::Error::other)?;
-        self.stream.write_all(&bytes)?;
+        self.stream.write_all(&bytes)
+    }
+
+    fn exchange(&mut self, kind: MessageType, payload: Vec<u8>) -> io::Result<Frame> {
+        self.write(kind, payload)?;
         let mut buffer = [0; 65536];
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(io::Error::other)? {

@@ -1,0 +1,95 @@
+//! A name server inside another program.
+
+// Helpers of a test fail as the test itself does.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use hearth_node::config::{AutocleanConfig, Bind, NodeConfig};
+use hearth_node::start_ns;
+use hearth_wire::Value;
+use support::PATIENCE;
+use support::client::{Client, Entry};
+
+fn at_any_port() -> NodeConfig {
+    NodeConfig {
+        bind: Bind::Tcp {
+            host: "localhost".to_owned(),
+            port: 0,
+        },
+        ..NodeConfig::default()
+    }
+}
+
+fn port_of(uri: &str) -> u16 {
+    let (_, port) = uri.rsplit_once(':').unwrap();
+    port.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_live_in_one_process_and_stop_apart() {
+    let first = start_ns(at_any_port()).await.unwrap();
+    let second = start_ns(at_any_port()).await.unwrap();
+    let ports = [port_of(first.uri()), port_of(second.uri())];
+    let counts = tokio::task::spawn_blocking(move || {
+        ports.map(|port| Client::connect(port).unwrap().count().unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!(counts, [Value::Int(1), Value::Int(1)]);
+
+    first.shutdown().await;
+    let reached =
+        tokio::task::spawn_blocking(move || ports.map(|port| Client::connect(port).is_ok()))
+            .await
+            .unwrap();
+    assert_eq!(reached, [false, true]);
+    second.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn autoclean_takes_out_what_is_gone_and_nothing_else() {
+    let grace = Duration::from_millis(300);
+    let config = NodeConfig {
+        autoclean: Some(AutocleanConfig {
+            period: Duration::from_millis(50),
+            probe_timeout: Duration::from_secs(1),
+            grace,
+        }),
+        ..at_any_port()
+    };
+    let ns = start_ns(config).await.unwrap();
+    let port = port_of(ns.uri());
+    tokio::task::spawn_blocking(move || {
+        let alive = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let alive_port = alive.local_addr().unwrap().port();
+        let dead_port = {
+            let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            closed.local_addr().unwrap().port()
+        };
+        let mut client = Client::connect(port).unwrap();
+        for (name, uri) in [
+            ("alive", format!("PYRO:o@127.0.0.1:{alive_port}")),
+            ("dead", format!("PYRO:o@127.0.0.1:{dead_port}")),
+            ("elsewhere", "PYRONAME:other".to_owned()),
+            ("odd", "PYRO:o@127.0.0.1:99999".to_owned()),
+        ] {
+            let tags = BTreeSet::new();
+            client.register(name, &Entry { uri, tags }).unwrap();
+        }
+        let began = Instant::now();
+        while client.list().unwrap().contains_key("dead") {
+            assert!(began.elapsed() < PATIENCE, "it stays");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(began.elapsed() >= grace);
+        let left: Vec<String> = client.list().unwrap().into_keys().collect();
+        assert_eq!(left, ["alive", "elsewhere", "odd"]);
+    })
+    .await
+    .unwrap();
+    ns.shutdown().await;
+}
