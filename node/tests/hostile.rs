@@ -1,0 +1,268 @@
+//! Bad bytes, and many clients: who misbehaves is answered or closed, who behaves is served, and
+//! memory stays bounded.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use hearth_wire::frame::{Annotations, EncodeOptions};
+use hearth_wire::{Call, Dialect, Family, Flags, Frame, MessageType, Serializer, Value};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::Server;
+use support::client::{Client, Entry};
+
+/// What the server's memory may never exceed, in KiB.
+const RESIDENT_MAX_KIB: u64 = 200 * 1024;
+
+const IDLE_CLIENT_COUNT: usize = 2_000;
+const HOSTILE_CLIENT_COUNT: usize = 50;
+
+fn allow_many_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .unwrap();
+}
+
+/// A line of `/proc/ID/status`, in KiB.
+fn memory_kib(id: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn frame(family: Family, kind: MessageType, serializer_id: u16, payload: Vec<u8>) -> Vec<u8> {
+    let frame = Frame {
+        family,
+        kind,
+        flags: Flags {
+            meta_on_connect: kind == MessageType::Connect && family == Family::Pyro4,
+            ..Flags::default()
+        },
+        seq: 1,
+        serializer_id,
+        correlation_id: None,
+        annotations: Annotations::default(),
+        payload,
+    };
+    let mut bytes = Vec::new();
+    frame.encode(&EncodeOptions::default(), &mut bytes).unwrap();
+    bytes
+}
+
+fn connect_message(family: Family) -> Vec<u8> {
+    let hello = Value::Dict(vec![
+        ("handshake".into(), "hello".into()),
+        ("object".into(), "Pyro.NameServer".into()),
+    ]);
+    let mut payload = Vec::new();
+    Dialect::new(family, Serializer::Serpent)
+        .encode(&hello, &mut payload)
+        .unwrap();
+    frame(family, MessageType::Connect, 1, payload)
+}
+
+/// 100 MB of blanks.
+static BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..100 {
+        encoder.write_all(&vec![b' '; 1 << 20]).unwrap();
+    }
+    encoder.finish().unwrap()
+});
+
+/// Payloads that no client sends, for each serializer's reader and for all of them.
+fn bad_payload(rng: &mut SmallRng) -> Vec<u8> {
+    let deep = rng.random_range(150..100_000);
+    match rng.random_range(0..12) {
+        0 => (0..rng.random_range(0..2_000)).map(|_| rng.random()).collect(),
+        1 => "[".repeat(deep).into_bytes(),
+        2 => format!("{}{}", "(".repeat(deep), ")".repeat(deep)).into_bytes(),
+        3 => vec![0x91; deep],
+        4 => b"(\x01\x00\x00\x00".repeat(deep),
+        5 => vec![0xdd, 0xff, 0xff, 0xff, 0xff],
+        6 => b"[\xff\xff\xff\x7f".to_vec(),
+        // Each level refers twice to the one before: 2^40 values if they were copied.
+        7 => {
+            let mut bytes = vec![0xa8, 2, 0, 0, 0, b'N', b'N'];
+            for level in 0_u32..40 {
+                bytes = [&[0xa8, 2, 0, 0, 0], bytes.as_slice(), b"r", &level.to_le_bytes()].concat();
+            }
+            bytes
+        }
+        8 => b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.".to_vec(),
+        9 => format!("('Pyro.NameServer','list',(),{{'regex':'{}'}})", "(a*)*".repeat(200)).into_bytes(),
+        10 => b"[],".repeat(rng.random_range(1..600_000)),
+        _ => format!("{{{}}}", (0..20_000).map(|n| format!("{n}:{n},")).collect::<String>()).into_bytes(),
+    }
+}
+
+/// Misbehaves once; returns what it did.
+fn misbehave(rng: &mut SmallRng, port: u16) -> std::io::Result<()> {
+    let family = if rng.random() {
+        Family::Pyro4
+    } else {
+        Family::Pyro5
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+    if rng.random_bool(0.6) {
+        stream.write_all(&connect_message(family))?;
+        let mut reply = [0; 4096];
+        let _ = stream.read(&mut reply)?;
+    }
+    let kind = if rng.random_bool(0.8) {
+        MessageType::Invoke
+    } else {
+        MessageType::Connect
+    };
+    let serializer_id = rng.random_range(0..8);
+    let mut bytes = match rng.random_range(0..8) {
+        // Not Pyro at all.
+        0 => (0..rng.random_range(1..4_000))
+            .map(|_| rng.random())
+            .collect(),
+        // A length that never comes, and one that no field can hold.
+        1 => {
+            let mut bytes = frame(family, kind, 1, Vec::new());
+            bytes[12..16].copy_from_slice(&rng.random_range(1_u32..u32::MAX).to_be_bytes());
+            bytes
+        }
+        // A message with one byte changed.
+        2 => {
+            let mut bytes = frame(family, kind, serializer_id, bad_payload(rng));
+            let index = rng.random_range(0..bytes.len().min(60));
+            bytes[index] ^= 1 << rng.random_range(0..8);
+            bytes
+        }
+        // A small message that inflates to 100 MB, or does not inflate.
+        3 => {
+            let bomb = if rng.random() {
+                BOMB.clone()
+            } else {
+                b"no zlib".to_vec()
+            };
+            let mut bytes = frame(family, kind, 1, bomb);
+            bytes[9] |= 2;
+            if family == Family::Pyro4 {
+                let sum = u16::from_be_bytes([bytes[22], bytes[23]]).wrapping_add(2);
+                bytes[22..24].copy_from_slice(&sum.to_be_bytes());
+            }
+            bytes
+        }
+        // As much as is let in, and slowly.
+        4 => frame(
+            family,
+            kind,
+            1,
+            vec![b'x'; rng.random_range(100_000..2_000_000)],
+        ),
+        // Many questions, and no interest in the answers.
+        5 => {
+            let mut payload = Vec::new();
+            let call = Call::new("Pyro.NameServer", "list", Vec::new());
+            call.encode(Dialect::new(family, Serializer::Serpent), &mut payload)
+                .unwrap();
+            frame(family, MessageType::Invoke, 1, payload).repeat(2_000)
+        }
+        _ => frame(family, kind, serializer_id, bad_payload(rng)),
+    };
+    if rng.random_bool(0.2) {
+        bytes.truncate(rng.random_range(0..=bytes.len()));
+    }
+    stream.write_all(&bytes)?;
+    if rng.random() {
+        let mut reply = [0; 4096];
+        while stream.read(&mut reply)? > 0 {}
+    }
+    Ok(())
+}
+
+#[test]
+fn misbehaving_clients_harm_nobody_and_memory_stays_bounded() {
+    allow_many_sockets();
+    let seed = std::env::var("HEARTH_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(rand::random);
+    println!("HEARTH_SEED={seed}");
+    let seconds = std::env::var("HEARTH_HOSTILE_SECONDS")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
+    let server = Server::start(&["-n", "127.0.0.1", "-p", "0", "--log-level", "error"]);
+    let (port, id) = (server.port(), server.id());
+
+    let mut idle: Vec<Client> = (0..IDLE_CLIENT_COUNT)
+        .map(|_| Client::connect(port).unwrap())
+        .collect();
+    let with_idle_kib = memory_kib(id, "VmRSS:");
+
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(8));
+    let stop = Arc::new(AtomicBool::new(false));
+    let misdeed_count = Arc::new(AtomicUsize::new(0));
+    let hostile: Vec<_> = (0..HOSTILE_CLIENT_COUNT)
+        .map(|number| {
+            let (stop, misdeed_count) = (Arc::clone(&stop), Arc::clone(&misdeed_count));
+            std::thread::spawn(move || {
+                let mut rng = SmallRng::seed_from_u64(seed ^ number as u64);
+                while !stop.load(Ordering::Relaxed) {
+                    // That the server closes in the middle is one of the right answers.
+                    let _ = misbehave(&mut rng, port);
+                    misdeed_count.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+
+    let mut good = Client::connect(port).unwrap();
+    let mut round = 0;
+    while Instant::now() < end {
+        let entry = Entry {
+            uri: format!("PYRO:o{round}@h:1"),
+            tags: ["t".to_owned()].into(),
+        };
+        good.register("good", &entry).unwrap();
+        let found = good.call("lookup", vec!["good".into()], vec![]).unwrap();
+        assert!(
+            matches!(&found, Value::Uri(uri) if uri.to_string() == entry.uri),
+            "{found:?}"
+        );
+        round += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for thread in hostile {
+        thread.join().unwrap();
+    }
+    for client in idle.iter_mut().step_by(40) {
+        client.count().unwrap();
+    }
+    let peak_kib = memory_kib(id, "VmHWM:");
+    println!(
+        "{} misdeeds, {round} good rounds, {with_idle_kib} KiB with {IDLE_CLIENT_COUNT} idle clients, peak {peak_kib} KiB",
+        misdeed_count.load(Ordering::Relaxed)
+    );
+    assert!(
+        round > 10,
+        "a good client was hardly served: {round} rounds"
+    );
+    assert!(
+        peak_kib < RESIDENT_MAX_KIB,
+        "memory peaked at {peak_kib} KiB"
+    );
+}
