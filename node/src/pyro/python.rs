@@ -32,6 +32,8 @@ pub(super) fn iterate(value: Value) -> Result<Vec<Value>, Value> {
         Value::Str(text) => text.chars().map(|c| Value::Str(c.to_string())).collect(),
         Value::SurrogateStr(points) => points.iter().map(|&point| character(point)).collect(),
         Value::Bytes(bytes) => bytes.into_iter().map(|b| Value::Int(b.into())).collect(),
+        // An extension that Pyro4 does not read arrives as a named tuple.
+        Value::Object(object) if object.type_name == "ExtType" => return iterate(object.state),
         other => return Err(other),
     })
 }

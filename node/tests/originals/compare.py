@@ -311,11 +311,8 @@ def random_call(rng, peer, good, odd):
 
 def meant(call, serializer, family, real, ours):
     """Why a difference is meant, or None. The reasons are those of the README."""
-    tags_of = {"register": (3, "metadata"), "set_metadata": (1, "metadata")}
-    if call.method in tags_of and ours[0] == "raised" and real[0] == "returned" and ours[1] == "builtins.TypeError":
-        position, keyword = tags_of[call.method]
-        tags = call.kwargs.get(keyword, call.args[position] if position < len(call.args) else None)
-        if isinstance(tags, (list, tuple, set, dict)) and not all(isinstance(tag, str) for tag in tags):
+    if call.method in CHANGES and real[0] == "returned" and ours[:2] == ("raised", "builtins.TypeError"):
+        if ours[2].startswith("metadata tags must be str, not "):
             return "tags are text"
     if call.method in ("register", "set_metadata") and "Pyro.NameServer" in (call.args[:1] or (call.kwargs.get("name"),)):
         return "the name server's own entry does not change"
