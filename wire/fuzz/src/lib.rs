@@ -133,10 +133,12 @@ pub fn check_value(settings: u8, serializer: Serializer, data: &[u8]) {
     };
     let mut written = Vec::new();
     if dialect.encode(&value, &mut written).is_ok() {
-        let again = dialect.decode(&written, &Limits::default());
+        let error = dialect.decode(&written, &Limits::default()).err();
         assert!(
-            again.is_ok(),
-            "{value:?} became {written:?}, which is {again:?}"
+            error
+                .as_ref()
+                .is_none_or(|error| is_key_of_serpent(serializer, error)),
+            "{value:?} became {written:?}, which is {error:?}"
         );
     }
 }
@@ -148,10 +150,12 @@ pub fn check_call(dialect: Dialect, payload: &[u8]) {
     };
     let mut written = Vec::new();
     if call.encode(dialect, &mut written).is_ok() {
-        let again = Call::decode(dialect, &written, &Limits::default());
+        let error = Call::decode(dialect, &written, &Limits::default()).err();
         assert!(
-            again.is_ok(),
-            "{call:?} became {written:?}, which is {again:?}"
+            error
+                .as_ref()
+                .is_none_or(|error| is_key_of_serpent(dialect.serializer, error)),
+            "{call:?} became {written:?}, which is {error:?}"
         );
     }
 }
