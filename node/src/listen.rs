@@ -50,6 +50,13 @@ pub(crate) async fn bind(config: &NodeConfig) -> Result<Bound, NodeError> {
             let address = listener
                 .local_addr()
                 .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))?;
+            if is_local(address.ip()) && !is_local_name(host) {
+                tracing::warn!(
+                    host,
+                    address = %address.ip(),
+                    "this host's name stands for an address that other machines cannot reach"
+                );
+            }
             let host = if host.is_empty() {
                 address.ip().to_string()
             } else {
@@ -237,6 +244,11 @@ pub(crate) fn is_local(address: IpAddr) -> bool {
     }
 }
 
+/// Whether whoever wrote this host meant this machine only.
+fn is_local_name(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_local)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,6 +347,16 @@ mod tests {
         assert!(path.exists());
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn local_names_are_told_from_others() {
+        for host in ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in ["neptune", "0.0.0.0", "192.0.2.1", "::", "localhost.example"] {
+            assert!(!is_local_name(host), "{host}");
+        }
     }
 
     #[test]

@@ -27,6 +27,9 @@ use crate::pyro::{Front, FrontConfig, SerializerSet};
 /// What tasks get on top of the front end's own time to drain, before they are aborted.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
+/// How long the storage may take to be synced and closed. What was acknowledged is on disk already.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long the runtime waits for blocking work after everything has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
@@ -216,7 +219,10 @@ impl RunningNs {
         // Receivers are gone only if their tasks are.
         let _ = self.stop.send(true);
         self.tasks.stop(self.drain_timeout + STOP_GRACE).await;
-        self.replica.shutdown().await;
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.replica.shutdown());
+        if closed.await.is_err() {
+            tracing::error!(timeout = ?CLOSE_TIMEOUT, "the storage was not closed in time");
+        }
     }
 }
 
@@ -354,5 +360,32 @@ fn front_config(config: &NodeConfig, bound: &Bound, nat_location: Option<String>
         header_timeout: config.header_timeout,
         server_type: config.server_type,
         ..FrontConfig::new(ns_uri, bound.location.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_is_a_failure_with_its_name() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("steady part", std::future::pending());
+        tasks.spawn("ending part", async {});
+        let text = tasks.next_end().await.to_string();
+        assert_eq!(text, "the ending part stopped: it ended on its own");
+
+        tasks.spawn("broken part", async { panic!("on purpose") });
+        let text = tasks.next_end().await.to_string();
+        assert!(text.starts_with("the broken part stopped: "), "{text}");
+        assert!(text.contains("on purpose"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_part_that_does_not_stop_is_cut_off() {
+        let mut tasks = Tasks::default();
+        tasks.spawn("deaf part", std::future::pending());
+        tasks.stop(Duration::from_millis(10)).await;
+        assert!(tasks.set.is_empty());
     }
 }

@@ -130,7 +130,10 @@ fn it_prints_what_pyro4_ns_prints() {
         let (status, printed, log) = server.stop();
         assert_eq!(status.code(), Some(0), "{args:?}: {log}");
         assert_eq!(printed.last().unwrap(), "NS shut down.", "{args:?}");
-        if args.first() != Some(&"-k") && !args.contains(&"secret") {
+        if args.contains(&"-k") && args.contains(&"secret") {
+            assert!(log.contains("using -k to supply HMAC key"), "{log}");
+            assert_eq!(log.lines().count(), 1, "{log}");
+        } else {
             assert_eq!(log, "", "a normal start is quiet: {args:?}");
         }
     }
