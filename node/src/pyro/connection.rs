@@ -550,3 +550,19 @@ pub(super) fn log_end(front: &Front, peer: Peer, end: &End) {
         other => tracing::debug!(%peer, "connection ended: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // What an idle client costs besides its socket: the connection, and the future that serves it.
+        fn future_len<F: Future>(_: impl FnOnce(Connection) -> F) -> usize {
+            size_of::<F>()
+        }
+        let stopping = Box::leak(Box::new(std::future::pending()));
+        let len = future_len(|connection| connection.serve(Pin::new(stopping)));
+        assert!(len < 4096, "{len} bytes");
+    }
+}

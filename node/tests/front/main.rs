@@ -1,0 +1,557 @@
+//! The front end over loopback: conversations, limits, timeouts and the end of it all.
+//!
+//! What each method answers is compared with the real name servers elsewhere; this is about connections.
+
+#![allow(clippy::unwrap_used)]
+
+mod peer;
+
+use std::time::{Duration, Instant};
+
+use hearth_node::pyro::SerializerSet;
+use hearth_wire::{Call, Family, Flags, Frame, MessageType, Serializer, Value};
+
+use peer::{FAMILIES, PATIENCE, Peer, SERIALIZERS, Server};
+
+const URI: &str = "PYRO:obj@localhost:4001";
+
+fn registration(name: &str) -> Vec<Value> {
+    vec![name.into(), URI.into()]
+}
+
+async fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn both_families_share_a_port_in_every_serializer() {
+    let server = Server::start_with(|config| config.pyro4_serializers = SerializerSet::ALL).await;
+    let mut count = 1;
+    for family in FAMILIES {
+        for serializer in SERIALIZERS {
+            let mut client = server.client(family, serializer).await;
+            let name = format!("{family:?}.{serializer:?}");
+            let done = client.call("register", registration(&name)).await;
+            assert_eq!(done, Value::None);
+            count += 1;
+            assert_eq!(client.call("count", vec![]).await, Value::Int(count));
+            let found = client.call("lookup", vec![name.as_str().into()]).await;
+            assert!(matches!(found, Value::Uri(uri) if uri.to_string() == URI));
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_family_learns_its_own_methods() {
+    let server = Server::start().await;
+    for (family, has_yplookup) in [(Family::Pyro4, false), (Family::Pyro5, true)] {
+        let mut peer = server.peer(family, Serializer::Json).await;
+        let welcome = peer.connect("Pyro.NameServer").await.unwrap();
+        assert_eq!(welcome.flags.meta_on_connect, family == Family::Pyro4);
+        let text = String::from_utf8(welcome.payload).unwrap();
+        assert!(text.contains("\"handshake\": \"hello\""));
+        assert_eq!(text.contains("yplookup"), has_yplookup, "{text}");
+        let mut peer = server.peer(family, Serializer::Json).await;
+        let refusal = peer.connect("pyro.nameserver").await.unwrap();
+        assert_eq!(refusal.kind, MessageType::ConnectFail);
+        assert_eq!(peer.value(&refusal), "unknown object".into());
+        assert!(peer.is_closed().await);
+    }
+}
+
+#[tokio::test]
+async fn pipelined_calls_are_answered_in_order() {
+    let server = Server::start().await;
+    for family in FAMILIES {
+        let mut client = server.client(family, Serializer::Serpent).await;
+        let mut bytes = Vec::new();
+        let frames: Vec<Frame> = (0..300)
+            .map(|_| client.invoke("lookup", vec!["Pyro.NameServer".into()]))
+            .collect();
+        for frame in &frames {
+            bytes.extend(client.bytes(frame));
+        }
+        // Cut anywhere, the answers are the same.
+        let (first, second) = bytes.split_at(bytes.len() / 2 + 7);
+        client.send_bytes(first).await;
+        client.send_bytes(second).await;
+        for frame in frames {
+            let reply = client.receive().await.unwrap();
+            assert_eq!(reply.seq, frame.seq);
+            assert!(matches!(client.value(&reply), Value::Uri(_)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn oneway_calls_run_in_order_and_answer_nothing() {
+    let server = Server::start().await;
+    let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let oneway = Flags {
+        oneway: true,
+        ..Flags::default()
+    };
+    for call in [
+        Call::new("Pyro.NameServer", "register", registration("a")),
+        Call::new("Pyro.NameServer", "nosuch", vec![]),
+        Call::new("nobody", "ping", vec![]),
+    ] {
+        let frame = client.invoke_with(&call, oneway);
+        client.send(&frame).await;
+    }
+    assert_eq!(client.call("count", vec![]).await, Value::Int(2));
+}
+
+#[tokio::test]
+async fn a_batch_stops_at_its_first_exception() {
+    let server = Server::start().await;
+    for family in FAMILIES {
+        let mut client = server.client(family, Serializer::Serpent).await;
+        let call = |method: &str, args: Vec<Value>| {
+            Value::Tuple(vec![method.into(), Value::Tuple(args), Value::Dict(vec![])])
+        };
+        let batch = |calls: Vec<Value>| Call {
+            args: Value::List(calls),
+            kwargs: Value::None,
+            ..Call::new("Pyro.NameServer", "<batch>", vec![])
+        };
+        let flags = Flags {
+            batch: true,
+            ..Flags::default()
+        };
+        let frame = client.invoke_with(
+            &batch(vec![
+                call("register", registration("before")),
+                call("lookup", vec!["nobody".into()]),
+                call("register", registration("after")),
+            ]),
+            flags,
+        );
+        client.send(&frame).await;
+        let reply = client.receive().await.unwrap();
+        assert!(reply.flags.batch && !reply.flags.exception);
+        match client.value(&reply) {
+            Value::List(results) => {
+                assert_eq!(results.len(), 2);
+                assert_eq!(results[0], Value::None);
+                assert!(matches!(&results[1], Value::ExceptionWrapper(exception)
+                    if exception.text() == "unknown name: nobody"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(client.call("count", vec![]).await, Value::Int(2));
+        let frame = client.invoke_with(&batch(vec![call("_private", vec![])]), flags);
+        client.send(&frame).await;
+        let reply = client.receive().await.unwrap();
+        assert!(reply.flags.exception);
+        assert!(client.exception(&reply).contains("private attribute"));
+    }
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_whatever_it_carries() {
+    let server = Server::start().await;
+    for family in FAMILIES {
+        let mut client = server.client(family, Serializer::Serpent).await;
+        let mut ping = Frame::new(family, MessageType::Ping, 7, 42, b"anything".to_vec());
+        ping.correlation_id = Some([9; 16]);
+        client.send(&ping).await;
+        let pong = client.receive().await.unwrap();
+        assert_eq!((pong.kind, pong.seq), (MessageType::Ping, 7));
+        assert_eq!(pong.serializer_id, 42);
+        assert_eq!(pong.payload, b"pong");
+        assert_eq!(pong.correlation_id, Some([9; 16]));
+    }
+}
+
+#[tokio::test]
+async fn the_own_entry_is_seen_by_each_family_as_its_own() {
+    let server = Server::start().await;
+    let own = || vec![Value::from("Pyro.NameServer")];
+    for (family, tag) in [
+        (Family::Pyro4, "class:Pyro4.naming.NameServer"),
+        (Family::Pyro5, "class:Pyro5.nameserver.NameServer"),
+    ] {
+        let mut client = server.client(family, Serializer::Serpent).await;
+        let found = client
+            .call("lookup", vec!["Pyro.NameServer".into(), Value::Bool(true)])
+            .await;
+        assert!(format!("{found:?}").contains(tag), "{found:?}");
+        assert_eq!(client.call("remove", own()).await, Value::Int(0));
+        let everything = vec![Value::None, Value::None, ".*".into()];
+        assert_eq!(client.call("remove", everything).await, Value::Int(0));
+        // Accepted, and nothing changes.
+        let register = vec!["Pyro.NameServer".into(), URI.into()];
+        assert_eq!(client.call("register", register).await, Value::None);
+        let found = client.call("lookup", own()).await;
+        assert!(
+            matches!(found, Value::Uri(uri) if uri.to_string().ends_with(&server.port.to_string()))
+        );
+        let safe = vec!["Pyro.NameServer".into(), URI.into(), Value::Bool(true)];
+        assert_eq!(
+            client.refusal("register", safe).await,
+            "NamingError: name already registered: Pyro.NameServer"
+        );
+    }
+}
+
+#[tokio::test]
+async fn lists_are_ordered_by_name_and_hold_the_own_entry() {
+    let server = Server::start().await;
+    let mut client = server.client(Family::Pyro5, Serializer::Json).await;
+    // More than are listed where they are asked for.
+    for index in 0..150 {
+        client
+            .call(
+                "register",
+                registration(&format!(
+                    "{}.{index:03}",
+                    if index % 2 == 0 { "A" } else { "z" }
+                )),
+            )
+            .await;
+    }
+    let Value::Dict(entries) = client.call("list", vec![]).await else {
+        panic!("no dict");
+    };
+    let names: Vec<&str> = entries
+        .iter()
+        .filter_map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names.len(), 151);
+    assert!(names.is_sorted());
+    assert_eq!(names[75], "Pyro.NameServer");
+    let regex = vec![Value::None, "z.*9$".into()];
+    let Value::Dict(entries) = client.call("list", regex).await else {
+        panic!("no dict");
+    };
+    assert_eq!(entries.len(), 15);
+    let text = client.refusal("list", vec![Value::None, "(".into()]).await;
+    assert_eq!(
+        text,
+        "NamingError: invalid regex: missing ), unterminated subpattern at position 0"
+    );
+}
+
+#[tokio::test]
+async fn names_and_tags_that_are_no_unicode_text_are_refused() {
+    let server = Server::start().await;
+    let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let surrogate = || Value::SurrogateStr(Box::new([0xD800]));
+    let text = client
+        .refusal("register", vec![surrogate(), URI.into()])
+        .await;
+    assert_eq!(
+        text,
+        "UnicodeEncodeError: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed"
+    );
+    let mut with_tags = registration("a");
+    with_tags.extend([Value::None, Value::List(vec!["x".into(), Value::Int(7)])]);
+    assert_eq!(
+        client.refusal("register", with_tags).await,
+        "TypeError: metadata tags must be str, not int"
+    );
+    assert_eq!(client.call("count", vec![]).await, Value::Int(1));
+}
+
+#[tokio::test]
+async fn with_a_key_messages_must_be_signed() {
+    let key = b"secret";
+    let server = Server::start_with(|config| config.hmac_key = Some(key.as_slice().into())).await;
+    let mut signed = server
+        .peer(Family::Pyro4, Serializer::Serpent)
+        .await
+        .with_key(key);
+    signed.shake_hands().await;
+    assert_eq!(signed.call("ping", vec![]).await, Value::None);
+
+    // The refusal is signed, so a client without the key must be told to check nothing.
+    let mut wrong = server
+        .peer(Family::Pyro4, Serializer::Serpent)
+        .await
+        .with_key(b"guess");
+    let hello = wrong.frame(MessageType::Connect, &Value::Dict(vec![]));
+    wrong.send(&hello).await;
+    let mut wrong = wrong.with_key(key);
+    let refusal = wrong.receive().await.unwrap();
+    assert_eq!(wrong.value(&refusal), "message hmac mismatch".into());
+    assert!(wrong.is_closed().await);
+
+    let mut pyro5 = server.peer(Family::Pyro5, Serializer::Serpent).await;
+    let refusal = pyro5.connect("Pyro.NameServer").await.unwrap();
+    assert_eq!(refusal.kind, MessageType::ConnectFail);
+    assert!(format!("{:?}", pyro5.value(&refusal)).contains("HMAC"));
+    assert!(pyro5.is_closed().await);
+}
+
+#[tokio::test]
+async fn serializers_that_are_not_accepted_are_refused_in_pyros_words() {
+    let server = Server::start().await;
+    let text = |id: u16| format!("message used serializer that is not accepted: {id}");
+    let mut peer = server.peer(Family::Pyro4, Serializer::Msgpack).await;
+    let refusal = peer.connect("Pyro.NameServer").await.unwrap();
+    assert_eq!(refusal.serializer_id, Serializer::Marshal.id(Family::Pyro4));
+    assert_eq!(peer.value(&refusal), text(6).into());
+
+    let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+    client.dialect.serializer = Serializer::Msgpack;
+    let reply = client.ask("ping", vec![]).await;
+    assert_eq!(
+        client.exception(&reply),
+        format!("SerializeError: {}", text(6))
+    );
+    assert!(client.is_closed().await);
+
+    // Pickle is answered with a pickle, and nothing is unpickled.
+    let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let pickled = Frame::new(
+        Family::Pyro4,
+        MessageType::Invoke,
+        1,
+        4,
+        b"cos\nsystem\n.".to_vec(),
+    );
+    client.send(&pickled).await;
+    let reply = client.receive().await.unwrap();
+    assert!(reply.flags.exception);
+    assert_eq!(reply.serializer_id, 4);
+    assert!(
+        reply
+            .payload
+            .starts_with(b"\x80\x02cPyro4.errors\nSerializeError\n")
+    );
+    assert!(client.is_closed().await);
+
+    let mut peer = server.peer(Family::Pyro5, Serializer::Serpent).await;
+    let unknown = Frame::new(Family::Pyro5, MessageType::Connect, 0, 99, vec![]);
+    peer.send(&unknown).await;
+    assert!(peer.is_closed().await);
+}
+
+#[tokio::test]
+async fn garbage_is_refused_at_first_and_dropped_later() {
+    let server = Server::start().await;
+    let mut peer = server.peer(Family::Pyro4, Serializer::Serpent).await;
+    peer.send_bytes(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
+    let refusal = peer.receive().await.unwrap();
+    assert_eq!(refusal.kind, MessageType::ConnectFail);
+    assert_eq!(
+        peer.value(&refusal),
+        "invalid data or unsupported protocol version".into()
+    );
+    assert!(peer.is_closed().await);
+    for family in FAMILIES {
+        let mut client = server.client(family, Serializer::Serpent).await;
+        client.send_bytes(&[b'!'; 64]).await;
+        assert!(client.is_closed().await);
+        let mut client = server.client(family, Serializer::Serpent).await;
+        let again = client.frame(MessageType::Connect, &Value::None);
+        client.send(&again).await;
+        assert!(client.is_closed().await, "a second CONNECT");
+    }
+    let mut client = server.client(Family::Pyro5, Serializer::Serpent).await;
+    assert_eq!(client.call("ping", vec![]).await, Value::None);
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_inflated_costs_a_pyro4_client_that_call() {
+    let server = Server::start().await;
+    let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let mut frame = client.invoke("ping", vec![]);
+    frame.payload = b"notzlib".to_vec();
+    let mut bytes = client.bytes(&frame);
+    // The flag goes in by hand, with the checksum: the encoder would compress in earnest.
+    bytes[9] |= 0x02;
+    let checksum = u16::from_be_bytes([bytes[22], bytes[23]]).wrapping_add(0x02);
+    bytes[22..24].copy_from_slice(&checksum.to_be_bytes());
+    client.send_bytes(&bytes).await;
+    let reply = client.receive().await.unwrap();
+    assert!(reply.flags.exception);
+    let text = String::from_utf8(reply.payload).unwrap();
+    assert!(text.contains("zlib.error"), "{text}");
+    assert_eq!(client.call("ping", vec![]).await, Value::None);
+}
+
+#[tokio::test]
+async fn beyond_the_limit_clients_are_told_which_one() {
+    let server = Server::start_with(|config| {
+        config.connection_count_max = 2;
+        config.connection_limit_option = "--places".to_owned();
+    })
+    .await;
+    for family in FAMILIES {
+        let first = server.client(family, Serializer::Serpent).await;
+        let second = server.client(family, Serializer::Serpent).await;
+        assert_eq!(server.front.connection_count(), 2);
+        let mut third = server.peer(family, Serializer::Json).await;
+        let refusal = third.connect("Pyro.NameServer").await.unwrap();
+        assert_eq!(refusal.kind, MessageType::ConnectFail);
+        let text = format!("{:?}", third.value(&refusal));
+        assert!(text.contains("no free workers"), "{text}");
+        assert!(
+            text.contains("all 2 connections") && text.contains("--places"),
+            "{text}"
+        );
+        assert!(third.is_closed().await);
+        drop((first, second));
+        wait_for("free places", || server.front.connection_count() == 0).await;
+    }
+    server.client(Family::Pyro5, Serializer::Serpent).await;
+}
+
+#[tokio::test]
+async fn silent_and_slow_clients_lose_their_places() {
+    let server = Server::start_with(|config| {
+        config.header_timeout = Duration::from_secs(1);
+        config.idle_timeout = Some(Duration::from_secs(2));
+    })
+    .await;
+    let mut silent = server.peer(Family::Pyro4, Serializer::Serpent).await;
+    assert!(silent.is_closed().await, "it never said anything");
+
+    let mut slow = server.client(Family::Pyro5, Serializer::Serpent).await;
+    let frame = slow.invoke("ping", vec![]);
+    let bytes = slow.bytes(&frame);
+    let began = Instant::now();
+    slow.send_bytes(&bytes[..20]).await;
+    assert!(slow.is_closed().await, "its message was never whole");
+    assert!(began.elapsed() >= Duration::from_secs(1));
+
+    let mut idle = server.client(Family::Pyro5, Serializer::Serpent).await;
+    let mut heard = Instant::now();
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        heard = Instant::now();
+        assert_eq!(
+            idle.call("ping", vec![]).await,
+            Value::None,
+            "it is not idle"
+        );
+    }
+    assert!(idle.is_closed().await);
+    assert!(heard.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stalls_only_itself() {
+    let server = Server::start_with(|config| {
+        config.send_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut client = server.client(Family::Pyro5, Serializer::Serpent).await;
+    for index in 0..200 {
+        let name = format!("{index:03}{}", "x".repeat(4000));
+        client.call("register", registration(&name)).await;
+    }
+    let mut deaf = server.client(Family::Pyro5, Serializer::Serpent).await;
+    // Some 40 MB of answers, far more than any socket buffers.
+    for _ in 0..50 {
+        let frame = deaf.invoke("list", vec![]);
+        deaf.send(&frame).await;
+    }
+    let began = Instant::now();
+    assert_eq!(client.call("ping", vec![]).await, Value::None);
+    assert!(began.elapsed() < PATIENCE / 2);
+    wait_for("the deaf client's end", || {
+        server.front.connection_count() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_what_was_asked_and_ends_the_rest() {
+    let server = Server::start().await;
+    let mut idle = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let mut busy = server.client(Family::Pyro5, Serializer::Serpent).await;
+    for index in 0..500 {
+        busy.call("register", registration(&format!("n{index:05}")))
+            .await;
+    }
+    // Patterns take a while, and are under way when the shutdown begins.
+    let mut bytes = Vec::new();
+    for _ in 0..5 {
+        let frame = busy.invoke("list", vec![Value::None, "n.*0$".into()]);
+        bytes.extend(busy.bytes(&frame));
+    }
+    busy.send_bytes(&bytes).await;
+    let first = busy.receive().await.unwrap();
+    assert!(!first.flags.exception);
+    server.stop();
+    assert!(idle.is_closed().await);
+    for _ in 1..5 {
+        let reply = busy.receive().await.expect("it was asked whole");
+        assert!(matches!(busy.value(&reply), Value::Dict(entries) if entries.len() == 50));
+    }
+    assert!(busy.is_closed().await);
+    server.wait().await;
+}
+
+#[tokio::test]
+async fn a_keep_serialized_call_has_one_opaque_argument() {
+    let server = Server::start().await;
+    for family in FAMILIES {
+        let mut client = server.client(family, Serializer::Json).await;
+        let flags = Flags {
+            keep_serialized: true,
+            ..Flags::default()
+        };
+        let call = Call::new("whatever", "whatever", vec![]);
+        let mut frame = client.invoke_with(&call, flags);
+        client.send(&frame).await;
+        let reply = client.receive().await.unwrap();
+        assert_eq!(client.exception(&reply), "KeyError: 'BLBI'");
+        let info = Value::Tuple(vec![
+            "info".into(),
+            "Pyro.NameServer".into(),
+            "lookup".into(),
+        ]);
+        let mut blob = Vec::new();
+        hearth_wire::Dialect::new(family, Serializer::Marshal)
+            .encode(&info, &mut blob)
+            .unwrap();
+        frame.annotations.insert(*b"BLBI", blob);
+        frame.payload = b"not looked into".to_vec();
+        client.send(&frame).await;
+        let reply = client.receive().await.unwrap();
+        assert_eq!(
+            client.exception(&reply),
+            "TypeError: can only concatenate str (not \"SerializedBlob\") to str"
+        );
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_calls_of_many_clients_are_each_answered_right() {
+    let server = Server::start().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for client_index in 0..20 {
+        let family = FAMILIES[client_index % 2];
+        let mut client: Peer = server.client(family, SERIALIZERS[client_index % 3]).await;
+        tasks.spawn(async move {
+            for index in 0..50 {
+                let name = format!("{client_index}.{index}");
+                client.call("register", registration(&name)).await;
+                let found = client.call("lookup", vec![name.as_str().into()]).await;
+                assert!(matches!(found, Value::Uri(_)));
+                assert_eq!(
+                    client.refusal("lookup", vec!["nobody".into()]).await,
+                    "NamingError: unknown name: nobody"
+                );
+                assert_eq!(
+                    client.call("remove", vec![name.into()]).await,
+                    Value::Int(1)
+                );
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("every answer was right");
+    }
+    let mut client = server.client(Family::Pyro4, Serializer::Marshal).await;
+    assert_eq!(client.call("count", vec![]).await, Value::Int(1));
+}
