@@ -36,7 +36,7 @@ def free_port():
 class Server:
     """A server under load, which has a port once it answers."""
 
-    def __init__(self, command, log=None, settings=None):
+    def __init__(self, command, log=None, settings=None, says_uri=False):
         self.port = free_port()
         self.log = open(log, "w") if log else subprocess.DEVNULL
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYRO")}
@@ -44,7 +44,10 @@ class Server:
         started = time.monotonic()
         self.process = subprocess.Popen(
             [part.replace("PORT", str(self.port)) for part in command],
-            stdout=subprocess.DEVNULL, stderr=self.log, env=environment)
+            stdout=subprocess.PIPE if says_uri else subprocess.DEVNULL, stderr=self.log, env=environment)
+        # hearthd listens before it has recovered, and prints this when it answers.
+        while says_uri and not (self.process.stdout.readline() or b"URI").startswith(b"URI"):
+            pass
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -67,7 +70,7 @@ class Server:
 
 
 def hearthd(*arguments, **options):
-    return Server([os.path.join(TARGET, "hearthd"), "-n", "127.0.0.1", "-p", "PORT", "-x"] + list(arguments), **options)
+    return Server([os.path.join(TARGET, "hearthd"), "-n", "127.0.0.1", "-p", "PORT", "-x"] + list(arguments), says_uri=True, **options)
 
 
 def pyro4(*arguments, **options):
@@ -152,7 +155,7 @@ def registrations(options, folder):
     table("Registrations, 64 connections (pyro4-ns with THREADPOOL_SIZE=100)", results, "pyro4-ns -s sql:")
     with open(log) as text:
         for line in text:
-            if "sync" in line and "command" in line:
+            if "fsync" in line:
                 print("\n" + line.strip())
 
 

@@ -219,6 +219,12 @@ impl RunningNs {
         // Receivers are gone only if their tasks are.
         let _ = self.stop.send(true);
         self.tasks.stop(self.drain_timeout + STOP_GRACE).await;
+        let status = self.replica.status();
+        tracing::info!(
+            command_count = status.command_count,
+            fsync_count = status.sync_count,
+            "commands applied and syncs of the log since the start"
+        );
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.replica.shutdown());
         if closed.await.is_err() {
             tracing::error!(timeout = ?CLOSE_TIMEOUT, "the storage was not closed in time");
