@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 fn read(path: &str) -> String {
@@ -22,13 +25,23 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn the_paths_that_the_documents_name_exist() {
     let mut missing = Vec::new();
     let mut count = 0;
-    for document in ["ARCHITECTURE.md", "README.md", "docs/performance.md", "wire/fuzz/README.md"] {
+    for document in [
+        "ARCHITECTURE.md",
+        "README.md",
+        "docs/performance.md",
+        "wire/fuzz/README.md",
+    ] {
         let text = read(document);
         for path in quoted(&text) {
             let is_path = path.contains('/')
                 && !path.starts_with(['/', '-', '<', '~'])
-                && path.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c))
-                && Path::new(path).components().next().is_some_and(|first| root().join(first).exists());
+                && path
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c))
+                && Path::new(path)
+                    .components()
+                    .next()
+                    .is_some_and(|first| root().join(first).exists());
             if is_path {
                 count += 1;
                 if !root().join(path).exists() {
@@ -38,13 +51,18 @@ fn the_paths_that_the_documents_name_exist() {
         }
     }
     assert!(missing.is_empty(), "named but not there: {missing:#?}");
-    assert!(count > 20, "only {count} paths found: is the reader of the documents broken?");
+    assert!(
+        count > 20,
+        "only {count} paths found: is the reader of the documents broken?"
+    );
 }
 
 #[test]
 fn every_source_folder_is_on_the_map() {
     let map = read("ARCHITECTURE.md");
-    let named: BTreeSet<&str> = quoted(&map).map(|path| path.trim_end_matches('/')).collect();
+    let named: BTreeSet<&str> = quoted(&map)
+        .map(|path| path.trim_end_matches('/'))
+        .collect();
     let mut unnamed = Vec::new();
     for room in ["wire", "storage", "raft", "node", "cli"] {
         let source = root().join(room).join("src");
@@ -63,10 +81,17 @@ fn every_source_folder_is_on_the_map() {
 /// The names under `[dependencies]` of a room.
 fn dependencies(room: &str) -> BTreeSet<String> {
     let manifest = read(&format!("{room}/Cargo.toml"));
-    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+    let section = manifest
+        .split("\n[dependencies]\n")
+        .nth(1)
+        .unwrap_or_default();
     let section = section.split("\n[").next().unwrap_or_default();
     let name = |line: &str| Some(line.split(['.', ' ', '=']).next()?.to_owned());
-    section.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).filter_map(name).collect()
+    section
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+        .filter_map(name)
+        .collect()
 }
 
 #[test]
@@ -83,11 +108,17 @@ fn the_arrows_between_the_rooms_hold() {
         let found = dependencies(room);
         let rooms = found.iter().filter(|name| name.starts_with("hearth-"));
         for arrow in rooms {
-            assert!(allowed.contains(&arrow.as_str()), "{room} must not know {arrow}");
+            assert!(
+                allowed.contains(&arrow.as_str()),
+                "{room} must not know {arrow}"
+            );
         }
     }
     for (room, forbidden) in [
-        ("wire", &["tokio", "rocksdb", "openraft", "socket2"] as &[&str]),
+        (
+            "wire",
+            &["tokio", "rocksdb", "openraft", "socket2"] as &[&str],
+        ),
         ("storage", &["tokio", "openraft", "socket2"]),
         ("node", &["openraft", "rocksdb"]),
         ("cli", &["openraft", "rocksdb"]),

@@ -1,8 +1,6 @@
 //! The calls of a load, and how their replies are checked.
 
-use std::collections::HashMap;
-
-use hearth_wire::{Frame, Limits, Value};
+use hearth_wire::{Frame, Limits, Uri, Value};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -79,28 +77,17 @@ pub(super) async fn clean(endpoint: &Endpoint, plan: &Plan) -> Result<(), BenchE
     }
 }
 
-/// What the right reply to a look-up is.
-struct Expected {
-    /// The request.
-    payload: Vec<u8>,
-    /// The name's URI.
-    uri: String,
-    /// Bytes of a reply that was decoded and found right. A server that answers the same again is
-    /// right again.
-    right_reply: Option<Vec<u8>>,
-}
-
 /// One connection and its calls.
 pub(super) struct Worker {
     number: usize,
     connection: RawConnection,
     plan: Plan,
     rng: SmallRng,
-    lookups: HashMap<usize, Expected>,
+    right_lookup: Vec<u8>,
     list_request: Vec<u8>,
-    right_list: Option<Vec<u8>>,
+    right_list: Vec<u8>,
     register_count: usize,
-    right_none: Option<Vec<u8>>,
+    right_none: Vec<u8>,
 }
 
 impl Worker {
@@ -115,11 +102,11 @@ impl Worker {
             connection,
             plan: plan.clone(),
             rng: SmallRng::seed_from_u64(number as u64),
-            lookups: HashMap::new(),
+            right_lookup: Vec::new(),
             list_request: encode_call(plan, "list", vec![list_prefix.into()])?,
-            right_list: None,
+            right_list: Vec::new(),
             register_count: 0,
-            right_none: None,
+            right_none: Vec::new(),
         })
     }
 
@@ -142,26 +129,17 @@ impl Worker {
 
     async fn lookup(&mut self) -> Result<Result<(), String>, BenchError> {
         let index = self.rng.random_range(0..self.plan.name_count);
-        if !self.lookups.contains_key(&index) {
-            let payload = encode_call(&self.plan, "lookup", vec![shared_name(index).into()])?;
-            self.lookups.insert(
-                index,
-                Expected {
-                    payload,
-                    uri: shared_uri(index),
-                    right_reply: None,
-                },
-            );
+        let payload = encode_call(&self.plan, "lookup", vec![shared_name(index).into()])?;
+        let uri = shared_uri(index);
+        // Most servers answer with the very bytes that our own serializer writes.
+        self.right_lookup.clear();
+        if let Ok(parsed) = Uri::parse(&uri, 9090) {
+            let written = Value::Uri(Box::new(parsed));
+            let _ = self.plan.dialect().encode(&written, &mut self.right_lookup);
         }
-        let Some(expected) = self.lookups.get_mut(&index) else {
-            return Err(BenchError::Plan(
-                "a look-up that was just prepared is gone".to_owned(),
-            ));
-        };
-        let reply = self.connection.invoke(&expected.payload).await?;
-        let uri = &expected.uri;
-        let right = |value: &Value| matches!(value, Value::Uri(found) if found.to_string() == *uri);
-        Ok(check(&self.plan, reply, &mut expected.right_reply, right))
+        let reply = self.connection.invoke(&payload).await?;
+        let right = |value: &Value| matches!(value, Value::Uri(found) if found.to_string() == uri);
+        Ok(check(&self.plan, &reply, &self.right_lookup, right))
     }
 
     async fn register(&mut self) -> Result<Result<(), String>, BenchError> {
@@ -171,9 +149,10 @@ impl Worker {
         let uri = format!("PYRO:obj_{count:032x}@localhost:{}", 1_024 + self.number);
         let payload = encode_call(&self.plan, "register", vec![name.into(), uri.into()])?;
         let reply = self.connection.invoke(&payload).await?;
-        Ok(check(&self.plan, reply, &mut self.right_none, |value| {
+        let checked = check(&self.plan, &reply, &self.right_none, |value| {
             *value == Value::None
-        }))
+        });
+        Ok(checked.map(|()| self.right_none = reply.payload))
     }
 
     async fn list(&mut self) -> Result<Result<(), String>, BenchError> {
@@ -193,25 +172,23 @@ impl Worker {
             }
             _ => false,
         };
-        Ok(check(&self.plan, reply, &mut self.right_list, right))
+        let checked = check(&self.plan, &reply, &self.right_list, right);
+        Ok(checked.map(|()| self.right_list = reply.payload))
     }
 }
 
 /// Checks a reply: by its bytes when they are those of a right one, else by what they mean.
 fn check(
     plan: &Plan,
-    reply: Frame,
-    right_reply: &mut Option<Vec<u8>>,
+    reply: &Frame,
+    right_reply: &[u8],
     right: impl Fn(&Value) -> bool,
 ) -> Result<(), String> {
-    if !reply.flags.exception && right_reply.as_ref() == Some(&reply.payload) {
+    if !reply.flags.exception && reply.payload == right_reply {
         return Ok(());
     }
     match plan.dialect().decode(&reply.payload, &Limits::default()) {
-        Ok(value) if !reply.flags.exception && right(&value) => {
-            *right_reply = Some(reply.payload);
-            Ok(())
-        }
+        Ok(value) if !reply.flags.exception && right(&value) => Ok(()),
         Ok(Value::Exception(exception)) => {
             Err(format!("{}: {:?}", exception.class.name(), exception.args))
         }

@@ -74,14 +74,14 @@ pub struct RocksOptions {
 impl Default for RocksOptions {
     /// For a registry of up to some million names on a small machine.
     ///
-    /// The cache holds the blocks of about a third of a million names; the rest comes from the
-    /// system's page cache for the price of decompressing 4 kB. 16 MiB of write buffer take about ten
+    /// The cache fills as it is used and then holds the blocks of about a million names; the rest comes
+    /// from the system's page cache for the price of decompressing 4 kB. 16 MiB of write buffer take about ten
     /// seconds of registrations at full speed, so that most log entries are purged before they reach
     /// a table, and are little enough for a node that should be small. 32 MiB of WAL are read back in
     /// a fraction of a second.
     fn default() -> Self {
         Self {
-            block_cache_len: 32 << 20,
+            block_cache_len: 128 << 20,
             write_buffer_len: 16 << 20,
             wal_len_max: 32 << 20,
             sync_record: None,
