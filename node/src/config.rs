@@ -14,7 +14,7 @@ use hearth_wire::{Limits, Serializer};
 use crate::args::{Args, Parsed};
 pub use crate::autoclean::AutocleanConfig;
 use crate::logging::{LogConfig, LogFormat};
-use crate::pyro::{SerializerSet, ServerType};
+use crate::pyro::{DEFAULT_LIMITS, SerializerSet, ServerType};
 use crate::settings::{Given, Origin, Setting, Settings, parse_bool};
 
 /// What applies where nothing is given.
@@ -174,7 +174,7 @@ impl Default for NodeConfig {
             connection_count_max: DEFAULTS.connection_count_max,
             idle_timeout: None,
             header_timeout: DEFAULTS.header_timeout,
-            limits: Limits::default(),
+            limits: DEFAULT_LIMITS,
             compression: false,
             pyro4_serializers: SerializerSet::PYRO4_DEFAULT,
             server_type: ServerType::default(),
@@ -389,7 +389,7 @@ impl Checker<'_> {
 
     /// `MAX_MESSAGE_SIZE`; Pyro4's 0, no limit at all, would let any peer fill our memory.
     fn limits(&mut self) -> Limits {
-        let defaults = Limits::default();
+        let defaults = DEFAULT_LIMITS;
         match self.parse(Setting::MaxMessageSize, number_from(0)) {
             None => defaults,
             Some(0) => {
@@ -783,7 +783,7 @@ mod tests {
     fn an_unlimited_message_size_is_not_ignored_silently() {
         let config = run(&[], &[("PYRO_MAX_MESSAGE_SIZE", "0")]).unwrap();
         assert_eq!(config.notices.len(), 1, "{:?}", config.notices);
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.limits, DEFAULT_LIMITS);
     }
 
     #[test]

@@ -5,6 +5,15 @@ use std::time::Duration;
 
 use hearth_wire::{Limits, Serializer, Uri};
 
+/// What one message from a client may hold. No call of a name server needs more, and a hundred clients
+/// that send as much as they may do not fill the memory.
+pub const DEFAULT_LIMITS: Limits = Limits {
+    message_len_max: 16 << 20,
+    inflated_len_max: 16 << 20,
+    depth_max: 200,
+    value_count_max: 500_000,
+};
+
 /// Settings of a [`Front`](super::Front). Start from [`FrontConfig::new`] and change what differs.
 #[derive(Clone)]
 pub struct FrontConfig {
@@ -28,9 +37,12 @@ pub struct FrontConfig {
     pub pyro5_serializers: SerializerSet,
     /// Bounds on what one message may hold.
     pub limits: Limits,
-    /// Bytes that may wait, over all connections, in messages that began and are not yet whole. Small
-    /// messages are not counted. Room for one message of the largest size is always given.
-    pub unfinished_len_max: usize,
+    /// Bytes that large messages may take together, over all connections, from their first byte until
+    /// their call is done. Room for one message of the largest size is always given.
+    pub request_memory_max: usize,
+    /// Bytes that large answers may take together, over all connections, before others have to wait
+    /// until they are read.
+    pub answer_memory_max: usize,
     /// Names, tags or prefixes that one call may carry.
     pub call_item_count_max: usize,
     /// Connections at once, over all listeners.
@@ -65,8 +77,9 @@ impl FrontConfig {
             compression: false,
             pyro4_serializers: SerializerSet::PYRO4_DEFAULT,
             pyro5_serializers: SerializerSet::ALL,
-            limits: Limits::default(),
-            unfinished_len_max: 64 << 20,
+            limits: DEFAULT_LIMITS,
+            request_memory_max: 32 << 20,
+            answer_memory_max: 128 << 20,
             call_item_count_max: 100_000,
             connection_count_max: 10_000,
             connection_limit_option: "--max-connections".to_owned(),

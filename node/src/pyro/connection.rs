@@ -31,8 +31,10 @@ use super::socket::{Peer, Socket};
 const READ_LEN_MAX: usize = 64 << 10;
 /// Replies of so many bytes are written before the next call is run.
 const WRITE_LEN: usize = 128 << 10;
-/// A payload above this is decoded away from the reactor.
-const INLINE_PAYLOAD_LEN_MAX: usize = 256 << 10;
+/// A payload above this is decoded away from the reactor, and few of its kind at a time are run.
+const INLINE_PAYLOAD_LEN_MAX: usize = 64 << 10;
+/// How many.
+pub(super) const LARGE_CALL_COUNT_MAX: usize = 2;
 /// A client that takes a large reply must take so many bytes a second.
 const SLOWEST_CLIENT_RATE: usize = 128 << 10;
 /// How long a refused client's remaining bytes are read and forgotten, so that it sees the refusal
@@ -89,7 +91,10 @@ pub(super) struct Connection {
     decoder: FrameDecoder,
     /// Replies that are not yet written.
     out: Vec<u8>,
-    unfinished: Share,
+    /// Memory of the message that is received or handled.
+    request: Share,
+    /// Memory of the answers in `out`.
+    answer: Share,
     is_greeted: bool,
     /// When the connection was accepted, or the message that is under way began.
     waiting_since: Option<Instant>,
@@ -106,7 +111,8 @@ impl Connection {
         let mut decoder = FrameDecoder::new(config.limits, config.hmac_key.clone());
         decoder.accept(&[MessageType::Connect]);
         Self {
-            unfinished: front.unfinished.share(),
+            request: front.requests.share(),
+            answer: front.answers.share(),
             front,
             socket,
             decoder,
@@ -173,16 +179,16 @@ impl Connection {
     async fn handle_all(&mut self) -> Result<(), End> {
         loop {
             match self.decoder.next_frame() {
-                Ok(Some(frame)) => self.handle(frame).await?,
+                Ok(Some(frame)) => {
+                    self.handle(frame).await?;
+                    self.request.clear();
+                }
                 Ok(None) => break,
                 Err(error) => self.handle_undecodable(error)?,
             }
             if self.out.len() >= WRITE_LEN {
                 self.flush().await?;
             }
-        }
-        if !self.decoder.is_mid_frame() {
-            self.unfinished.restart(0);
         }
         self.waiting_since = match self.waiting_since {
             since if !self.is_greeted => since,
@@ -194,8 +200,11 @@ impl Connection {
     }
 
     async fn handle(&mut self, frame: Frame) -> Result<(), End> {
-        // The message that was waited for is whole, and what remains came with its end.
-        self.unfinished.restart(READ_LEN_MAX);
+        // Inflated, a message may be larger than what was received of it.
+        self.request.clear();
+        if !self.request.grow(frame.payload.len()) {
+            return Err(too_much());
+        }
         if self.is_greeted {
             self.waiting_since = None;
         }
@@ -279,10 +288,7 @@ impl Connection {
             return self.refuse_serializer(&frame);
         };
         let mut reply = reply_to(&frame, Dialect::new(family, serializer));
-        let result = match decode(front, &mut reply, frame).await {
-            Ok(call) => dispatch::invoke(front, family, call, reply.is_batch).await,
-            Err(exception) => Err(exception),
-        };
+        let result = run(front, &mut reply, frame).await;
         let (result, is_large) = match result {
             Ok(Answer::Now(value)) => (Ok(value), false),
             Ok(Answer::Large(value)) => (Ok(value), true),
@@ -304,12 +310,18 @@ impl Connection {
         make: impl FnOnce() -> Result<Value, Exception> + Send + 'static,
     ) -> Result<(), End> {
         let front = Arc::clone(&self.front);
+        if !Box::pin(front.answers.has_room(front.config.read_timeout)).await {
+            let busy = Exception::naming("too many large answers are waiting to be read");
+            return close(reply.write(&front.config, Err(busy), &mut self.out));
+        }
         let encode = move || {
             let mut bytes = Vec::new();
             let next = reply.write(&front.config, make(), &mut bytes);
             (bytes, next)
         };
         let (bytes, next) = Box::pin(self.front.heavy.run(encode)).await;
+        // Overdrawn or not, it is there now; the next one has to wait.
+        self.answer.grow(bytes.len());
         if self.out.is_empty() {
             self.out = bytes;
         } else {
@@ -363,7 +375,10 @@ impl Connection {
         // The buffer goes when this returns: most clients think longer than an allocation takes.
         let out = std::mem::take(&mut self.out);
         let written_len = match self.socket.try_write(&out) {
-            Ok(len) if len == out.len() => return Ok(()),
+            Ok(len) if len == out.len() => {
+                self.answer.clear();
+                return Ok(());
+            }
             Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(ended(error)),
@@ -376,7 +391,10 @@ impl Connection {
         let patience = self.front.config.send_timeout
             + Duration::from_secs((rest.len() / SLOWEST_CLIENT_RATE) as u64);
         match timeout(patience, self.socket.write_all(rest)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.answer.clear();
+                Ok(())
+            }
             Ok(Err(error)) => Err(ended(error)),
             Err(_) => Err(End::Dropped(format!(
                 "it left {} bytes of replies unread for {patience:?}",
@@ -400,10 +418,8 @@ impl Connection {
                         Err(End::Dropped("it ended inside a message".to_owned()))
                     }
                     Ok(0) => Err(End::PeerClosed),
-                    Ok(len) if self.unfinished.grow(len) => Ok(()),
-                    Ok(_) => Err(End::Dropped(
-                        "too many large messages are under way".to_owned(),
-                    )),
+                    Ok(len) if self.request.grow(len) => Ok(()),
+                    Ok(_) => Err(too_much()),
                     Err(error) => Err(ended(error)),
                 });
             }
@@ -475,8 +491,21 @@ impl Connection {
     }
 }
 
+/// Decodes and runs the call that a message carries.
+async fn run(front: &Front, reply: &mut Reply, frame: Frame) -> Result<Answer, Exception> {
+    let family = frame.family;
+    let _turn = if frame.payload.len() > INLINE_PAYLOAD_LEN_MAX {
+        // The semaphore is never closed, so this is a turn.
+        Box::pin(front.large_calls.acquire()).await.ok()
+    } else {
+        None
+    };
+    let call = decode(front, reply, frame).await?;
+    dispatch::invoke(front, family, call, reply.is_batch).await
+}
+
 /// The call that a message carries.
-async fn decode(front: &Arc<Front>, reply: &mut Reply, frame: Frame) -> Result<Call, Exception> {
+async fn decode(front: &Front, reply: &mut Reply, frame: Frame) -> Result<Call, Exception> {
     if frame.flags.keep_serialized {
         return blob_call(front, &frame);
     }
@@ -528,6 +557,10 @@ fn close(next: Next) -> Result<(), End> {
         Next::Open => Ok(()),
         Next::Close(reason) => Err(End::Dropped(reason)),
     }
+}
+
+fn too_much() -> End {
+    End::Dropped("too many large messages are under way".to_owned())
 }
 
 /// A socket error as the end of its connection.

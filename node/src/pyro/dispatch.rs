@@ -6,12 +6,15 @@
 use hearth_wire::{Call, Exception, Family, Value};
 
 use super::arguments::Arguments;
+use super::listing::Listing;
 use super::nameserver::{NameServer, Outcome};
 use super::object::{Method, Object};
 use super::{Front, daemon, python};
 
 /// Calls of a batch after which other connections get a turn.
 const BATCH_TURN_CALL_COUNT: usize = 64;
+/// A batch whose results hold more than this ends: each call may ask for everything there is.
+const BATCH_RESULT_LEN_MAX: usize = 16 << 20;
 /// A result of about so many bytes is encoded where it was made; larger ones away from the reactor.
 const INLINE_RESULT_LEN_MAX: usize = 64 << 10;
 
@@ -23,7 +26,7 @@ pub(super) enum Answer {
     /// So large that encoding it belongs away from the reactor.
     Large(Value),
     /// A list that is still to be made, away from the reactor.
-    Later(super::nameserver::Listing),
+    Later(Listing),
 }
 
 /// Runs one call, or a batch of them.
@@ -103,13 +106,15 @@ async fn batch(
     }
     let mut results = Vec::with_capacity(calls.len());
     let mut results_len = 0;
+    let mut memory = front.answers.share();
+    let mut is_too_large = false;
     for (index, call) in calls.into_iter().enumerate() {
         if index % BATCH_TURN_CALL_COUNT == BATCH_TURN_CALL_COUNT - 1 {
             tokio::task::yield_now().await;
         }
         let [method, args, kwargs] = python::unpack_three(call)?;
         let method = object.method(family, &method)?;
-        let result = if results_len > front.config.limits.message_len_max {
+        let result = if is_too_large {
             Err(Exception::value_error(
                 "the results of this batch are too large",
             ))
@@ -122,7 +127,9 @@ async fn batch(
         };
         match result {
             Ok(value) => {
-                results_len += memory_len(&value);
+                let value_len = memory_len(&value);
+                results_len += value_len;
+                is_too_large = !memory.grow(value_len) || results_len > BATCH_RESULT_LEN_MAX;
                 results.push(value);
             }
             Err(exception) => {

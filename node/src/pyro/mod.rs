@@ -16,6 +16,7 @@ mod dispatch;
 mod drops;
 mod handshake;
 mod listener;
+mod listing;
 mod nameserver;
 mod object;
 mod python;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use hearth_raft::Replica;
 use tokio::sync::{Semaphore, watch};
 
-pub use config::{FrontConfig, SerializerSet, ServerType};
+pub use config::{DEFAULT_LIMITS, FrontConfig, SerializerSet, ServerType};
 pub use listener::Listener;
 
 /// The front end of one node. It may serve several listeners at once; they share the connection limit.
@@ -38,7 +39,11 @@ pub struct Front {
     replica: Replica,
     heavy: work::HeavyWork,
     drops: drops::DropLog,
-    unfinished: budget::Budget,
+    /// One for each call that may be run at the same time after it arrived in a large message: what a
+    /// message holds takes a multiple of its bytes once it is decoded.
+    large_calls: Semaphore,
+    requests: budget::Budget,
+    answers: budget::Budget,
     /// One for each connection that may be there.
     places: Arc<Semaphore>,
     /// One for each client that may be told at the same time that there is no place.
@@ -50,13 +55,19 @@ impl Front {
     pub fn new(mut config: FrontConfig, replica: Replica) -> Self {
         config.connection_count_max = config.connection_count_max.min(Semaphore::MAX_PERMITS);
         config.hmac_key = config.hmac_key.filter(|key| !key.is_empty());
-        let unfinished_len_max = config.unfinished_len_max.max(config.limits.message_len_max);
+        let largest = config
+            .limits
+            .message_len_max
+            .max(config.limits.inflated_len_max);
+        config.request_memory_max = config.request_memory_max.max(largest);
         Self {
             places: Arc::new(Semaphore::new(config.connection_count_max)),
             refusals: Arc::new(Semaphore::new(listener::REFUSAL_COUNT_MAX)),
             heavy: work::HeavyWork::new(),
+            large_calls: Semaphore::new(connection::LARGE_CALL_COUNT_MAX),
             drops: drops::DropLog::default(),
-            unfinished: budget::Budget::new(unfinished_len_max),
+            requests: budget::Budget::new(config.request_memory_max),
+            answers: budget::Budget::new(config.answer_memory_max),
             config,
             replica,
         }

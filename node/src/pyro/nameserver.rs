@@ -8,14 +8,14 @@
 use std::time::Instant;
 
 use hearth_raft::{Replica, WriteError};
-use hearth_storage::{
-    Answer, Command, Entry, Filter, IfTaken, Name, Pattern, PatternError, Query, Refusal, Reply,
-    Tags,
-};
+use hearth_storage::{Answer, Command, Entry, Filter, IfTaken, Name, Pattern, Query, Reply, Tags};
 use hearth_wire::{Exception, Family, PyroClass, Uri, Value};
 
 use super::arguments::Arguments;
 use super::config::FrontConfig;
+use super::listing::{
+    Listing, Selection, list_refusal, pattern_refusal, store_failure, tag_collection, unexpected,
+};
 use super::object::{Method, NAME_SERVER};
 use super::python;
 use super::work::HeavyWork;
@@ -39,24 +39,6 @@ pub(super) enum Outcome {
     Value(Value),
     /// A list that is still to be made, away from the reactor.
     Later(Listing),
-}
-
-/// A list to be made: everything that it needs, so that any thread can do it.
-#[derive(Debug)]
-pub(super) struct Listing {
-    replica: Replica,
-    selection: Selection,
-    with_tags: bool,
-    own: (Name, Entry),
-    family: Family,
-}
-
-/// Which entries a list holds, as far as the arguments say it.
-#[derive(Debug)]
-enum Selection {
-    Filter(Filter),
-    /// A pattern that is not yet compiled.
-    Regex(String),
 }
 
 impl NameServer<'_> {
@@ -500,62 +482,6 @@ impl NameServer<'_> {
     }
 }
 
-impl Listing {
-    /// Makes the list. Takes time in proportion to it, or to what its pattern must be tried on.
-    ///
-    /// # Errors
-    /// `NamingError` and what else a pattern can raise.
-    pub(super) fn make(self) -> Result<Value, Exception> {
-        let filter = match self.selection {
-            Selection::Filter(filter) => filter,
-            Selection::Regex(text) => {
-                Filter::Regex(Pattern::parse(&text).map_err(pattern_refusal)?)
-            }
-        };
-        let holds_own = lets_through(&filter, &self.own)?;
-        let query = Query::List(filter);
-        let mut entries = match self.replica.answer(&query).map_err(store_failure)? {
-            Answer::Entries(entries) => entries,
-            Answer::Refused(refusal) => return Err(list_refusal(&refusal)),
-            other => return Err(unexpected(&other)),
-        };
-        if holds_own {
-            let index = entries.partition_point(|(name, _)| *name < self.own.0);
-            entries.insert(index, self.own);
-        }
-        let items = entries.into_iter().map(|(name, entry)| {
-            let uri = Value::Str(entry.uri);
-            let value = if self.with_tags {
-                Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
-            } else {
-                uri
-            };
-            (Value::Str(name), value)
-        });
-        Ok(Value::Dict(items.collect()))
-    }
-}
-
-/// Whether the name server's own entry, which the registry does not hold, passes a filter.
-fn lets_through(filter: &Filter, (name, entry): &(Name, Entry)) -> Result<bool, Exception> {
-    Ok(match filter {
-        Filter::All => true,
-        Filter::Prefix(prefixes) => prefixes.iter().any(|prefix| name.starts_with(prefix)),
-        Filter::Regex(pattern) => pattern.matches(name).map_err(pattern_refusal)?,
-        Filter::TagsAll(tags) => tags.iter().all(|tag| entry.tags.contains(tag)),
-        Filter::TagsAny(tags) => tags.iter().any(|tag| entry.tags.contains(tag)),
-    })
-}
-
-/// Tags as a family's clients see them.
-fn tag_collection(tags: Tags, family: Family) -> Value {
-    let tags = tags.into_iter().map(Value::Str).collect();
-    match family {
-        Family::Pyro4 => Value::List(tags),
-        Family::Pyro5 => Value::Set(tags),
-    }
-}
-
 /// One element of a `metadata` argument.
 fn tag_text(tag: Value) -> Result<String, Exception> {
     match tag {
@@ -623,33 +549,4 @@ fn unknown_surrogate_name(points: &[u32]) -> Exception {
 
 fn already_registered(name: &str) -> Exception {
     Exception::naming(format!("name already registered: {name}"))
-}
-
-fn pattern_refusal(error: PatternError) -> Exception {
-    match error {
-        PatternError::RepetitionTooLarge => Exception::builtin("OverflowError", error.to_string()),
-        PatternError::TooDeep => Exception::builtin("RecursionError", error.to_string()),
-        other => invalid_regex(&other.to_string()),
-    }
-}
-
-fn list_refusal(refusal: &Refusal) -> Exception {
-    match refusal {
-        Refusal::Pattern(text) => invalid_regex(text),
-        other => Exception::naming(format!("refused: {other:?}")),
-    }
-}
-
-fn invalid_regex(text: &str) -> Exception {
-    Exception::naming(format!("invalid regex: {text}"))
-}
-
-fn store_failure(error: hearth_storage::StoreError) -> Exception {
-    tracing::error!(%error, "the store cannot answer");
-    Exception::naming(format!("the store cannot answer: {error}"))
-}
-
-fn unexpected(answer: &Answer) -> Exception {
-    tracing::error!(?answer, "an answer of the wrong kind");
-    Exception::naming("the store gave an answer of the wrong kind")
 }

@@ -9,7 +9,10 @@ mod peer;
 use std::time::{Duration, Instant};
 
 use hearth_node::pyro::SerializerSet;
+use hearth_wire::frame::EncodeOptions;
 use hearth_wire::{Call, Family, Flags, Frame, MessageType, Serializer, Value};
+
+use tokio::io::AsyncWriteExt;
 
 use peer::{FAMILIES, PATIENCE, Peer, SERIALIZERS, Server};
 
@@ -461,6 +464,61 @@ async fn a_client_that_does_not_read_stalls_only_itself() {
         server.front.connection_count() == 1
     })
     .await;
+}
+
+#[tokio::test]
+async fn unfinished_messages_share_a_budget() {
+    let server = Server::start_with(|config| {
+        config.limits.message_len_max = 1 << 20;
+        config.limits.inflated_len_max = 1 << 20;
+        config.request_memory_max = 0;
+    })
+    .await;
+    let mut first = server.client(Family::Pyro5, Serializer::Serpent).await;
+    let mut second = server.client(Family::Pyro5, Serializer::Serpent).await;
+    let name = "x".repeat(900_000);
+    let lookup = first.invoke("lookup", vec![name.as_str().into()]);
+    let bytes = first.bytes(&lookup);
+    let (most, last) = bytes.split_at(bytes.len() - 1);
+    first.send_bytes(most).await;
+    // The bytes of both are more than one message may hold, so one of them has to go.
+    let _ = second.stream.write_all(most).await;
+    let mut other = tokio::select! {
+        closed = first.is_closed() => { assert!(closed); second }
+        closed = second.is_closed() => { assert!(closed); first }
+    };
+    other.send_bytes(last).await;
+    let reply = other.receive().await.unwrap();
+    assert!(
+        other
+            .exception(&reply)
+            .starts_with("NamingError: unknown name: xxx")
+    );
+    // What it took is given back.
+    other.send_bytes(&bytes).await;
+    assert!(other.receive().await.is_some());
+}
+
+#[tokio::test]
+async fn an_inflated_message_counts_as_what_it_holds() {
+    let server = Server::start_with(|config| {
+        config.limits.message_len_max = 1 << 20;
+        config.limits.inflated_len_max = 1 << 20;
+    })
+    .await;
+    let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let bomb = client.invoke("lookup", vec!["x".repeat(2 << 20).into()]);
+    let options = EncodeOptions {
+        compress: true,
+        ..EncodeOptions::default()
+    };
+    let mut bytes = Vec::new();
+    bomb.encode(&options, &mut bytes).unwrap();
+    assert!(bytes.len() < 10_000);
+    client.send_bytes(&bytes).await;
+    let reply = client.receive().await.unwrap();
+    assert!(reply.flags.exception);
+    assert_eq!(client.call("ping", vec![]).await, Value::None);
 }
 
 #[tokio::test]
