@@ -101,7 +101,7 @@ pub struct NodeConfig {
     pub sock_reuse: bool,
     /// Which address of a host name is bound.
     pub prefer_ip_version: IpPreference,
-    /// The port of `PYRONAME:` and `PYROMETA:` locations without one.
+    /// The port of `PYRONAME:` and `PYROMETA:` locations without one: `PYRO_NS_PORT`, never `--port`.
     pub ns_port: u16,
     /// How entries of objects that are gone are found; none for not at all.
     pub autoclean: Option<AutocleanConfig>,
@@ -256,8 +256,13 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn check(mut self) -> NodeConfig {
         let defaults = NodeConfig::default();
-        let ns_port = self.parse(Setting::Port, port).unwrap_or(DEFAULTS.port);
-        let bind = self.bind(ns_port);
+        let bind_port = self.parse(Setting::Port, port).unwrap_or(DEFAULTS.port);
+        let bind = self.bind(bind_port);
+        // Other name servers are expected at the port that Pyro is configured with, wherever this one is.
+        let ns_port = self.settings.ns_port_item.as_deref();
+        let ns_port = ns_port
+            .and_then(|text| port(text).ok())
+            .filter(|port| *port != 0);
         let nat = self.nat(&bind);
         let broadcast = self.broadcast();
         let limits = self.limits();
@@ -306,8 +311,7 @@ impl Checker<'_> {
             prefer_ip_version: self
                 .parse(Setting::PreferIpVersion, ip_preference)
                 .unwrap_or(DEFAULTS.prefer_ip_version),
-            // A random port is no port that other name servers are expected at.
-            ns_port: if ns_port == 0 { DEFAULTS.port } else { ns_port },
+            ns_port: ns_port.unwrap_or(DEFAULTS.port),
             log: LogConfig {
                 filter: self
                     .parse(Setting::Log, crate::logging::check_filter)

@@ -285,6 +285,8 @@ pub(crate) struct Given {
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     given: BTreeMap<Setting, Given>,
+    /// `PYRO_NS_PORT`, also where `--port` is stronger: it goes on being the port of locations without one.
+    pub(crate) ns_port_item: Option<String>,
     /// What the log says once about settings that were given.
     pub(crate) notices: Vec<String>,
 }
@@ -351,6 +353,7 @@ impl Settings {
         environment: &BTreeMap<String, String>,
         mistakes: &mut Vec<String>,
     ) {
+        self.ns_port_item = environment.get("PYRO_NS_PORT").cloned();
         for Names(setting, _, variables, _) in NAMES {
             for &variable in *variables {
                 let Some(value) = environment.get(variable) else {

@@ -30,6 +30,7 @@ STATE = [
     ("svc.gamma", "PYRO:obj_gamma@[fd00::1]:4003", ["fast", "printer"]),
     ("other", "PYRO:obj_other@./u:/run/other.sock", ["x"]),
     ("naïve 日本", "PYRO:o@h:1", ["été"]),
+    ("magic", "PYRONAME:svc.alpha@somehost", []),
 ]
 
 METHODS = {
@@ -232,7 +233,7 @@ class Call:
 def values(peer):
     """Arguments by kind: those that make sense, then those of every kind."""
     good = {
-        "name": ["svc.alpha", "svc.beta", "nope", "new", "", "Pyro.NameServer", "naïve 日本", "nul\0x", "quote'\"", "a\nb"],
+        "name": ["svc.alpha", "svc.beta", "magic", "nope", "new", "", "Pyro.NameServer", "naïve 日本", "nul\0x", "quote'\"", "a\nb"],
         "uri": ["PYRO:o@h:1", "PYRO:o@[::1]:55junk", "pyro:o@h:007", "PYRONAME:n", "PYROMETA:a,b@h", "PYRO:o@./u:/s", "nonsense",
                 "PYRO:o", "PYRO:o@h", "PYRO:o@h:x", "PYROX:o@h:1", "PYRO:o@[[::1]]:1", "PYRO:o@[host]:1", "PYRO:o@./u:", "PYRO:o@:1",
                 "PYRO:a@b@h:1", "PYRO:o@h:1:2", "PYRO:o@h:-1", "PYRO:o@h: 1_0 ", "PYRO:o@h:99999", " PYRO:o@h:1", "PYRO:o@h:1\n",
