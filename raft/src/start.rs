@@ -284,7 +284,15 @@ async fn keep_log_short(raft: Raft, log: LogHome, len_max: u64) {
             continue;
         }
         let goes = |&&(_, at): &&(u64, u64)| len - at >= len_max / 2;
-        let upto = marks.iter().rev().find(goes).map_or(0, |&(index, _)| index);
+        let half = marks.iter().rev().find(goes).map_or(0, |&(index, _)| index);
+        // After a burst between two looks, the mark at half may be what was purged already; the next one
+        // is then too far, and better than a log that stays too long.
+        let upto = if half > purged {
+            half
+        } else {
+            let beyond = marks.iter().find(|&&(index, _)| index > purged);
+            beyond.map_or(0, |&(index, _)| index)
+        };
         let result = if snapshot < upto {
             // The next round finds it.
             raft.trigger().snapshot().await

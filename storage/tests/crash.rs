@@ -398,22 +398,18 @@ fn a_full_disk_stops_the_store_and_loses_nothing() {
                 .expect("a write should fail"),
         );
     }
-    // It says why, stops by itself and acknowledges nothing more.
+    // It says why and stops by itself. What the sync under way at that moment acknowledges is printed
+    // by another thread, so it may stand behind the failure; it is durable all the same (below).
     process.wait().unwrap();
     lines.extend(writer.said.iter());
     let failed = lines
         .iter()
         .position(|line| line.starts_with("failed"))
         .unwrap();
-    let after = &lines[failed + 1..];
     assert!(
         lines[failed].contains("File too large"),
         "{}",
         lines[failed]
-    );
-    assert!(
-        !after.iter().any(|line| line.starts_with("acknowledged")),
-        "{after:?}"
     );
     let acknowledged = last(&lines, "acknowledged").unwrap_or(0);
     assert!(
