@@ -65,6 +65,16 @@ fn frame(family: Family, kind: MessageType, serializer_id: u16, payload: Vec<u8>
     bytes
 }
 
+/// The same message with one more of the flags that both families have.
+fn with_flag(flag: u8, family: Family, mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[9] |= flag;
+    if family == Family::Pyro4 {
+        let sum = u16::from_be_bytes([bytes[22], bytes[23]]).wrapping_add(flag.into());
+        bytes[22..24].copy_from_slice(&sum.to_be_bytes());
+    }
+    bytes
+}
+
 fn connect_message(family: Family) -> Vec<u8> {
     let hello = Value::Dict(vec![
         ("handshake".into(), "hello".into()),
@@ -133,7 +143,7 @@ fn misbehave(rng: &mut SmallRng, port: u16) -> std::io::Result<()> {
         MessageType::Connect
     };
     let serializer_id = rng.random_range(0..8);
-    let mut bytes = match rng.random_range(0..8) {
+    let mut bytes = match rng.random_range(0..9) {
         // Not Pyro at all.
         0 => (0..rng.random_range(1..4_000))
             .map(|_| rng.random())
@@ -158,13 +168,7 @@ fn misbehave(rng: &mut SmallRng, port: u16) -> std::io::Result<()> {
             } else {
                 b"no zlib".to_vec()
             };
-            let mut bytes = frame(family, kind, 1, bomb);
-            bytes[9] |= 2;
-            if family == Family::Pyro4 {
-                let sum = u16::from_be_bytes([bytes[22], bytes[23]]).wrapping_add(2);
-                bytes[22..24].copy_from_slice(&sum.to_be_bytes());
-            }
-            bytes
+            with_flag(2, family, frame(family, kind, 1, bomb))
         }
         // As much as is let in, and slowly.
         4 => frame(
@@ -180,6 +184,16 @@ fn misbehave(rng: &mut SmallRng, port: u16) -> std::io::Result<()> {
             call.encode(Dialect::new(family, Serializer::Serpent), &mut payload)
                 .unwrap();
             frame(family, MessageType::Invoke, 1, payload).repeat(2_000)
+        }
+        // One message with very many calls.
+        6 => {
+            let calls = "('ping',(),{}),".repeat(rng.random_range(1..45_000));
+            let batch = format!("('Pyro.NameServer','<batch>',[{calls}],None)");
+            with_flag(
+                8,
+                family,
+                frame(family, MessageType::Invoke, 1, batch.into_bytes()),
+            )
         }
         _ => frame(family, kind, serializer_id, bad_payload(rng)),
     };

@@ -8,10 +8,10 @@ use hearth_wire::{Limits, Serializer, Uri};
 /// What one message from a client may hold. No call of a name server needs more, and a hundred clients
 /// that send as much as they may do not fill the memory.
 pub const DEFAULT_LIMITS: Limits = Limits {
-    message_len_max: 16 << 20,
-    inflated_len_max: 16 << 20,
+    message_len_max: 8 << 20,
+    inflated_len_max: 8 << 20,
     depth_max: 200,
-    value_count_max: 500_000,
+    value_count_max: 300_000,
 };
 
 /// Settings of a [`Front`](super::Front). Start from [`FrontConfig::new`] and change what differs.
@@ -79,7 +79,7 @@ impl FrontConfig {
             pyro5_serializers: SerializerSet::ALL,
             limits: DEFAULT_LIMITS,
             request_memory_max: 32 << 20,
-            answer_memory_max: 128 << 20,
+            answer_memory_max: 64 << 20,
             call_item_count_max: 100_000,
             connection_count_max: 10_000,
             connection_limit_option: "--max-connections".to_owned(),
