@@ -13,7 +13,7 @@ ARGS ?=
 
 ## Build everything it takes and run a name server on localhost:9090.
 run: build
-	cargo run --quiet --release --package hearth-node --bin hearthd -- $(ARGS)
+	exec $(or $(CARGO_TARGET_DIR),target)/release/hearthd $(ARGS)
 
 ## Build hearthd and nsctl, optimised, into target/release.
 build:
