@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 # RocksDB compiles through ccache where it is installed (scripts/setup.sh does).
 export PATH := /usr/lib/ccache:$(PATH)
-export HEARTH_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hearth/venv
-export HEARTH_TEST_PYTHON ?= $(HEARTH_VENV)/bin/python
+HEARTH_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hearth/venv
+HEARTH_TEST_PYTHON ?= $(HEARTH_VENV)/bin/python
 
 # What `make run` passes to hearthd, such as ARGS="-n 0.0.0.0 -s rocksdb:/var/lib/hearth".
 ARGS ?=
@@ -21,6 +21,8 @@ build:
 	cargo build --release --locked --package hearth-node --package hearth-cli
 
 ## All checks and tests.
+test: export HEARTH_VENV := $(HEARTH_VENV)
+test: export HEARTH_TEST_PYTHON := $(HEARTH_TEST_PYTHON)
 test:
 	scripts/setup.sh test
 	scripts/test.sh
