@@ -9,7 +9,7 @@ HEARTH_TEST_PYTHON ?= $(HEARTH_VENV)/bin/python
 # What `make run` passes to hearthd, such as ARGS="-n 0.0.0.0 -s rocksdb:/var/lib/hearth".
 ARGS ?=
 
-.PHONY: run build test setup
+.PHONY: run build test
 
 ## Build everything it takes and run a name server on localhost:9090.
 run: build
