@@ -276,9 +276,10 @@ impl Tasks {
 
 async fn start_replica(config: &NodeConfig) -> Result<Replica, NodeError> {
     Replica::start(ReplicaConfig {
-        node_id: config.node_id,
+        node_id: Some(config.node_id),
         cluster_name: config.cluster_name.clone(),
         storage: config.storage.clone(),
+        cluster: None,
     })
     .await
     .map_err(NodeError::Start)

@@ -27,9 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     runtime.block_on(async {
         let config = ReplicaConfig {
-            node_id: 1,
+            node_id: Some(1),
             cluster_name: "hearth".to_owned(),
             storage,
+            cluster: None,
         };
         let begin = Instant::now();
         let replica = Replica::start_with(config, tuning).await?;

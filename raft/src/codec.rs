@@ -1,7 +1,7 @@
 //! The bytes of what Raft keeps: log entries, votes, log ids, memberships, and who a folder belongs to.
 //!
 //! ```text
-//! 0      layout version, u8: 1
+//! 0      layout version, u8: 2, or 1
 //! 1..    one of the structures below, in bincode 2's standard configuration:
 //!        integers as variable-length little-endian, lengths and enum tags as integers,
 //!        fields in the order of their declaration
@@ -12,7 +12,8 @@
 //!
 //! | version | written by |
 //! |---|---|
-//! | 1 | 0.1 |
+//! | 1 | builds for one node: a member had two addresses, both empty |
+//! | 2 | 0.1 |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,8 +26,11 @@ use crate::type_config::{
     StoredMembership, Vote,
 };
 
-/// The layout that this version writes, and the only one that it reads.
-const VERSION: u8 = 1;
+/// The layout that this version writes.
+const VERSION: u8 = 2;
+
+/// The oldest layout that it reads. Only members look different in it.
+const VERSION_MIN: u8 = 1;
 
 /// A record may not make us allocate more than this. A log entry holds at least one command, which
 /// came in one message of at most 64 MiB.
@@ -79,31 +83,34 @@ enum PayloadOut<'a> {
     Commands(&'a [NumberedCommand]),
 }
 
+/// `M` is the membership in the layout's version.
 #[derive(Deserialize)]
-struct LogEntryIn {
+struct LogEntryIn<M> {
     term: u64,
     leader: u64,
     index: u64,
-    payload: PayloadIn,
+    payload: PayloadIn<M>,
 }
 
 #[derive(Deserialize)]
-enum PayloadIn {
+enum PayloadIn<M> {
     Blank,
-    Membership(MembershipRecord),
+    Membership(M),
     OpenSession { node: u64, nonce: u64 },
     Commands(Vec<NumberedCommand>),
 }
 
-#[derive(Serialize, Deserialize)]
-struct LogIdRecord {
+/// A log id on disk and between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogIdRecord {
     term: u64,
     leader: u64,
     index: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct VoteRecord {
+/// A vote on disk and between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteRecord {
     term: u64,
     node: u64,
     committed: bool,
@@ -117,10 +124,32 @@ struct MembershipRecord {
     nodes: BTreeMap<u64, Member>,
 }
 
+/// [`MembershipRecord`] in layout 1.
+#[derive(Deserialize)]
+struct MembershipRecord1 {
+    configs: Vec<BTreeSet<u64>>,
+    nodes: BTreeMap<u64, (String, String)>,
+}
+
+impl From<MembershipRecord1> for MembershipRecord {
+    fn from(record: MembershipRecord1) -> Self {
+        let member = |(peer_addr, _): (String, String)| Member {
+            peer_addr,
+            ..Member::default()
+        };
+        let nodes = record.nodes.into_iter();
+        Self {
+            configs: record.configs,
+            nodes: nodes.map(|(id, addrs)| (id, member(addrs))).collect(),
+        }
+    }
+}
+
+/// `M` is the membership in the layout's version.
 #[derive(Serialize, Deserialize)]
-struct StoredMembershipRecord {
+struct StoredMembershipRecord<M> {
     log_id: Option<LogIdRecord>,
-    membership: MembershipRecord,
+    membership: M,
 }
 
 /// Which cluster and node a data folder belongs to.
@@ -132,6 +161,16 @@ pub(crate) struct Identity {
     pub(crate) cluster_name: String,
     /// Never used by another node.
     pub(crate) node_id: u64,
+    /// Chosen at random when the folder is made: an emptied folder does not come back as the same node.
+    pub(crate) incarnation: u128,
+}
+
+/// [`Identity`] in layout 1.
+#[derive(Deserialize)]
+struct Identity1 {
+    cluster_id: u128,
+    cluster_name: String,
+    node_id: u64,
 }
 
 fn config() -> impl bincode::config::Config {
@@ -147,16 +186,28 @@ fn encode(value: impl Serialize, len_hint: usize) -> Vec<u8> {
     bytes
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+/// The version, which is one that can be read, and what follows it.
+fn split_version<'a>(what: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), CodecError> {
     let fail = |reason: String| CodecError { what, reason };
     let (&version, body) = bytes
         .split_first()
         .ok_or_else(|| fail("it is empty".to_owned()))?;
-    if version != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&version) {
         return Err(fail(format!(
-            "it has layout {version}, and this version knows {VERSION}"
+            "it has layout {version}, and this version knows {VERSION_MIN} to {VERSION}"
         )));
     }
+    Ok((version, body))
+}
+
+/// For what looks the same in all versions.
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+    let (_, body) = split_version(what, bytes)?;
+    decode_body(what, body)
+}
+
+fn decode_body<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, CodecError> {
+    let fail = |reason: String| CodecError { what, reason };
     let (value, used) = bincode::serde::decode_from_slice(body, config())
         .map_err(|error| fail(error.to_string()))?;
     if used != body.len() {
@@ -188,19 +239,37 @@ pub(crate) fn encode_log_entry(entry: &LogEntry) -> Vec<u8> {
     encode(out, len_hint + 32)
 }
 
+const LOG_ENTRY: &str = "a log entry";
+
 /// The log entry in `bytes`, which were kept under `index`.
 pub(crate) fn decode_log_entry(index: u64, bytes: &[u8]) -> Result<LogEntry, CodecError> {
-    const WHAT: &str = "a log entry";
-    let entry: LogEntryIn = decode(WHAT, bytes)?;
+    match split_version(LOG_ENTRY, bytes)? {
+        (1, body) => read_log_entry(
+            index,
+            decode_body::<LogEntryIn<MembershipRecord1>>(LOG_ENTRY, body)?,
+        ),
+        (_, body) => read_log_entry(
+            index,
+            decode_body::<LogEntryIn<MembershipRecord>>(LOG_ENTRY, body)?,
+        ),
+    }
+}
+
+fn read_log_entry<M: Into<MembershipRecord>>(
+    index: u64,
+    entry: LogEntryIn<M>,
+) -> Result<LogEntry, CodecError> {
     if entry.index != index {
         return Err(CodecError {
-            what: WHAT,
+            what: LOG_ENTRY,
             reason: format!("it says that it is {}, and lay under {index}", entry.index),
         });
     }
     let payload = match entry.payload {
         PayloadIn::Blank => Payload::Blank,
-        PayloadIn::Membership(record) => Payload::Membership(record.into_membership(WHAT)?),
+        PayloadIn::Membership(record) => {
+            Payload::Membership(record.into().into_membership(LOG_ENTRY)?)
+        }
         PayloadIn::OpenSession { node, nonce } => {
             Payload::Normal(Proposal::OpenSession { node, nonce })
         }
@@ -230,22 +299,12 @@ pub(crate) fn command_len(numbered: &NumberedCommand) -> usize {
 
 /// A vote as it is kept.
 pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
-    let record = VoteRecord {
-        term: vote.leader_id.term,
-        node: vote.leader_id.node_id,
-        committed: vote.committed,
-    };
-    encode(record, 24)
+    encode(VoteRecord::from(vote), 24)
 }
 
 /// The vote in `bytes`.
 pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
-    let record: VoteRecord = decode("the vote", bytes)?;
-    Ok(if record.committed {
-        Vote::new_committed(record.term, record.node)
-    } else {
-        Vote::new(record.term, record.node)
-    })
+    decode::<VoteRecord>("the vote", bytes).map(Vote::from)
 }
 
 /// A log id as it is kept.
@@ -262,7 +321,7 @@ pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<LogId, CodecError> {
 pub(crate) fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
     let record = StoredMembershipRecord {
         log_id: stored.log_id().as_ref().map(LogIdRecord::from),
-        membership: stored.membership().into(),
+        membership: MembershipRecord::from(stored.membership()),
     };
     encode(record, 128)
 }
@@ -270,7 +329,17 @@ pub(crate) fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
 /// The membership in `bytes`.
 pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembership, CodecError> {
     const WHAT: &str = "the membership";
-    let record: StoredMembershipRecord = decode(WHAT, bytes)?;
+    type Stored<M> = StoredMembershipRecord<M>;
+    let record = match split_version(WHAT, bytes)? {
+        (1, body) => {
+            let old: Stored<MembershipRecord1> = decode_body(WHAT, body)?;
+            Stored {
+                log_id: old.log_id,
+                membership: MembershipRecord::from(old.membership),
+            }
+        }
+        (_, body) => decode_body::<Stored<MembershipRecord>>(WHAT, body)?,
+    };
     Ok(StoredMembership::new(
         record.log_id.map(LogId::from),
         record.membership.into_membership(WHAT)?,
@@ -284,7 +353,19 @@ pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
 
 /// The identity in `bytes`.
 pub(crate) fn decode_identity(bytes: &[u8]) -> Result<Identity, CodecError> {
-    decode("the identity of the data folder", bytes)
+    const WHAT: &str = "the identity of the data folder";
+    match split_version(WHAT, bytes)? {
+        (1, body) => {
+            let old: Identity1 = decode_body(WHAT, body)?;
+            Ok(Identity {
+                cluster_id: old.cluster_id,
+                cluster_name: old.cluster_name,
+                node_id: old.node_id,
+                incarnation: 0,
+            })
+        }
+        (_, body) => decode_body(WHAT, body),
+    }
 }
 
 /// For records whose layout another module declares.
@@ -322,6 +403,26 @@ impl From<&LogId> for LogIdRecord {
 impl From<LogIdRecord> for LogId {
     fn from(record: LogIdRecord) -> Self {
         log_id(record.term, record.leader, record.index)
+    }
+}
+
+impl From<&Vote> for VoteRecord {
+    fn from(vote: &Vote) -> Self {
+        Self {
+            term: vote.leader_id.term,
+            node: vote.leader_id.node_id,
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<VoteRecord> for Vote {
+    fn from(record: VoteRecord) -> Self {
+        if record.committed {
+            Self::new_committed(record.term, record.node)
+        } else {
+            Self::new(record.term, record.node)
+        }
     }
 }
 

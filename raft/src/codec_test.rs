@@ -48,8 +48,9 @@ fn payload() -> impl Strategy<Value = Payload> {
                 .into_iter()
                 .map(|(id, addr)| {
                     let member = Member {
-                        peer_addr: addr.clone(),
-                        ns_addr: addr,
+                        incarnation: addr.len() as u128,
+                        promotes_itself: addr.len() % 2 == 0,
+                        peer_addr: addr,
                     };
                     (id, member)
                 })
@@ -111,12 +112,12 @@ fn a_cut_or_lengthened_record_is_refused() {
     assert!(decode_log_entry(300, &[&bytes[..], &[0]].concat()).is_err());
     assert!(decode_log_entry(301, &bytes).is_err());
     let mut newer = bytes;
-    newer[0] = 2;
+    newer[0] = 3;
     let error = decode_log_entry(300, &newer).unwrap_err().to_string();
-    assert!(error.contains("layout 2"), "{error}");
+    assert!(error.contains("layout 3"), "{error}");
 }
 
-/// Bytes of layout 1 that later releases must read.
+/// Bytes of layout 1, which builds for one node wrote.
 #[test]
 fn the_bytes_of_layout_1_stay_as_they_are() {
     let numbered = NumberedCommand {
@@ -139,7 +140,7 @@ fn the_bytes_of_layout_1_stay_as_they_are() {
         7,
         Member {
             peer_addr: "p".to_owned(),
-            ns_addr: "n".to_owned(),
+            ..Member::default()
         },
     )]);
     let membership = Membership::new(vec![[7].into()], members).unwrap();
@@ -160,21 +161,83 @@ fn the_bytes_of_layout_1_stay_as_they_are() {
     ] {
         let bytes = [&head[..], &body].concat();
         let entry = entry(payload);
+        assert_eq!(decode_log_entry(300, &bytes).unwrap(), entry);
+    }
+    assert_eq!(decode_vote(&[1, 4, 2, 0]).unwrap(), Vote::new(4, 2));
+    assert_eq!(decode_log_id(&[1, 4, 2, 6]).unwrap(), log_id(4, 2, 6));
+    let stored = StoredMembership::new(Some(log_id(4, 2, 6)), membership);
+    let bytes = [1, 1, 4, 2, 6, 1, 1, 7, 1, 7, 1, b'p', 1, b'n'];
+    assert_eq!(decode_membership(&bytes).unwrap(), stored);
+    let identity = Identity {
+        cluster_id: 5,
+        cluster_name: "h".to_owned(),
+        node_id: 1,
+        incarnation: 0,
+    };
+    assert_eq!(decode_identity(&[1, 5, 1, b'h', 1]).unwrap(), identity);
+}
+
+/// Bytes of layout 2, which this version writes.
+#[test]
+fn the_bytes_of_layout_2_stay_as_they_are() {
+    let numbered = NumberedCommand {
+        session: 2,
+        seq: 3,
+        acked_upto: 1,
+        command: Command::Register {
+            name: "n".to_owned(),
+            uri: "u".to_owned(),
+            tags: ["t".to_owned()].into(),
+            if_taken: IfTaken::Refuse,
+        },
+    };
+    let entry = |payload| LogEntry {
+        log_id: log_id(1, 2, 300),
+        payload,
+    };
+    let head = [2, 1, 2, 251, 44, 1];
+    let members = BTreeMap::from([(
+        7,
+        Member {
+            peer_addr: "p".to_owned(),
+            incarnation: 9,
+            promotes_itself: true,
+        },
+    )]);
+    let membership = Membership::new(vec![[7].into()], members).unwrap();
+    for (payload, body) in [
+        (Payload::Blank, vec![0]),
+        (
+            Payload::Membership(membership.clone()),
+            vec![1, 1, 1, 7, 1, 7, 1, b'p', 9, 1],
+        ),
+        (
+            Payload::Normal(Proposal::OpenSession { node: 7, nonce: 9 }),
+            vec![2, 7, 9],
+        ),
+        (
+            Payload::Normal(Proposal::Commands(vec![numbered].into())),
+            vec![3, 1, 2, 3, 1, 0, 1, b'n', 1, b'u', 1, 1, b't', 1],
+        ),
+    ] {
+        let bytes = [&head[..], &body].concat();
+        let entry = entry(payload);
         assert_eq!(encode_log_entry(&entry), bytes);
         assert_eq!(decode_log_entry(300, &bytes).unwrap(), entry);
     }
-    assert_eq!(encode_vote(&Vote::new_committed(4, 2)), [1, 4, 2, 1]);
-    assert_eq!(decode_vote(&[1, 4, 2, 0]).unwrap(), Vote::new(4, 2));
-    assert_eq!(encode_log_id(&log_id(4, 2, 6)), [1, 4, 2, 6]);
+    assert_eq!(encode_vote(&Vote::new_committed(4, 2)), [2, 4, 2, 1]);
+    assert_eq!(decode_vote(&[2, 4, 2, 0]).unwrap(), Vote::new(4, 2));
+    assert_eq!(encode_log_id(&log_id(4, 2, 6)), [2, 4, 2, 6]);
     let stored = StoredMembership::new(Some(log_id(4, 2, 6)), membership);
-    let bytes = [1, 1, 4, 2, 6, 1, 1, 7, 1, 7, 1, b'p', 1, b'n'];
+    let bytes = [2, 1, 4, 2, 6, 1, 1, 7, 1, 7, 1, b'p', 9, 1];
     assert_eq!(encode_membership(&stored), bytes);
     assert_eq!(decode_membership(&bytes).unwrap(), stored);
     let identity = Identity {
         cluster_id: 5,
         cluster_name: "h".to_owned(),
         node_id: 1,
+        incarnation: 8,
     };
-    assert_eq!(encode_identity(&identity), [1, 5, 1, b'h', 1]);
-    assert_eq!(decode_identity(&[1, 5, 1, b'h', 1]).unwrap(), identity);
+    assert_eq!(encode_identity(&identity), [2, 5, 1, b'h', 1, 8]);
+    assert_eq!(decode_identity(&[2, 5, 1, b'h', 1, 8]).unwrap(), identity);
 }

@@ -7,6 +7,12 @@ pub enum WriteError {
     /// It never reached the log and never will.
     #[error("not written: {0}")]
     NotProposed(String),
+    /// The same, because no leader with a majority could be reached until the deadline.
+    #[error("no quorum: {0}")]
+    NoQuorum(String),
+    /// The same, because the disk of a node is nearly full.
+    #[error("not written: {0}")]
+    DiskFull(String),
     /// It may or may not have been applied, or still be.
     #[error("outcome unknown: {0}")]
     Unknown(String),

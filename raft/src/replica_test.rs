@@ -16,9 +16,10 @@ use crate::type_config::{LogEntry, Member, Membership, NumberedCommand, Payload,
 
 fn config(storage: StorageLocation) -> ReplicaConfig {
     ReplicaConfig {
-        node_id: 1,
+        node_id: Some(1),
         cluster_name: "hearth".to_owned(),
         storage,
+        cluster: None,
     }
 }
 
@@ -168,9 +169,9 @@ async fn without_a_majority_nothing_is_read_or_written() {
     loop {
         let deadline = Instant::now() + Duration::from_millis(100);
         match replica.write(register("b"), deadline).await {
-            Err(WriteError::NotProposed(_)) => break,
+            Err(WriteError::NotProposed(_) | WriteError::NoQuorum(_)) => break,
             Err(WriteError::Unknown(_)) => assert!(Instant::now() < until, "it never notices"),
-            Ok(reply) => panic!("{reply:?}"),
+            other => panic!("{other:?}"),
         }
     }
     assert!(!has(&replica, "b"));

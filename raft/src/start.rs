@@ -51,7 +51,7 @@ type Failure = Arc<watch::Sender<Option<String>>>;
 
 /// Starts everything, in order. Runs on Raft's own runtime.
 pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Parts, StartError> {
-    let node_id = config.node_id;
+    let node_id = config.node_id.unwrap_or(1);
     let raft_config = tuning.to_openraft(&config.cluster_name)?;
     let store = open_store(&config.storage, &tuning).await?;
     let log = store.log();
@@ -124,7 +124,8 @@ pub(crate) fn check_identity(log: &LogHome, config: &ReplicaConfig) -> Result<()
         let identity = Identity {
             cluster_id: rand::random(),
             cluster_name: config.cluster_name.clone(),
-            node_id: config.node_id,
+            node_id: config.node_id.unwrap_or(1),
+            incarnation: rand::random(),
         };
         return Ok(log.save_identity(&codec::encode_identity(&identity))?);
     };
@@ -135,13 +136,13 @@ pub(crate) fn check_identity(log: &LogHome, config: &ReplicaConfig) -> Result<()
             identity.cluster_name, config.cluster_name
         )));
     }
-    if identity.node_id != config.node_id {
-        return Err(StartError::Identity(format!(
-            "the data folder belongs to node {}, and this node was started as {}",
-            identity.node_id, config.node_id
-        )));
+    match config.node_id {
+        Some(node_id) if node_id != identity.node_id => Err(StartError::Identity(format!(
+            "the data folder belongs to node {}, and this node was started as {node_id}",
+            identity.node_id
+        ))),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Refuses a log that ends before the state. openraft would take the difference for the rest of an

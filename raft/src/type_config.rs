@@ -51,13 +51,16 @@ pub(crate) type Payload = EntryPayload<Proposal, u64, Member>;
 pub(crate) type LogEntry = openraft::Entry<LeaderId, Payload>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, Member>;
 
-/// Where a member is reached. Both are empty in a cluster of one that was never told its addresses.
+/// What the membership says of a member. All of it is empty in a cluster of one that was never told its
+/// addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     /// `HOST:PORT` for the other nodes.
     pub(crate) peer_addr: String,
-    /// `HOST:PORT` for Pyro clients.
-    pub(crate) ns_addr: String,
+    /// The random number of its data folder: a node with another one is not this member, whatever its id.
+    pub(crate) incarnation: u128,
+    /// A learner that becomes a voter when it has caught up.
+    pub(crate) promotes_itself: bool,
 }
 
 /// What a log entry asks of the state machine.
@@ -100,7 +103,7 @@ pub(crate) enum Outcome {
 }
 
 /// What the state machine made of a numbered command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum NumberedReply {
     /// Executed, now or when it came for the first time.
     Applied(Reply),

@@ -21,9 +21,10 @@ const ROUND: &str = "HEARTH_RAFT_TEST_ROUND";
 
 fn config(folder: &Path) -> ReplicaConfig {
     ReplicaConfig {
-        node_id: 1,
+        node_id: Some(1),
         cluster_name: "hearth".to_owned(),
         storage: StorageLocation::Rocks(folder.join("data")),
+        cluster: None,
     }
 }
 

@@ -13,9 +13,10 @@ use hearth_storage::{Answer, Command, Filter, IfTaken, Query, Refusal, Reply};
 
 fn config(storage: StorageLocation) -> ReplicaConfig {
     ReplicaConfig {
-        node_id: 1,
+        node_id: Some(1),
         cluster_name: "hearth".to_owned(),
         storage,
+        cluster: None,
     }
 }
 
@@ -231,7 +232,7 @@ async fn a_folder_of_another_cluster_or_node_is_refused() {
     let error = Replica::start(other).await.unwrap_err();
     assert!(matches!(&error, StartError::Identity(_)), "{error}");
     let mut other = on_disk(dir.path());
-    other.node_id = 2;
+    other.node_id = Some(2);
     let error = Replica::start(other).await.unwrap_err();
     assert!(matches!(&error, StartError::Identity(_)), "{error}");
     let replica = Replica::start(on_disk(dir.path())).await.unwrap();

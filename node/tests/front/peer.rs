@@ -48,9 +48,10 @@ impl Server {
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut FrontConfig)) -> Self {
         let replica = Replica::start(ReplicaConfig {
-            node_id: 1,
+            node_id: Some(1),
             cluster_name: "test".to_owned(),
             storage: StorageLocation::Memory,
+            cluster: None,
         })
         .await
         .expect("a memory replica starts");
