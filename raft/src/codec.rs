@@ -79,8 +79,15 @@ struct LogEntryOut<'a> {
 enum PayloadOut<'a> {
     Blank,
     Membership(MembershipRecord),
-    OpenSession { node: u64, nonce: u64 },
+    OpenSession {
+        node: u64,
+        nonce: u64,
+    },
     Commands(&'a [NumberedCommand]),
+    TakeId {
+        wanted: Option<u64>,
+        holder: Option<u128>,
+    },
 }
 
 /// `M` is the membership in the layout's version.
@@ -96,8 +103,15 @@ struct LogEntryIn<M> {
 enum PayloadIn<M> {
     Blank,
     Membership(M),
-    OpenSession { node: u64, nonce: u64 },
+    OpenSession {
+        node: u64,
+        nonce: u64,
+    },
     Commands(Vec<NumberedCommand>),
+    TakeId {
+        wanted: Option<u64>,
+        holder: Option<u128>,
+    },
 }
 
 /// A log id on disk and between nodes.
@@ -165,6 +179,32 @@ pub(crate) struct Identity {
     pub(crate) incarnation: u128,
 }
 
+/// Whose a data folder is. (Layout 1 is an identity without incarnation, for [`Self::Member`].)
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FolderRecord {
+    /// Nobody's yet: it will found or join a cluster.
+    Blank {
+        /// As in [`Identity`], which comes later.
+        incarnation: u128,
+    },
+    /// A founder's, which has been told its cluster. Its log may still be empty.
+    Founder {
+        /// What it is.
+        identity: Identity,
+        /// All founders, itself among them.
+        founders: BTreeMap<u64, Member>,
+    },
+    /// A member's.
+    Member(Identity),
+    /// A member's that was removed.
+    Removed {
+        /// What it was.
+        identity: Identity,
+        /// For a person.
+        reason: String,
+    },
+}
+
 /// [`Identity`] in layout 1.
 #[derive(Deserialize)]
 struct Identity1 {
@@ -229,6 +269,10 @@ pub(crate) fn encode_log_entry(entry: &LogEntry) -> Vec<u8> {
             let len = list.iter().map(command_len).sum();
             (PayloadOut::Commands(list), len)
         }
+        Payload::Normal(Proposal::TakeId { wanted, holder }) => {
+            let (wanted, holder) = (*wanted, *holder);
+            (PayloadOut::TakeId { wanted, holder }, 32)
+        }
     };
     let out = LogEntryOut {
         term: entry.log_id.leader_id.term,
@@ -274,6 +318,9 @@ fn read_log_entry<M: Into<MembershipRecord>>(
             Payload::Normal(Proposal::OpenSession { node, nonce })
         }
         PayloadIn::Commands(list) => Payload::Normal(Proposal::Commands(Arc::from(list))),
+        PayloadIn::TakeId { wanted, holder } => {
+            Payload::Normal(Proposal::TakeId { wanted, holder })
+        }
     };
     let log_id = log_id(entry.term, entry.leader, entry.index);
     Ok(LogEntry { log_id, payload })
@@ -346,23 +393,23 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembership, CodecE
     ))
 }
 
-/// An identity as it is kept.
-pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
-    encode(identity, 64)
+/// Whose a data folder is, as it is kept.
+pub(crate) fn encode_folder(record: &FolderRecord) -> Vec<u8> {
+    encode(record, 64)
 }
 
-/// The identity in `bytes`.
-pub(crate) fn decode_identity(bytes: &[u8]) -> Result<Identity, CodecError> {
-    const WHAT: &str = "the identity of the data folder";
+/// Whose a data folder is.
+pub(crate) fn decode_folder(bytes: &[u8]) -> Result<FolderRecord, CodecError> {
+    const WHAT: &str = "the record of whose the data folder is";
     match split_version(WHAT, bytes)? {
         (1, body) => {
             let old: Identity1 = decode_body(WHAT, body)?;
-            Ok(Identity {
+            Ok(FolderRecord::Member(Identity {
                 cluster_id: old.cluster_id,
                 cluster_name: old.cluster_name,
                 node_id: old.node_id,
                 incarnation: 0,
-            })
+            }))
         }
         (_, body) => decode_body(WHAT, body),
     }

@@ -85,7 +85,7 @@ proptest! {
         let _ = decode_vote(&bytes);
         let _ = decode_log_id(&bytes);
         let _ = decode_membership(&bytes);
-        let _ = decode_identity(&bytes);
+        let _ = decode_folder(&bytes);
     }
 }
 
@@ -174,7 +174,10 @@ fn the_bytes_of_layout_1_stay_as_they_are() {
         node_id: 1,
         incarnation: 0,
     };
-    assert_eq!(decode_identity(&[1, 5, 1, b'h', 1]).unwrap(), identity);
+    assert_eq!(
+        decode_folder(&[1, 5, 1, b'h', 1]).unwrap(),
+        FolderRecord::Member(identity)
+    );
 }
 
 /// Bytes of layout 2, which this version writes.
@@ -219,6 +222,20 @@ fn the_bytes_of_layout_2_stay_as_they_are() {
             Payload::Normal(Proposal::Commands(vec![numbered].into())),
             vec![3, 1, 2, 3, 1, 0, 1, b'n', 1, b'u', 1, 1, b't', 1],
         ),
+        (
+            Payload::Normal(Proposal::TakeId {
+                wanted: Some(3),
+                holder: None,
+            }),
+            vec![4, 1, 3, 0],
+        ),
+        (
+            Payload::Normal(Proposal::TakeId {
+                wanted: None,
+                holder: Some(9),
+            }),
+            vec![4, 0, 1, 9],
+        ),
     ] {
         let bytes = [&head[..], &body].concat();
         let entry = entry(payload);
@@ -238,6 +255,27 @@ fn the_bytes_of_layout_2_stay_as_they_are() {
         node_id: 1,
         incarnation: 8,
     };
-    assert_eq!(encode_identity(&identity), [2, 5, 1, b'h', 1, 8]);
-    assert_eq!(decode_identity(&[2, 5, 1, b'h', 1, 8]).unwrap(), identity);
+    let founders = BTreeMap::from([(1, Member::default())]);
+    let reason = "r".to_owned();
+    for (record, bytes) in [
+        (FolderRecord::Blank { incarnation: 8 }, vec![2, 0, 8]),
+        (
+            FolderRecord::Founder {
+                identity: identity.clone(),
+                founders,
+            },
+            vec![2, 1, 5, 1, b'h', 1, 8, 1, 1, 0, 0, 0],
+        ),
+        (
+            FolderRecord::Member(identity.clone()),
+            vec![2, 2, 5, 1, b'h', 1, 8],
+        ),
+        (
+            FolderRecord::Removed { identity, reason },
+            vec![2, 3, 5, 1, b'h', 1, 8, 1, b'r'],
+        ),
+    ] {
+        assert_eq!(encode_folder(&record), bytes);
+        assert_eq!(decode_folder(&bytes).unwrap(), record);
+    }
 }

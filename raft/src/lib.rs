@@ -13,10 +13,12 @@ pub mod tuning;
 
 mod codec;
 mod gate;
+mod ids;
 mod log_store;
 mod network;
 mod peer;
 mod reads;
+mod roster;
 mod session;
 mod snapshot;
 mod start;

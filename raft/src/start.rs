@@ -13,13 +13,14 @@ use tokio::task::JoinHandle;
 
 use hearth_storage::{Location, LogHome, Registry, RocksStore, StoreError};
 
-use crate::codec::{self, Identity};
+use crate::codec::{self, FolderRecord, Identity};
 use crate::error::StartError;
 use crate::gate::Gate;
 use crate::log_store::LogStore;
 use crate::network::NoPeers;
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
+use crate::roster::Roster;
 use crate::snapshot::Position;
 use crate::state_machine::{Counters, StateMachine};
 use crate::tuning::Tuning;
@@ -61,8 +62,13 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let gate = Arc::new(Gate::new(node_id));
     let counters = Arc::new(Counters::default());
     let log_store = LogStore::open(log.clone(), Arc::clone(&gate))?;
-    let mut state_machine =
-        StateMachine::open(registry.clone(), Arc::clone(&gate), Arc::clone(&counters))?;
+    let roster = Arc::new(Roster::default());
+    let mut state_machine = StateMachine::open(
+        registry.clone(),
+        Arc::clone(&gate),
+        Arc::clone(&counters),
+        Arc::clone(&roster),
+    )?;
     check_log(&log_store, state_machine.position(), &config.storage)?;
 
     let (failure_sender, failure) = watch::channel(None);
@@ -127,9 +133,12 @@ pub(crate) fn check_identity(log: &LogHome, config: &ReplicaConfig) -> Result<()
             node_id: config.node_id.unwrap_or(1),
             incarnation: rand::random(),
         };
-        return Ok(log.save_identity(&codec::encode_identity(&identity))?);
+        return Ok(log.save_identity(&codec::encode_folder(&FolderRecord::Member(identity)))?);
     };
-    let identity = codec::decode_identity(&record).map_err(StoreError::from)?;
+    let identity = match codec::decode_folder(&record).map_err(StoreError::from)? {
+        FolderRecord::Member(identity) => identity,
+        other => return Err(StartError::Identity(format!("{other:?}"))),
+    };
     if identity.cluster_name != config.cluster_name {
         return Err(StartError::Identity(format!(
             "the data folder belongs to the cluster {:?}, and this node was started for {:?}",

@@ -19,7 +19,9 @@ use hearth_storage::{Change, Command, Registry, StoreError};
 
 use crate::codec;
 use crate::gate::Gate;
+use crate::ids::{self, NodeIds};
 use crate::log_store::io_error;
+use crate::roster::Roster;
 use crate::session::{self, Admission, Sessions};
 use crate::snapshot::{self, Position, Snapshot, SnapshotBuilder, SnapshotData};
 use crate::type_config::{
@@ -47,8 +49,10 @@ pub(crate) struct StateMachine {
     registry: Registry,
     gate: Arc<Gate>,
     counters: Arc<Counters>,
+    roster: Arc<Roster>,
     position: Position,
     sessions: Sessions,
+    ids: NodeIds,
     /// A batch failed, so that memory and disk may differ: nothing is applied any more.
     broken: bool,
     /// Dropped with the state machine, which tells whoever holds the other end.
@@ -60,6 +64,7 @@ struct Pending {
     change: Change,
     last: Option<LogId>,
     membership_changed: bool,
+    ids_changed: bool,
     command_count: u64,
     len: usize,
     answers: Vec<(ApplyResponder<TypeConfig>, Outcome)>,
@@ -74,13 +79,16 @@ impl StateMachine {
         registry: Registry,
         gate: Arc<Gate>,
         counters: Arc<Counters>,
+        roster: Arc<Roster>,
     ) -> Result<Self, StoreError> {
         let mut state_machine = Self {
             registry,
             gate,
             counters,
+            roster,
             position: Position::default(),
             sessions: Sessions::default(),
+            ids: NodeIds::default(),
             broken: false,
             alive: None,
         };
@@ -115,6 +123,13 @@ impl StateMachine {
                 .iter()
                 .map(|(key, value)| (key.as_slice(), value.as_slice())),
         )?;
+        let records = self.registry.extras(ids::KEY_PREFIX)?;
+        self.ids = NodeIds::load(
+            records
+                .iter()
+                .map(|(key, value)| (key.as_slice(), value.as_slice())),
+        )?;
+        self.roster.set(&self.position.membership, &self.ids);
         let last = self.position.last_applied.map_or(0, |id| id.index);
         self.counters.last_applied.store(last, Ordering::Relaxed);
         Ok(())
@@ -125,6 +140,7 @@ impl StateMachine {
             change: self.registry.begin()?,
             last: None,
             membership_changed: false,
+            ids_changed: false,
             command_count: 0,
             len: 0,
             answers: Vec::new(),
@@ -139,6 +155,8 @@ impl StateMachine {
             Payload::Membership(membership) => {
                 self.sessions
                     .retain_members(|node| membership.get_node(&node).is_some());
+                self.ids.set_members(self.position.membership.membership());
+                self.ids.set_members(&membership);
                 self.position.membership = StoredMembership::new(Some(log_id), membership);
                 pending.membership_changed = true;
                 Outcome::Nothing
@@ -156,8 +174,19 @@ impl StateMachine {
                 }
                 Outcome::Replies(replies)
             }
+            Payload::Normal(Proposal::TakeId { wanted, holder }) => {
+                self.ids.set_members(self.position.membership.membership());
+                Outcome::Id(self.ids.take(wanted, holder))
+            }
         };
-        for (key, value) in self.sessions.finish_entry(log_id.index) {
+        let ids = self.ids.finish_entry();
+        pending.ids_changed |= !ids.is_empty();
+        for (key, value) in self
+            .sessions
+            .finish_entry(log_id.index)
+            .into_iter()
+            .chain(ids)
+        {
             match value {
                 Some(value) => pending.change.put_extra(&key, value)?,
                 None => pending.change.remove_extra(&key)?,
@@ -221,6 +250,9 @@ impl StateMachine {
         counters.batch_count.fetch_add(1, Ordering::Relaxed);
         self.gate
             .applied(&last, self.position.membership.membership());
+        if pending.membership_changed || pending.ids_changed {
+            self.roster.set(&self.position.membership, &self.ids);
+        }
         for (responder, outcome) in pending.answers {
             responder.send(outcome);
         }

@@ -33,7 +33,8 @@ fn open(location: &Location) -> Stores {
     let counters = Arc::new(Counters::default());
     Stores {
         log_store: LogStore::open(store.log(), Arc::clone(&gate)).unwrap(),
-        state_machine: StateMachine::open(registry, Arc::clone(&gate), counters).unwrap(),
+        state_machine: StateMachine::open(registry, Arc::clone(&gate), counters, Arc::default())
+            .unwrap(),
         gate,
         store,
     }

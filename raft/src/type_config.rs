@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use hearth_storage::{Command, Reply};
 
+use crate::ids::IdRefusal;
+
 /// The choice of types that openraft is instantiated with.
 ///
 /// Leader ids are openraft's "advanced" ones, `(term, node)` in that order: two candidates of one term
@@ -76,6 +78,13 @@ pub(crate) enum Proposal {
     },
     /// Commands in the order in which they apply.
     Commands(Arc<[NumberedCommand]>),
+    /// Gives a node id away, see [`crate::ids`].
+    TakeId {
+        /// The one that is asked for. `None`: the next one.
+        wanted: Option<u64>,
+        /// The incarnation of the data folder that gets it. `None`: it is reserved.
+        holder: Option<u128>,
+    },
 }
 
 /// A command with the number by which the state machine knows it again.
@@ -100,6 +109,8 @@ pub(crate) enum Outcome {
     Session(Option<u64>),
     /// One for each command, in their order.
     Replies(Vec<NumberedReply>),
+    /// The id that was given away.
+    Id(Result<u64, IdRefusal>),
 }
 
 /// What the state machine made of a numbered command.
@@ -120,6 +131,7 @@ impl fmt::Display for Proposal {
         match self {
             Self::OpenSession { node, .. } => write!(f, "open session of node {node}"),
             Self::Commands(list) => write!(f, "{} commands", list.len()),
+            Self::TakeId { wanted, .. } => write!(f, "take node id {wanted:?}"),
         }
     }
 }

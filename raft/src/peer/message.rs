@@ -165,7 +165,13 @@ pub(crate) enum ReadIndexAnswer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum FoundAsk {
     /// Is your folder empty, and were you given the same list?
-    Probe { founders: Vec<(u64, String)> },
+    Probe {
+        /// Who asks.
+        from: u64,
+        /// Of its data folder.
+        incarnation: u128,
+        founders: Vec<(u64, String)>,
+    },
     /// This is the cluster; take note of it durably.
     Commit {
         cluster_id: u128,
