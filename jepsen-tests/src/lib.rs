@@ -1,4 +1,7 @@
-//! Real nodes, real faults, a checker: what will show that Hearth holds.
+//! Real nodes, real faults, a checker: what shows that Hearth holds.
 //!
-//! The rig, its workloads, faults and checkers are still to come. What lives here today is the test of
-//! the house itself (`tests/house.rs`): which room may know which, and that the map of the code is true.
+//! `history` is what clients saw, `check` says whether one name server that never fails can have
+//! answered so.
+
+pub mod check;
+pub mod history;
