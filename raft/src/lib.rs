@@ -11,6 +11,7 @@ pub mod error;
 pub mod replica;
 pub mod tuning;
 
+mod birth;
 mod codec;
 mod gate;
 mod ids;
