@@ -13,6 +13,7 @@ pub mod tuning;
 
 mod birth;
 mod codec;
+mod disk;
 mod gate;
 mod ids;
 mod log_store;
@@ -31,6 +32,7 @@ pub use cluster::{
     Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
     MemberStatus, NodeReport, Role,
 };
+pub use disk::DiskLimits;
 pub use error::{ReadError, StartError, WriteError};
 pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
 pub use tuning::Tuning;

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use hearth_storage::{Answer, Command, LogHome, Query, Registry, Reply, RocksStore, StoreError};
 
 use crate::cluster::{ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus};
+use crate::disk::Disk;
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
 use crate::reads::Reads;
@@ -80,6 +81,10 @@ pub struct Status {
     /// Hash of the applied state: equal on two nodes that have applied the same entries. `None` when the
     /// storage does not say.
     pub state_hash: Option<u128>,
+    /// Bytes free where the data is, if it is on a disk.
+    pub disk_free: Option<u64>,
+    /// What a person should look at, as sentences.
+    pub alarms: Vec<String>,
 }
 
 /// A running replica. Cheap to clone; all clones are the same one. [`Self::shutdown`] ends it in order;
@@ -94,6 +99,7 @@ struct Shared {
     gate: Arc<Gate>,
     reads: Arc<Reads>,
     writer: Writer,
+    disk: Arc<Disk>,
     counters: Arc<Counters>,
     metrics: Metrics,
     failure: watch::Receiver<Option<String>>,
@@ -202,6 +208,7 @@ impl Replica {
             gate: parts.gate,
             reads: parts.reads,
             writer: parts.writer,
+            disk: parts.disk,
             counters: parts.counters,
             metrics: running.raft.metrics(),
             failure: parts.failure,
@@ -222,7 +229,9 @@ impl Replica {
     /// # Errors
     /// [`WriteError`]: after `deadline`, or when the replica stops.
     pub async fn write(&self, command: Command, deadline: Instant) -> Result<Reply, WriteError> {
-        self.shared.writer.write(command, deadline.into()).await
+        let shared = &self.shared;
+        shared.disk.admits(&command).map_err(WriteError::DiskFull)?;
+        shared.writer.write(command, deadline.into()).await
     }
 
     /// Waits until what this node has applied includes every write that was acknowledged anywhere
@@ -309,6 +318,8 @@ impl Replica {
             purged_index: metrics.purged.map(|id| id.index),
             reads_are_local: shared.gate.is_open(),
             state_hash: hash.and_then(Result::ok).map(|hash| hash.0),
+            disk_free: shared.disk.free(),
+            alarms: shared.disk.alarms(),
         }
     }
 

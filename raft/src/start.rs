@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use hearth_storage::{Location, LogHome, Registry, RocksStore, StoreError};
 
 use crate::codec::{self, FolderRecord, Identity};
+use crate::disk::{Disk, NobodyToAsk, Watch};
 use crate::error::StartError;
 use crate::gate::Gate;
 use crate::log_store::LogStore;
@@ -39,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) gate: Arc<Gate>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) writer: Writer,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failure: watch::Receiver<Option<String>>,
     pub(crate) open: Open,
@@ -55,6 +57,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let node_id = config.node_id.unwrap_or(1);
     let raft_config = tuning.to_openraft(&config.cluster_name)?;
     let store = open_store(&config.storage, &tuning).await?;
+    let disk = Disk::open(&config.storage, tuning.disk.clone());
     let log = store.log();
     check_identity(&log, &config)?;
 
@@ -92,11 +95,21 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     tasks.push(tokio::spawn(Arc::clone(&reads).run(raft.clone())));
     let housekeeping = keep_log_short(raft.clone(), log.clone(), tuning.log_len_max);
     tasks.push(tokio::spawn(housekeeping));
+    let watch = Watch {
+        disk: Arc::clone(&disk),
+        node_id,
+        raft: raft.clone(),
+        store: store.clone(),
+        log: log.clone(),
+        peers: NobodyToAsk,
+    };
+    tasks.push(tokio::spawn(watch.run()));
     Ok(Parts {
         node_id,
         gate,
         reads,
         writer,
+        disk,
         counters,
         failure,
         open: Open { registry, log },

@@ -7,6 +7,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use hearth_storage::RocksOptions;
 
+use crate::disk::DiskLimits;
 use crate::error::StartError;
 
 /// What tests and large installations set differently.
@@ -29,6 +30,8 @@ pub struct Tuning {
     pub election_timeout: (Duration, Duration),
     /// How often a leader tells its followers that it is there.
     pub heartbeat_interval: Duration,
+    /// How full the disk may become.
+    pub disk: DiskLimits,
     /// How the database is opened.
     pub rocks: RocksOptions,
 }
@@ -43,6 +46,7 @@ impl Default for Tuning {
             entries_in_flight_max: 2,
             election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
             heartbeat_interval: Duration::from_millis(100),
+            disk: DiskLimits::default(),
             rocks: RocksOptions::default(),
         }
     }

@@ -58,6 +58,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it can only make the registry smaller.
+    pub fn is_removal(&self) -> bool {
+        match self {
+            Self::Register { .. } | Self::SetMetadata { .. } => false,
+            Self::Remove { .. }
+            | Self::RemoveIf { .. }
+            | Self::RemovePrefix { .. }
+            | Self::RemoveRegex { .. } => true,
+        }
+    }
+}
+
 /// What a command did. A refusal is a reply, the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {

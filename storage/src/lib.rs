@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod query;
 pub mod registry;
 pub mod snapshot;
+pub mod space;
 pub mod store;
 pub mod summary;
 
@@ -24,6 +25,7 @@ pub use pattern::{Pattern, PatternError};
 pub use query::{Answer, Filter, Query};
 pub use registry::{Change, Registry};
 pub use snapshot::{Installation, SnapshotHeader, StateSnapshot};
+pub use space::{DiskSpace, Reserve};
 pub use store::rocks::{Location, LogHome, LogStats, RocksOptions, RocksStore, SyncDone};
 pub use store::{Batch, EntryChange, Install, NameCursor, Store, StoredEntry, View};
 pub use summary::{StateHash, Summary};

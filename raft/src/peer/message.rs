@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{ClusterChange, ClusterError, ClusterReply, NodeReport};
 use crate::codec::{LogIdRecord, VoteRecord};
+use crate::disk::DiskNews;
 use crate::type_config::{Member, NumberedCommand, NumberedReply};
 
 /// A request.
@@ -44,6 +45,8 @@ pub(crate) enum Request {
     Found(FoundAsk),
     /// From a node without a cluster: see `birth`. Passed on to the leader.
     Join(JoinAsk),
+    /// How is your disk? From the leader, with what the cluster takes from clients.
+    Disk(DiskNews),
 }
 
 /// Each answers the request of the same name.
@@ -62,6 +65,7 @@ pub(crate) enum Response {
     Change(Result<ClusterReply, ClusterError>),
     Found(FoundAnswer),
     Join(JoinAnswer),
+    Disk(DiskNews),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! ```text
 //! FORMAT      "hearth data folder\nformat 1\n"
 //! LOCK        locked while the folder is open; holds the process id
+//! RESERVE     room put aside for a full disk, if anybody asked for it (see `space`)
 //! rocksdb/    the database
 //! ```
 //! The format stands outside of the database, because opening that is already a change, and a later
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 use crate::format::FOLDER_FORMAT;
+use crate::space::Reserve;
 
 const TITLE: &str = "hearth data folder";
 
@@ -32,6 +34,7 @@ impl Folder {
             _lock: lock(path)?,
         };
         folder.check_format()?;
+        Reserve::new(path).make_room();
         let database = folder.database();
         fs::create_dir_all(&database).map_err(at(&database))?;
         Ok(folder)

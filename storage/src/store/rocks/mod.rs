@@ -216,6 +216,41 @@ impl RocksStore {
         flushed
     }
 
+    /// Writes the memory tables out, so that the write-ahead logs that only they needed can go. For a
+    /// disk that is nearly full. This takes room before it frees any: nothing is done, and false
+    /// returned, when it could be more than `len_max` bytes. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn free_logs(&self, len_max: u64) -> Result<bool, StoreError> {
+        let database = self.shared.database();
+        database.health.check()?;
+        let generation = Arc::clone(&self.shared.generation());
+        let fixed = self.shared.families();
+        let mut len = 0;
+        for family in generation.families().all().into_iter().chain([
+            &fixed.log,
+            &fixed.log_meta,
+            &fixed.state_meta,
+        ]) {
+            let property = "rocksdb.cur-size-all-mem-tables";
+            let found = database.db.property_int_value_cf(family, property);
+            len += database.read(found)?.unwrap_or(0);
+        }
+        if len > len_max {
+            return Ok(false);
+        }
+        for family in generation.families().all() {
+            match database.db.flush_cf(family) {
+                // An install has just replaced it, so there is nothing to write out.
+                Err(error) if error.kind() == ErrorKind::ColumnFamilyDropped => {}
+                flushed => database.written(flushed)?,
+            }
+        }
+        database.flush(&[&fixed.log, &fixed.log_meta, &fixed.state_meta])?;
+        Ok(true)
+    }
+
     /// Bytes that the database's tables take on disk.
     ///
     /// # Errors
