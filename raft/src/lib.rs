@@ -23,6 +23,8 @@ mod reads;
 mod roster;
 mod session;
 mod snapshot;
+mod snapshot_receive;
+mod snapshot_send;
 mod start;
 mod state_machine;
 mod type_config;

@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use openraft::RaftSnapshotBuilder;
 
-use hearth_storage::{Registry, StateSnapshot, StoreError};
+use hearth_storage::{Installation, Registry, SnapshotHeader, StateSnapshot, StoreError};
 
 use crate::codec;
 use crate::log_store::io_error;
@@ -24,16 +25,20 @@ pub(crate) const MEMBERSHIP: &[u8] = b"raft/membership";
 /// The log id of the snapshot that the state was installed from, if it was.
 pub(crate) const INSTALLED: &[u8] = b"raft/installed";
 
-/// Bytes of one chunk, about.
-const CHUNK_LEN: usize = 1 << 20;
+/// Bytes of one chunk, about. Chunks share a connection with heartbeats, which wait for one at most.
+pub(crate) const CHUNK_LEN: usize = 256 << 10;
 
 /// openraft's snapshot with our data in it.
 pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, SnapshotData>;
 
-/// The data of a snapshot: a view of this node's own store. (What arrives from a peer will be the second
-/// kind.)
+/// The data of a snapshot.
 #[derive(Debug)]
-pub(crate) struct SnapshotData(StateSnapshot);
+pub(crate) enum SnapshotData {
+    /// A view of this node's own store.
+    Local(Arc<StateSnapshot>),
+    /// What came from a peer: complete and on disk, and not the state yet.
+    Received(Box<Installation>),
+}
 
 /// What a state's own meta records say about it.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +92,7 @@ pub(crate) fn take(registry: &Registry) -> Result<Snapshot, StoreError> {
     let position = Position::of_records(&view.header().meta)?;
     Ok(Snapshot {
         meta: position.into_meta(),
-        snapshot: SnapshotData(view),
+        snapshot: SnapshotData::Local(Arc::new(view)),
     })
 }
 
@@ -98,22 +103,46 @@ pub(crate) fn take(registry: &Registry) -> Result<Snapshot, StoreError> {
 pub(crate) fn install(
     registry: &Registry,
     meta: &SnapshotMeta,
-    data: &SnapshotData,
+    data: SnapshotData,
 ) -> Result<(), StoreError> {
-    let mut header = data.0.header().clone();
-    let position = Position::of_records(&header.meta)?;
-    if position.clone().into_meta() != *meta {
-        return Err(StoreError::snapshot(format!(
-            "it was announced as {meta}, and is of {:?}",
-            position.last_applied
-        )));
+    match data {
+        SnapshotData::Local(view) => {
+            let header = header_to_install(view.header().clone(), meta)?;
+            registry.install(header, view.chunks(CHUNK_LEN))
+        }
+        SnapshotData::Received(installation) => {
+            check_is_of(installation.header(), meta)?;
+            installation.finish()
+        }
     }
+}
+
+/// The header with which a snapshot of `meta` is installed: it also says that it was.
+///
+/// # Errors
+/// [`StoreError::Snapshot`] when `header` is of another state.
+pub(crate) fn header_to_install(
+    mut header: SnapshotHeader,
+    meta: &SnapshotMeta,
+) -> Result<SnapshotHeader, StoreError> {
+    check_is_of(&header, meta)?;
     if let Some(last) = &meta.last_log_id {
         header
             .meta
             .insert(INSTALLED.to_vec(), codec::encode_log_id(last));
     }
-    registry.install(header, data.0.chunks(CHUNK_LEN))
+    Ok(header)
+}
+
+fn check_is_of(header: &SnapshotHeader, meta: &SnapshotMeta) -> Result<(), StoreError> {
+    let position = Position::of_records(&header.meta)?;
+    if position.clone().into_meta() == *meta {
+        return Ok(());
+    }
+    Err(StoreError::snapshot(format!(
+        "it was announced as {meta}, and is of {:?}",
+        position.last_applied
+    )))
 }
 
 /// A view that was taken, or why it could not be.

@@ -347,7 +347,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         self.check()?;
         self.gate.installing();
-        aside(|| snapshot::install(&self.registry, meta, &snapshot)).map_err(io_error)?;
+        aside(|| snapshot::install(&self.registry, meta, snapshot)).map_err(io_error)?;
         self.reload().map_err(io_error)
     }
 

@@ -24,7 +24,7 @@ pub use model::{Entry, Name, Tags};
 pub use pattern::{Pattern, PatternError};
 pub use query::{Answer, Filter, Query};
 pub use registry::{Change, Registry};
-pub use snapshot::{Installation, SnapshotHeader, StateSnapshot};
+pub use snapshot::{ChunkCursor, Installation, SnapshotHeader, StateSnapshot};
 pub use space::{DiskSpace, Reserve};
 pub use store::rocks::{Location, LogHome, LogStats, RocksOptions, RocksStore, SyncDone};
 pub use store::{Batch, EntryChange, Install, NameCursor, Store, StoredEntry, View};

@@ -104,42 +104,43 @@ impl StateSnapshot {
     /// `chunk_len` bytes; memory is used for one chunk at a time. Several may be under way at once.
     pub fn chunks(&self, chunk_len: usize) -> Chunks<'_> {
         Chunks {
-            view: &*self.view,
+            snapshot: self,
             chunk_len,
-            next: Next::Entry(Name::new()),
+            next: ChunkCursor::default(),
         }
     }
-}
 
-impl std::fmt::Debug for StateSnapshot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StateSnapshot")
-            .field("header", &self.header)
-            .finish_non_exhaustive()
+    /// The chunk that begins at `cursor`, and where the next one begins; `None` behind the last one. The
+    /// same cursor and length give the same bytes, so that a part that was lost on its way is read again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn chunk(
+        &self,
+        cursor: &ChunkCursor,
+        chunk_len: usize,
+    ) -> Result<Option<(Vec<u8>, ChunkCursor)>, StoreError> {
+        let mut records = Vec::new();
+        let mut next = match &cursor.0 {
+            Next::Entry(from) => self.entries(from, chunk_len, &mut records)?,
+            Next::Extra(from) => self.extras(from, chunk_len, &mut records)?,
+            Next::End => return Ok(None),
+        };
+        while records.is_empty() {
+            next = match next {
+                Next::Entry(from) => self.entries(&from, chunk_len, &mut records)?,
+                Next::Extra(from) => self.extras(&from, chunk_len, &mut records)?,
+                Next::End => return Ok(None),
+            };
+        }
+        Ok(Some((format::seal(&records), ChunkCursor(next))))
     }
-}
 
-/// The chunks of a snapshot in order; see [`StateSnapshot::chunks`].
-pub struct Chunks<'a> {
-    view: &'a dyn View,
-    chunk_len: usize,
-    next: Next,
-}
-
-enum Next {
-    /// Entries from this name on.
-    Entry(Name),
-    /// Extra records from this key on.
-    Extra(Vec<u8>),
-    End,
-}
-
-impl Chunks<'_> {
     /// Appends entries from `from` on, and returns where the next chunk begins.
-    fn entries(&self, from: &str, out: &mut Vec<u8>) -> Result<Next, StoreError> {
+    fn entries(&self, from: &str, chunk_len: usize, out: &mut Vec<u8>) -> Result<Next, StoreError> {
         let mut next = Next::Extra(Vec::new());
         self.view.entries("", from, &mut |name, entry| {
-            if out.len() >= self.chunk_len && !out.is_empty() {
+            if out.len() >= chunk_len && !out.is_empty() {
                 next = Next::Entry(name.to_owned());
                 return Ok(ControlFlow::Break(()));
             }
@@ -151,10 +152,10 @@ impl Chunks<'_> {
         Ok(next)
     }
 
-    fn extras(&self, from: &[u8], out: &mut Vec<u8>) -> Result<Next, StoreError> {
+    fn extras(&self, from: &[u8], chunk_len: usize, out: &mut Vec<u8>) -> Result<Next, StoreError> {
         let mut next = Next::End;
         self.view.extras(&[], from, &mut |key, value| {
-            if out.len() >= self.chunk_len && !out.is_empty() {
+            if out.len() >= chunk_len && !out.is_empty() {
                 next = Next::Extra(key.to_vec());
                 return Ok(ControlFlow::Break(()));
             }
@@ -167,26 +168,55 @@ impl Chunks<'_> {
     }
 }
 
+impl std::fmt::Debug for StateSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateSnapshot")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a chunk of a snapshot begins; by default, where the first one does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChunkCursor(Next);
+
+/// The chunks of a snapshot in order; see [`StateSnapshot::chunks`].
+pub struct Chunks<'a> {
+    snapshot: &'a StateSnapshot,
+    chunk_len: usize,
+    next: ChunkCursor,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Next {
+    /// Entries from this name on.
+    Entry(Name),
+    /// Extra records from this key on.
+    Extra(Vec<u8>),
+    End,
+}
+
+impl Default for Next {
+    fn default() -> Self {
+        Self::Entry(Name::new())
+    }
+}
+
 impl Iterator for Chunks<'_> {
     type Item = Result<Vec<u8>, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut records = Vec::new();
-        while records.is_empty() {
-            let next = match &self.next {
-                Next::Entry(from) => self.entries(from, &mut records),
-                Next::Extra(from) => self.extras(from, &mut records),
-                Next::End => return None,
-            };
-            self.next = match next {
-                Ok(next) => next,
-                Err(error) => {
-                    self.next = Next::End;
-                    return Some(Err(error));
-                }
-            };
+        match self.snapshot.chunk(&self.next, self.chunk_len) {
+            Ok(Some((chunk, next))) => {
+                self.next = next;
+                Some(Ok(chunk))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.next = ChunkCursor(Next::End);
+                Some(Err(error))
+            }
         }
-        Some(Ok(format::seal(&records)))
     }
 }
 
@@ -195,7 +225,12 @@ pub struct Installation {
     registry: Registry,
     header: SnapshotHeader,
     install: Box<dyn Install>,
-    /// Of what has come so far.
+    progress: Progress,
+}
+
+/// What has come so far.
+#[derive(Debug, Clone, Default)]
+struct Progress {
     summary: Summary,
     last_name: Option<Name>,
     last_key: Option<Vec<u8>>,
@@ -211,21 +246,26 @@ impl Installation {
             registry,
             header,
             install,
-            summary: Summary::default(),
-            last_name: None,
-            last_key: None,
+            progress: Progress::default(),
         }
+    }
+
+    /// What it will be when it is finished.
+    pub fn header(&self) -> &SnapshotHeader {
+        &self.header
     }
 
     /// Takes the next chunk.
     ///
     /// # Errors
-    /// [`StoreError::Snapshot`] when it was altered or does not belong here; what the store reports.
+    /// [`StoreError::Snapshot`] when it was altered or does not belong here: it might not have come, and
+    /// the right one can still be taken. What the store reports: then nothing more can.
     pub fn chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         let mut entries = Vec::new();
         let mut extras = Vec::new();
+        let mut progress = self.progress.clone();
         format::unseal(chunk)
-            .and_then(|payload| self.read(payload, &mut entries, &mut extras))
+            .and_then(|payload| progress.read(payload, &mut entries, &mut extras))
             .map_err(|reason| StoreError::snapshot(format!("a chunk is unreadable: {reason}")))?;
         if !entries.is_empty() {
             self.install.put_entries(&entries)?;
@@ -233,9 +273,49 @@ impl Installation {
         if !extras.is_empty() {
             self.install.put_extras(&extras)?;
         }
+        self.progress = progress;
         Ok(())
     }
 
+    /// Checks that everything has come, and does all that takes long, so that [`Self::finish`] need not.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`] when something is missing; what the store reports.
+    pub fn prepare(&mut self) -> Result<(), StoreError> {
+        self.check()?;
+        self.install.prepare()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let (expected, found) = (self.header.summary, self.progress.summary);
+        if expected == found {
+            return Ok(());
+        }
+        Err(StoreError::snapshot(format!(
+            "it should hold {} entries and {} extra records with the hash {}, and held {} and {} with {}",
+            expected.entry_count,
+            expected.extra_count,
+            expected.hash,
+            found.entry_count,
+            found.extra_count,
+            found.hash
+        )))
+    }
+
+    /// Checks that everything has come, and makes it the state.
+    ///
+    /// # Errors
+    /// [`StoreError::Snapshot`] when something is missing; what the store reports. The state is as
+    /// before then.
+    pub fn finish(self) -> Result<(), StoreError> {
+        self.check()?;
+        let (install, header) = (self.install, self.header);
+        self.registry
+            .write_alone(|| install.finish(header.meta, header.summary))
+    }
+}
+
+impl Progress {
     fn read(
         &mut self,
         payload: &[u8],
@@ -248,50 +328,39 @@ impl Installation {
                 ENTRY => {
                     let name = reader.text()?.to_owned();
                     let entry = format::read_entry(&mut reader)?;
-                    if self.last_name.as_ref().is_some_and(|last| *last >= name) {
+                    let last = entries.last().map(|(last, _)| last);
+                    if last
+                        .or(self.last_name.as_ref())
+                        .is_some_and(|last| *last >= name)
+                    {
                         return Err("its names are not in order".to_owned());
                     }
                     self.summary.add_entry(&name, &entry);
-                    self.last_name = Some(name.clone());
                     entries.push((name, entry));
                 }
                 EXTRA => {
                     let key = reader.bytes()?.to_vec();
                     let value = reader.bytes()?.to_vec();
-                    if self.last_key.as_ref().is_some_and(|last| *last >= key) {
+                    let last = extras.last().map(|(last, _)| last);
+                    if last
+                        .or(self.last_key.as_ref())
+                        .is_some_and(|last| *last >= key)
+                    {
                         return Err("its extra records are not in order".to_owned());
                     }
                     self.summary.add_extra(&key, &value);
-                    self.last_key = Some(key.clone());
                     extras.push((key, value));
                 }
                 kind => return Err(format!("it has a record of kind {kind}")),
             }
         }
-        Ok(())
-    }
-
-    /// Checks that everything has come, and makes it the state.
-    ///
-    /// # Errors
-    /// [`StoreError::Snapshot`] when something is missing; what the store reports. The state is as
-    /// before then.
-    pub fn finish(self) -> Result<(), StoreError> {
-        let (expected, found) = (self.header.summary, self.summary);
-        if expected != found {
-            return Err(StoreError::snapshot(format!(
-                "it should hold {} entries and {} extra records with the hash {}, and held {} and {} with {}",
-                expected.entry_count,
-                expected.extra_count,
-                expected.hash,
-                found.entry_count,
-                found.extra_count,
-                found.hash
-            )));
+        if let Some((name, _)) = entries.last() {
+            self.last_name = Some(name.clone());
         }
-        let (install, header) = (self.install, self.header);
-        self.registry
-            .write_alone(|| install.finish(header.meta, header.summary))
+        if let Some((key, _)) = extras.last() {
+            self.last_key = Some(key.clone());
+        }
+        Ok(())
     }
 }
 
@@ -299,7 +368,7 @@ impl std::fmt::Debug for Installation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Installation")
             .field("header", &self.header)
-            .field("summary", &self.summary)
+            .field("progress", &self.progress)
             .finish_non_exhaustive()
     }
 }

@@ -110,11 +110,16 @@ pub(crate) enum SnapshotPart {
     /// The chunk with this number, from 0.
     Chunk {
         vote: VoteRecord,
+        last_log_id: Option<LogIdRecord>,
         number: u64,
         bytes: Vec<u8>,
     },
     /// All chunks were sent: install.
-    Finish { vote: VoteRecord, chunk_count: u64 },
+    Finish {
+        vote: VoteRecord,
+        last_log_id: Option<LogIdRecord>,
+        chunk_count: u64,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -139,7 +139,7 @@ pub trait NameCursor {
 
 /// Fills a state that will replace the present one. Dropped without [`Self::finish`], it leaves
 /// nothing behind.
-pub trait Install: Send {
+pub trait Install: Send + Sync {
     /// Adds entries; each name comes once.
     ///
     /// # Errors
@@ -151,6 +151,14 @@ pub trait Install: Send {
     /// # Errors
     /// [`StoreError`].
     fn put_extras(&mut self, extras: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError>;
+
+    /// Does what can be done before [`Self::finish`] and takes long, when everything has come.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Makes it the state, with these meta records and no others, durably and whole.
     ///

@@ -19,6 +19,8 @@ use crate::summary::Summary;
 pub(super) struct RocksInstall {
     shared: Arc<Shared>,
     generation: Arc<Generation>,
+    /// Everything that was put is in tables on disk.
+    flushed: bool,
     /// Removes the generation unless it has become the state.
     unfinished: bool,
 }
@@ -34,11 +36,13 @@ impl RocksInstall {
         Ok(Self {
             shared,
             generation,
+            flushed: false,
             unfinished: true,
         })
     }
 
-    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        self.flushed = false;
         let database = self.shared.database();
         database.health.check()?;
         let mut options = WriteOptions::default();
@@ -65,13 +69,22 @@ impl Install for RocksInstall {
         self.write(batch)
     }
 
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        if !self.flushed {
+            let database = self.shared.database();
+            database.flush(&self.generation.families().all())?;
+            self.flushed = true;
+        }
+        Ok(())
+    }
+
     fn finish(
         mut self: Box<Self>,
         meta: BTreeMap<Vec<u8>, Vec<u8>>,
         summary: Summary,
     ) -> Result<(), StoreError> {
+        self.prepare()?;
         let database = self.shared.database();
-        database.flush(&self.generation.families().all())?;
         let old = self
             .shared
             .switch(Arc::clone(&self.generation), meta, summary)?;
