@@ -32,6 +32,9 @@ use hearth_storage::{Command, DiskSpace, LogHome, Reserve, RocksStore};
 use crate::replica::StorageLocation;
 use crate::type_config::{NumberedCommand, Raft, TypeConfig};
 
+/// A write makes this node look if the last look was so long ago: a disk may be filled within a moment.
+const LOOK_AGE_MAX: Duration = Duration::from_millis(10);
+
 /// Bytes that may be written between two looks.
 const UNSEEN_LEN_MAX: u64 = 1 << 20;
 
@@ -185,6 +188,9 @@ pub(crate) struct Disk {
     refuses: AtomicBool,
     /// Bytes that were let in since the last look.
     unseen_len: AtomicU64,
+    opened_at: Instant,
+    /// Milliseconds from `opened_at` to the last look.
+    looked_at: AtomicU64,
     local: Mutex<Local>,
     shared: Mutex<Shared>,
 }
@@ -220,6 +226,8 @@ impl Disk {
             level: AtomicU8::new(Level::Fine as u8),
             refuses: AtomicBool::new(false),
             unseen_len: AtomicU64::new(0),
+            opened_at: Instant::now(),
+            looked_at: AtomicU64::new(0),
             local: Mutex::new(Local {
                 level: Level::Fine,
                 space: None,
@@ -340,15 +348,24 @@ impl Disk {
             return;
         }
         let unseen = self.unseen_len.fetch_add(len, Ordering::Relaxed) + len;
-        if unseen > UNSEEN_LEN_MAX {
+        let age = self
+            .age()
+            .saturating_sub(self.looked_at.load(Ordering::Relaxed));
+        if unseen > UNSEEN_LEN_MAX || u128::from(age) >= LOOK_AGE_MAX.as_millis() {
             self.look();
         }
+    }
+
+    /// Milliseconds since this was opened.
+    fn age(&self) -> u64 {
+        u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Looks at the disk now. A system call or two.
     fn look(&self) -> Option<DiskSpace> {
         let folder = self.folder.as_deref()?;
         self.unseen_len.store(0, Ordering::Relaxed);
+        self.looked_at.store(self.age(), Ordering::Relaxed);
         let mut local = lock(&self.local);
         let mut space = match DiskSpace::of(folder) {
             Ok(space) => space,

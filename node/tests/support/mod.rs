@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod small_disk;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -101,6 +102,13 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whether it has printed that line. Does not wait.
+    pub fn has_printed_uri(&mut self) -> bool {
+        self.printed.extend(self.lines.try_iter());
+        let is_uri = |line: &String| line.contains("URI = ");
+        self.printed.iter().any(is_uri)
     }
 
     /// The address and port of the URI line, or the unix socket's path.
