@@ -74,6 +74,15 @@ pub(crate) trait Ask: Sync {
 
 const NOT_A_FOUNDER: &str = "the node at this address was not started as a founder; give all founders the same --initial-cluster";
 
+/// For a node that has nobody to ask.
+pub(crate) struct Nobody;
+
+impl Ask for Nobody {
+    async fn ask(&self, _: &str, _: Request, _: Duration) -> Result<Response, AskError> {
+        Err(AskError::Unreachable("this node runs alone".to_owned()))
+    }
+}
+
 /// Whose this node's data folder is: read and written here, and told to founders that ask.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -104,10 +113,6 @@ impl Folder {
         config: &ReplicaConfig,
         roster: Arc<Roster>,
     ) -> Result<Self, StartError> {
-        let founding = match &config.cluster {
-            Some(cluster) => Founding::of(config, cluster)?,
-            None => None,
-        };
         let record = match log.identity()? {
             Some(bytes) => codec::decode_folder(&bytes).map_err(StoreError::from)?,
             None => {
@@ -120,6 +125,11 @@ impl Folder {
             }
         };
         check(&record, config)?;
+        let founding = match (&record, &config.cluster) {
+            (FolderRecord::Blank { .. }, Some(cluster)) => Founding::of(config, cluster)?,
+            // What it was born for is of no interest any more.
+            _ => None,
+        };
         let folder = Self {
             log,
             roster,
@@ -417,25 +427,34 @@ fn check(record: &FolderRecord, config: &ReplicaConfig) -> Result<(), StartError
 fn completed(record: FolderRecord, config: &ReplicaConfig) -> Option<FolderRecord> {
     match record {
         // Alone, a node is its cluster.
-        FolderRecord::Blank { .. } if config.cluster.is_none() => {
-            Some(FolderRecord::Member(Identity {
-                cluster_id: rand::random(),
-                cluster_name: config.cluster_name.clone(),
-                node_id: config.node_id.unwrap_or(1),
-                incarnation: random_incarnation(),
-            }))
-        }
+        FolderRecord::Blank { .. } if config.cluster.is_none() => Some(sole_founder(Identity {
+            cluster_id: rand::random(),
+            cluster_name: config.cluster_name.clone(),
+            node_id: config.node_id.unwrap_or(1),
+            incarnation: random_incarnation(),
+        })),
         FolderRecord::Blank { incarnation: 0 } => Some(FolderRecord::Blank {
             incarnation: random_incarnation(),
         }),
-        // Builds for one node had none.
+        // Builds for one node had none, and may not have written the first entry of the log.
         FolderRecord::Member(identity) if identity.incarnation == 0 => {
-            Some(FolderRecord::Member(Identity {
+            Some(sole_founder(Identity {
                 incarnation: random_incarnation(),
                 ..identity
             }))
         }
         _ => None,
+    }
+}
+
+fn sole_founder(identity: Identity) -> FolderRecord {
+    let member = Member {
+        incarnation: identity.incarnation,
+        ..Member::default()
+    };
+    FolderRecord::Founder {
+        founders: [(identity.node_id, member)].into(),
+        identity,
     }
 }
 

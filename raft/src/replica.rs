@@ -22,8 +22,10 @@ use crate::cluster::{ClusterChange, ClusterConfig, ClusterError, ClusterReply, C
 use crate::disk::Disk;
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
+use crate::membership::Admin;
 use crate::reads::Reads;
-use crate::start::assemble;
+use crate::report::Reporter;
+use crate::start::{assemble, until_some};
 use crate::state_machine::Counters;
 use crate::tuning::Tuning;
 use crate::type_config::{Raft, TypeConfig};
@@ -103,6 +105,8 @@ struct Shared {
     counters: Arc<Counters>,
     metrics: Metrics,
     failure: watch::Receiver<Option<String>>,
+    /// Set when the cluster has removed this node.
+    removed: watch::Receiver<Option<String>>,
     /// `None` once the storage is closed.
     open: RwLock<Option<Open>>,
     /// `None` once [`Replica::shutdown`] has begun.
@@ -118,6 +122,9 @@ type Metrics =
 pub(crate) struct Open {
     pub(crate) registry: Registry,
     pub(crate) log: LogHome,
+    pub(crate) reporter: Arc<Reporter>,
+    /// `None` for a node without peers.
+    pub(crate) admin: Option<Arc<Admin>>,
 }
 
 /// What is stopped at the end.
@@ -212,6 +219,7 @@ impl Replica {
             counters: parts.counters,
             metrics: running.raft.metrics(),
             failure: parts.failure,
+            removed: parts.removed,
             open: RwLock::new(Some(parts.open)),
             running: Mutex::new(Some(running)),
             stopped: watch::Sender::new(false),
@@ -269,12 +277,21 @@ impl Replica {
     /// Whether linearizable reads and writes can be served now: a leader with a majority is known, and
     /// everything that was ever shown is applied. From what this node knows, without asking anyone.
     pub fn is_ready(&self) -> bool {
-        self.shared.gate.is_open()
+        let shared = &self.shared;
+        shared.gate.is_open()
+            || shared.failure.borrow().is_none()
+                && shared.removed.borrow().is_none()
+                && shared.open().is_some_and(|open| (open.reporter.is_ready)())
     }
 
-    /// All members and what they tell of themselves. Each is asked, for at most `timeout`.
-    pub async fn cluster_status(&self, _timeout: Duration) -> Result<ClusterStatus, ClusterError> {
-        Err(ClusterError::Alone)
+    /// All members and what they tell of themselves. Each is asked, for at most `timeout`. A node alone is
+    /// its cluster's only member.
+    ///
+    /// # Errors
+    /// [`ClusterError::Refused`] after [`Self::shutdown`].
+    pub async fn cluster_status(&self, timeout: Duration) -> Result<ClusterStatus, ClusterError> {
+        let open = self.shared.open().ok_or_else(shut_down)?;
+        Ok(open.reporter.cluster_status(timeout).await)
     }
 
     /// Changes the cluster, from whichever node.
@@ -283,10 +300,14 @@ impl Replica {
     /// [`ClusterError`]: also after `deadline`.
     pub async fn change_cluster(
         &self,
-        _change: ClusterChange,
-        _deadline: Instant,
+        change: ClusterChange,
+        deadline: Instant,
     ) -> Result<ClusterReply, ClusterError> {
-        Err(ClusterError::Alone)
+        let open = self.shared.open().ok_or_else(shut_down)?;
+        match open.admin {
+            Some(admin) => admin.change(change, deadline.into()).await,
+            None => Err(ClusterError::Alone),
+        }
     }
 
     /// Hands leadership over, if this node leads and another voter could, and returns when another leader
@@ -296,7 +317,7 @@ impl Replica {
     /// Resolves, with the reason for a person, when the cluster has removed this node: it can never serve
     /// again. Pending for ever otherwise.
     pub async fn removed(&self) -> String {
-        std::future::pending().await
+        until_some(self.shared.removed.clone()).await
     }
 
     /// Where this node stands. Cheap.
@@ -326,12 +347,7 @@ impl Replica {
     /// Resolves, with the reason, when the replica can no longer work (its storage failed); pending for
     /// ever while it is well, and when it was shut down.
     pub async fn failed(&self) -> String {
-        let mut failure = self.shared.failure.clone();
-        let reason = failure.wait_for(Option::is_some).await;
-        match reason.ok().and_then(|reason| reason.clone()) {
-            Some(reason) => reason,
-            None => std::future::pending().await,
-        }
+        until_some(self.shared.failure.clone()).await
     }
 
     /// Stops taking commands, finishes what is under way, syncs and closes the storage. The data folder
@@ -377,6 +393,10 @@ impl Replica {
         }
         shared.stopped.send_replace(true);
     }
+}
+
+fn shut_down() -> ClusterError {
+    ClusterError::Refused("this node was shut down".to_owned())
 }
 
 impl fmt::Debug for Replica {

@@ -9,9 +9,9 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::birth::Folder;
 use crate::codec::log_id;
 use crate::log_store::LogStore;
-use crate::start::check_identity;
 use crate::type_config::{LogEntry, Member, Membership, NumberedCommand, Payload, Proposal, Vote};
 
 fn config(storage: StorageLocation) -> ReplicaConfig {
@@ -57,7 +57,7 @@ async fn entries_that_were_appended_and_not_applied_are_applied_before_it_serves
     let (storage, location) = folder(&dir);
     {
         let store = RocksStore::open(&location, &Tuning::default().rocks).unwrap();
-        check_identity(&store.log(), &config(storage.clone())).unwrap();
+        Folder::open(store.log(), &config(storage.clone()), Arc::default()).unwrap();
         let gate = Arc::new(Gate::new(1));
         let mut log_store = LogStore::open(store.log(), gate).unwrap();
         let payloads = [

@@ -1,6 +1,6 @@
 //! Starting a replica: open, check, recover, open a session; and the tasks that watch it afterwards.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,23 +13,32 @@ use tokio::task::JoinHandle;
 
 use hearth_storage::{Location, LogHome, Registry, RocksStore, StoreError};
 
-use crate::codec::{self, FolderRecord, Identity};
+use crate::birth::{Ask, Folder, Nobody, Waits, be_born, commit_founding};
 use crate::disk::{Disk, NobodyToAsk, Watch};
-use crate::error::StartError;
+use crate::error::{ReadError, StartError};
 use crate::gate::Gate;
 use crate::log_store::LogStore;
+use crate::membership::Admin;
 use crate::network::NoPeers;
+use crate::peer::{LinkState, Peers};
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
-use crate::roster::Roster;
+use crate::report::Reporter;
+use crate::roster::{Roster, Turned};
 use crate::snapshot::Position;
 use crate::state_machine::{Counters, StateMachine};
 use crate::tuning::Tuning;
-use crate::type_config::{LogId, Member, Raft};
+use crate::type_config::{LogId, Raft, StoredMembership};
 use crate::writer::Writer;
 
 /// How long the core may take to end after the state machine has.
 const CORE_END_DURATION_MAX: Duration = Duration::from_secs(1);
+
+/// How long a start waits for one thing before it says so.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the links are asked whether this node was removed.
+const REMOVAL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often the length of the log in bytes is looked at.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
@@ -43,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) disk: Arc<Disk>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) failure: watch::Receiver<Option<String>>,
+    pub(crate) removed: watch::Receiver<Option<String>>,
     pub(crate) open: Open,
     pub(crate) raft: Raft,
     pub(crate) store: RocksStore,
@@ -52,20 +62,28 @@ pub(crate) struct Parts {
 
 type Failure = Arc<watch::Sender<Option<String>>>;
 
-/// Starts everything, in order. Runs on Raft's own runtime.
+/// Starts everything, in order, and returns when this node has recovered: for as long as there is no
+/// majority, it waits and says for whom. Runs on Raft's own runtime; what it has begun ends with that.
 pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Parts, StartError> {
-    let node_id = config.node_id.unwrap_or(1);
     let raft_config = tuning.to_openraft(&config.cluster_name)?;
     let store = open_store(&config.storage, &tuning).await?;
     let disk = Disk::open(&config.storage, tuning.disk.clone());
     let log = store.log();
-    check_identity(&log, &config)?;
+    let roster = Arc::new(Roster::default());
+    let folder = Arc::new(Folder::open(log.clone(), &config, Arc::clone(&roster))?);
+    let peers = Peers::default();
+    let identity = match &config.cluster {
+        Some(cluster) => be_born(&folder, &config, cluster, &Nobody).await?,
+        None => folder.identity().ok_or_else(|| {
+            StartError::Identity("the data folder does not say whose it is".to_owned())
+        })?,
+    };
+    let node_id = identity.node_id;
 
     let registry = Registry::new(Arc::new(store.clone()));
     let gate = Arc::new(Gate::new(node_id));
     let counters = Arc::new(Counters::default());
     let log_store = LogStore::open(log.clone(), Arc::clone(&gate))?;
-    let roster = Arc::new(Roster::default());
     let mut state_machine = StateMachine::open(
         registry.clone(),
         Arc::clone(&gate),
@@ -73,6 +91,9 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         Arc::clone(&roster),
     )?;
     check_log(&log_store, state_machine.position(), &config.storage)?;
+    if config.cluster.is_none() {
+        check_alone(&state_machine.position().membership, node_id)?;
+    }
 
     let (failure_sender, failure) = watch::channel(None);
     let failure_sender: Failure = Arc::new(failure_sender);
@@ -83,16 +104,35 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
     let mut tasks = vec![tokio::spawn(watch_core(raft.clone(), end, failure_sender))];
+    tasks.push(tokio::spawn(follow_members(raft.clone(), peers.clone())));
+    let (removed_sender, removed) = watch::channel(None);
+    let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
+    tasks.push(tokio::spawn(removal));
 
     let (writer, batcher) = Writer::new(raft.clone(), node_id, tuning.entries_in_flight_max);
     let batcher = tokio::spawn(batcher.run());
-    tokio::select! {
-        result = take_part(&raft, node_id, &gate, &writer) => result?,
-        reason = until_failure(failure.clone()) => return Err(StartError::Raft(reason)),
-    }
-
     let reads = Arc::new(Reads::default());
     tasks.push(tokio::spawn(Arc::clone(&reads).run(raft.clone())));
+    let silence_max = tuning.election_timeout.1;
+    let admin = config.cluster.as_ref().map(|_| {
+        let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
+        Arc::new(admin)
+    });
+    let started = async {
+        found_cluster(&folder, &raft, &Nobody).await?;
+        if let (Some(admin), Some(cluster)) = (&admin, &config.cluster) {
+            tasks.push(tokio::spawn(Arc::clone(admin).promote_learners()));
+            let introduction = introduce(Arc::clone(admin), cluster.peer_addr.clone());
+            tasks.push(tokio::spawn(introduction));
+        }
+        take_part(&raft, node_id, &gate, &writer, &reads, &peers).await
+    };
+    tokio::select! {
+        result = started => result?,
+        reason = until_some(failure.clone()) => return Err(StartError::Raft(reason)),
+        reason = until_some(removed.clone()) => return Err(StartError::Identity(reason)),
+    }
+
     let housekeeping = keep_log_short(raft.clone(), log.clone(), tuning.log_len_max);
     tasks.push(tokio::spawn(housekeeping));
     let watch = Watch {
@@ -104,6 +144,19 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         peers: NobodyToAsk,
     };
     tasks.push(tokio::spawn(watch.run()));
+    let is_ready = ready(&raft, &gate);
+    let reporter = Reporter {
+        me: identity,
+        ns_addr: config
+            .cluster
+            .map(|cluster| cluster.ns_addr)
+            .unwrap_or_default(),
+        raft: raft.clone(),
+        peers,
+        registry: registry.clone(),
+        disk: Arc::clone(&disk),
+        is_ready,
+    };
     Ok(Parts {
         node_id,
         gate,
@@ -112,7 +165,13 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         disk,
         counters,
         failure,
-        open: Open { registry, log },
+        removed,
+        open: Open {
+            registry,
+            log,
+            reporter: Arc::new(reporter),
+            admin,
+        },
         raft,
         store,
         batcher,
@@ -130,41 +189,6 @@ async fn open_store(storage: &StorageLocation, tuning: &Tuning) -> Result<RocksS
         .await
         .map_err(|error| StartError::Raft(format!("opening the storage failed: {error}")))?
         .map_err(StartError::Store)
-}
-
-/// Makes sure that the folder is this node's, or makes it this node's when it is new.
-pub(crate) fn check_identity(log: &LogHome, config: &ReplicaConfig) -> Result<(), StartError> {
-    let Some(record) = log.identity()? else {
-        if log.last_index().is_some() || log.last_purged()?.is_some() {
-            return Err(StartError::Identity(
-                "the data folder has a log, but does not say whose it is".to_owned(),
-            ));
-        }
-        let identity = Identity {
-            cluster_id: rand::random(),
-            cluster_name: config.cluster_name.clone(),
-            node_id: config.node_id.unwrap_or(1),
-            incarnation: rand::random(),
-        };
-        return Ok(log.save_identity(&codec::encode_folder(&FolderRecord::Member(identity)))?);
-    };
-    let identity = match codec::decode_folder(&record).map_err(StoreError::from)? {
-        FolderRecord::Member(identity) => identity,
-        other => return Err(StartError::Identity(format!("{other:?}"))),
-    };
-    if identity.cluster_name != config.cluster_name {
-        return Err(StartError::Identity(format!(
-            "the data folder belongs to the cluster {:?}, and this node was started for {:?}",
-            identity.cluster_name, config.cluster_name
-        )));
-    }
-    match config.node_id {
-        Some(node_id) if node_id != identity.node_id => Err(StartError::Identity(format!(
-            "the data folder belongs to node {}, and this node was started as {node_id}",
-            identity.node_id
-        ))),
-        _ => Ok(()),
-    }
 }
 
 /// Refuses a log that ends before the state. openraft would take the difference for the rest of an
@@ -200,24 +224,44 @@ fn stop_on_failure(store: &RocksStore, gate: &Arc<Gate>, failure: &Failure) {
     });
 }
 
-/// Makes the cluster when there is none, waits until everything that may have been shown before is
-/// applied again, and opens this node's session.
+/// Refuses to run a member of several without connections to the others.
+fn check_alone(membership: &StoredMembership, node_id: u64) -> Result<(), StartError> {
+    let voters: Vec<u64> = membership.membership().voter_ids().collect();
+    if voters.is_empty() || voters == [node_id] {
+        return Ok(());
+    }
+    Err(StartError::Identity(format!(
+        "the data folder belongs to node {node_id} of a cluster with the voters {voters:?}; give --peer-addr,          so that it can reach the others"
+    )))
+}
+
+/// Writes the first entry of the log, if that is for this node to do.
+async fn found_cluster(folder: &Folder, raft: &Raft, asks: &impl Ask) -> Result<(), StartError> {
+    let fail = |error: String| StartError::Raft(error);
+    let initialized = raft.is_initialized().await;
+    if !initialized.map_err(|error| fail(error.to_string()))? {
+        let Some(founders) = commit_founding(folder, asks).await? else {
+            return Ok(());
+        };
+        raft.initialize(founders)
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+    }
+    folder.settle().map_err(StartError::Store)
+}
+
+/// Waits until everything that may have been shown before is applied again, and opens this node's session.
 async fn take_part(
     raft: &Raft,
     node_id: u64,
     gate: &Gate,
     writer: &Writer,
+    reads: &Reads,
+    peers: &Peers,
 ) -> Result<(), StartError> {
     let fail = |error: String| StartError::Raft(error);
-    let initialized = raft.is_initialized().await;
-    if !initialized.map_err(|error| fail(error.to_string()))? {
-        let members = BTreeMap::from([(node_id, Member::default())]);
-        raft.initialize(members)
-            .await
-            .map_err(|error| fail(error.to_string()))?;
-    }
     let voters: Vec<u64> = raft.voter_ids().collect();
-    if voters.is_empty() || voters == [node_id] {
+    if voters == [node_id] {
         // Nobody else could win, so there is no reason to wait for an election timeout.
         raft.trigger()
             .elect(false)
@@ -225,14 +269,140 @@ async fn take_part(
             .map_err(|error| fail(error.to_string()))?;
         gate.opened().await;
     } else {
-        raft.wait_for_recovery(None)
-            .await
-            .map_err(|error| fail(error.to_string()))?;
+        catch_up(raft, node_id, reads, peers).await?;
     }
-    match writer.session().await {
-        Some(_) => Ok(()),
-        None => Err(fail("it stopped while it was starting".to_owned())),
+    let mut waits = Waits::default();
+    loop {
+        match tokio::time::timeout(PATIENCE, writer.session()).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => return Err(fail("it stopped while it was starting".to_owned())),
+            Err(_) => waits.say(&["the leader to open this node's session"]),
+        }
     }
+}
+
+/// Waits until this node has applied all that any node had acknowledged when it started: what a leader says
+/// now covers whatever this node has lost or missed.
+async fn catch_up(
+    raft: &Raft,
+    node_id: u64,
+    reads: &Reads,
+    peers: &Peers,
+) -> Result<(), StartError> {
+    let mut waits = Waits::default();
+    loop {
+        match reads.barrier(PATIENCE).await {
+            Ok(()) => return Ok(()),
+            Err(ReadError::NoQuorum(reason)) => {
+                let reasons = whom_it_waits_for(raft, node_id, peers, &reason);
+                waits.say(&reasons);
+            }
+            Err(ReadError::Stopping(reason)) => return Err(StartError::Raft(reason)),
+        }
+    }
+}
+
+fn whom_it_waits_for(raft: &Raft, node_id: u64, peers: &Peers, reason: &str) -> Vec<String> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let membership = metrics.membership_config.membership();
+    if let Some(leader) = metrics.current_leader {
+        return vec![format!("node {leader}, the leader: {reason}")];
+    }
+    let others = membership.voter_ids().filter(|&id| id != node_id);
+    let mut reasons: Vec<String> = others
+        .filter_map(|id| {
+            let addr = &membership.get_node(&id)?.peer_addr;
+            let state = peers.link_state(id)?.borrow().clone();
+            match state {
+                LinkState::Down { reason, .. } | LinkState::Rejected(reason) => {
+                    Some(format!("voter {id} at {addr}: {reason}"))
+                }
+                LinkState::Connecting => Some(format!("voter {id} at {addr}: connecting")),
+                LinkState::Up => None,
+            }
+        })
+        .collect();
+    if reasons.is_empty() {
+        reasons.push("a leader to be elected".to_owned());
+    }
+    reasons
+}
+
+/// Connects to whoever is a member.
+async fn follow_members(raft: Raft, peers: Peers) {
+    // Changes with roles and members only, not with each entry; and ends with the core.
+    let mut server = raft.server_metrics();
+    loop {
+        {
+            let now = server.borrow_watched();
+            let nodes = now.membership_config.membership().nodes();
+            peers.set_members(&nodes.map(|(&id, member)| (id, member.clone())).collect());
+        }
+        if server.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells when the cluster has removed this node: it has applied that itself, or is turned away by others.
+async fn watch_removal(
+    folder: Arc<Folder>,
+    roster: Arc<Roster>,
+    peers: Peers,
+    removed: watch::Sender<Option<String>>,
+) {
+    let Some(me) = folder.identity() else { return };
+    let mut changes = roster.changes();
+    let turned = loop {
+        let here = roster.turned_away(me.node_id, me.incarnation);
+        // An entry that was replayed may be older than this node itself.
+        let here = here.filter(|turned| matches!(turned, Turned::Removed(_)));
+        let members = roster.members();
+        let there = || {
+            [Turned::Removed(me.node_id), Turned::Replaced(me.node_id)]
+                .into_iter()
+                .find(|turned| {
+                    let text = turned.to_string();
+                    members.keys().any(|&id| {
+                        let state = peers.link_state(id).map(|state| state.borrow().clone());
+                        matches!(state, Some(LinkState::Rejected(reason)) if reason.contains(&text))
+                    })
+                })
+        };
+        if let Some(turned) = here.or_else(there) {
+            break turned;
+        }
+        let _ = tokio::time::timeout(REMOVAL_INTERVAL, changes.next()).await;
+    };
+    let reason = turned.to_string();
+    tracing::error!("{reason}");
+    if matches!(turned, Turned::Removed(_))
+        && let Err(error) = folder.set_removed(&reason)
+    {
+        tracing::warn!(%error, "the data folder does not say that its node was removed");
+    }
+    removed.send_replace(Some(reason));
+}
+
+async fn introduce(admin: Arc<Admin>, peer_addr: String) {
+    if let Err(reason) = admin.introduce(&peer_addr).await {
+        tracing::error!(
+            peer_addr,
+            "the cluster does not take this node's peer address: {reason}"
+        );
+    }
+}
+
+/// Whether this node could serve now, from what it knows.
+fn ready(raft: &Raft, gate: &Arc<Gate>) -> Arc<dyn Fn() -> bool + Send + Sync> {
+    let (metrics, gate) = (raft.metrics(), Arc::clone(gate));
+    Arc::new(move || {
+        gate.is_open() || {
+            let metrics = metrics.borrow_watched();
+            metrics.running_state.is_ok() && metrics.current_leader.is_some()
+        }
+    })
 }
 
 /// Tells when openraft's core or the state machine has ended for any reason but a shutdown.
@@ -265,8 +435,9 @@ fn report(failure: &Failure, reason: String) {
     });
 }
 
-async fn until_failure(mut failure: watch::Receiver<Option<String>>) -> String {
-    let reason = failure.wait_for(Option::is_some).await;
+/// What is in it, once something is; never when nobody can put it there any more.
+pub(crate) async fn until_some(mut reason: watch::Receiver<Option<String>>) -> String {
+    let reason = reason.wait_for(Option::is_some).await;
     match reason.ok().and_then(|reason| reason.clone()) {
         Some(reason) => reason,
         None => std::future::pending().await,
