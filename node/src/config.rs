@@ -75,6 +75,9 @@ pub struct NodeConfig {
     pub broadcast: Option<Broadcast>,
     /// Where the names are kept.
     pub storage: StorageLocation,
+    /// For tests of power failures (`HEARTH_SYNC_RECORD`): the file that tells after each sync of the disk
+    /// what is durable, as [`hearth_storage::store::rocks::lost_writes`] describes it. Costs time.
+    pub sync_record: Option<PathBuf>,
     /// The key that Pyro4 messages must be signed with.
     pub hmac_key: Option<Box<[u8]>>,
     /// Whether the key came by `-k`, where everyone on this machine can read it.
@@ -167,6 +170,7 @@ impl Default for NodeConfig {
                 port: DEFAULTS.broadcast_port,
             }),
             storage: StorageLocation::Memory,
+            sync_record: None,
             hmac_key: None,
             key_on_command_line: false,
             node_id: DEFAULTS.node_id,
@@ -279,6 +283,10 @@ impl Checker<'_> {
                 .text(Setting::Key)
                 .filter(|key| !key.is_empty())
                 .map(|key| key.into_bytes().into()),
+            sync_record: self
+                .text(Setting::SyncRecord)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
             key_on_command_line: self.settings.get(Setting::Key).is_some_and(|given| {
                 !given.text.is_empty() && matches!(given.origin, Origin::Option(_))
             }),

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_raft::{Replica, ReplicaConfig};
+use hearth_raft::{Replica, ReplicaConfig, Tuning};
 use hearth_storage::{Answer, Query, StoreError};
 use hearth_wire::Uri;
 use hearth_wire::uri::{Location, Target};
@@ -275,14 +275,17 @@ impl Tasks {
 }
 
 async fn start_replica(config: &NodeConfig) -> Result<Replica, NodeError> {
-    Replica::start(ReplicaConfig {
+    let mut tuning = Tuning::default();
+    tuning.rocks.sync_record = config.sync_record.clone();
+    let replica = ReplicaConfig {
         node_id: Some(config.node_id),
         cluster_name: config.cluster_name.clone(),
         storage: config.storage.clone(),
         cluster: None,
-    })
-    .await
-    .map_err(NodeError::Start)
+    };
+    Replica::start_with(replica, tuning)
+        .await
+        .map_err(NodeError::Start)
 }
 
 /// How many names there are, the server's own, which is in no storage, included.

@@ -39,6 +39,7 @@ pub(crate) enum Setting {
     Log,
     LogFormat,
     LogFile,
+    SyncRecord,
 }
 
 /// One setting's names: in the file, in the environment (the first one that is set counts), and the
@@ -189,6 +190,8 @@ const NAMES: &[Names] = {
             &["HEARTH_LOG_FILE", "PYRO_LOGFILE"],
             Some("--log-file"),
         ),
+        // For tests of power failures only, so without an option.
+        Names(SyncRecord, "sync-record", &["HEARTH_SYNC_RECORD"], None),
     ]
 };
 

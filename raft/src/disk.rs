@@ -306,7 +306,7 @@ impl Disk {
         }
         let shared = lock(&self.shared);
         if let Verdict::RemovalsOnly(reason) | Verdict::Nothing(reason) = &shared.verdict
-            && !alarms.iter().any(|alarm| reason.contains(alarm.as_str()))
+            && (alarms.is_empty() || !reason.contains(&self.place()))
         {
             alarms.push(reason.clone());
         }

@@ -3,7 +3,12 @@
 //! A killed process loses nothing that it has written, because the system has it. With
 //! [`crate::RocksOptions::sync_record`] the store notes after each sync how much of each write-ahead
 //! log is durable, and [`cut_to_last_sync`] takes the rest away from a folder that is not open. The
-//! record is a text file, one line per log: name, space, bytes.
+//! record is a text file that is replaced as a whole, one line per log: name, space, bytes. `hearthd`
+//! keeps one where the environment's `HEARTH_SYNC_RECORD` says.
+//!
+//! Whoever cannot call the function does the same by hand: of the files `rocksdb/NUMBER.log` in the data
+//! folder take the one with the highest number, and shorten it to what its line says, or to nothing if
+//! it has no line. The example `cut_to_last_sync` is the function as a program.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
