@@ -11,24 +11,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use support::client::{Client, Entry};
+use support::client::Client;
+use support::load::{Load, assert_all_there, entry};
 use support::small_disk::SmallDisk;
 use support::{PATIENCE, Server, hearthd};
 
 /// What counts as little room on 64 MB.
 const LOW: u64 = (64 << 20) / 10;
-
-fn entry(name: &str) -> Entry {
-    Entry {
-        uri: format!("PYRO:{name}@host:4000"),
-        tags: BTreeSet::from(["all".to_owned()]),
-    }
-}
 
 /// Registers `name`; the text of the exception, if it is refused.
 fn register(client: &mut Client, name: &str) -> Result<(), String> {
@@ -235,67 +226,6 @@ fn the_alarm_is_logged_when_it_comes_and_when_it_goes() {
         let ends = log.lines().filter(|line| line.contains("has room again"));
         assert_eq!(ends.count(), 2, "{log}");
     });
-}
-
-/// Connections that register one name after the other until they are told to stop, or the server has gone.
-struct Load {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<(Vec<String>, u32)>>,
-}
-
-impl Load {
-    fn start(port: u16, prefix: &'static str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let run = |writer: u32| {
-            let stop = Arc::clone(&stop);
-            move || {
-                let (mut acknowledged, mut refused) = (Vec::new(), 0);
-                let Ok(mut client) = Client::connect(port) else {
-                    return (acknowledged, refused);
-                };
-                for index in 0u32.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let name = format!("{prefix}.{writer}.{index}");
-                    match client.register(&name, &entry(&name)) {
-                        Ok(()) => acknowledged.push(name),
-                        Err(error) if error.kind() == std::io::ErrorKind::Other => {
-                            assert!(error.to_string().contains("disk"), "{error}");
-                            refused += 1;
-                            std::thread::sleep(Duration::from_millis(5));
-                        }
-                        Err(_) => break,
-                    }
-                }
-                (acknowledged, refused)
-            }
-        };
-        let threads = (0..4).map(|writer| std::thread::spawn(run(writer)));
-        let threads = threads.collect();
-        Self { stop, threads }
-    }
-
-    /// The names that were acknowledged, and how many were refused.
-    fn finish(self) -> (Vec<String>, u32) {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut all = (Vec::new(), 0);
-        for thread in self.threads {
-            let (acknowledged, refused) = thread.join().unwrap();
-            all.0.extend(acknowledged);
-            all.1 += refused;
-        }
-        all
-    }
-}
-
-fn assert_all_there(client: &mut Client, names: &[String]) {
-    let listed = client.list().unwrap();
-    let lost: Vec<_> = names
-        .iter()
-        .filter(|name| !listed.contains_key(*name))
-        .collect();
-    assert!(lost.is_empty(), "lost {lost:?} of {}", names.len());
 }
 
 #[test]

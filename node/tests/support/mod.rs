@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod failing_disk;
+pub mod load;
 pub mod small_disk;
 
 use std::io::{BufRead, BufReader, Read};
