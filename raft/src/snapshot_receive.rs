@@ -10,6 +10,7 @@
 //! for a minute is dropped, from the disk, too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -20,12 +21,16 @@ use tokio::time::Instant;
 use hearth_storage::{Installation, Registry, SnapshotHeader, StoreError};
 
 use crate::codec::{self, LogIdRecord, VoteRecord};
+use crate::disk::Disk;
 use crate::peer::message::{SnapshotAnswer, SnapshotPart};
 use crate::snapshot::{self, Snapshot, SnapshotData};
 use crate::type_config::{LogId, Raft, SnapshotMeta, Vote};
 
 /// How long a snapshot is kept that does not go on.
 const IDLE_DURATION_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes that an entry takes on disk, about, with its tags.
+const ENTRY_LEN: u64 = 200;
 
 /// Parts that wait for the one before them to be written.
 const QUEUE_LEN: usize = 8;
@@ -44,19 +49,21 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// The receiver, and the task that does its work. It ends with the last clone.
-    pub(crate) fn start(raft: Raft, registry: Registry) -> (Self, JoinHandle<()>) {
-        Self::start_with(raft, registry, IDLE_DURATION_MAX)
+    pub(crate) fn start(raft: Raft, registry: Registry, disk: Arc<Disk>) -> (Self, JoinHandle<()>) {
+        Self::start_with(raft, registry, disk, IDLE_DURATION_MAX)
     }
 
-    pub(crate) fn start_with(
+    fn start_with(
         raft: Raft,
         registry: Registry,
+        disk: Arc<Disk>,
         idle_duration_max: Duration,
     ) -> (Self, JoinHandle<()>) {
         let (parts, queue) = mpsc::channel(QUEUE_LEN);
         let work = Work {
             raft,
             registry,
+            disk,
             idle_duration_max,
             incoming: None,
             installed: None,
@@ -80,6 +87,7 @@ impl Receiver {
 struct Work {
     raft: Raft,
     registry: Registry,
+    disk: Arc<Disk>,
     idle_duration_max: Duration,
     incoming: Option<Incoming>,
     /// What was installed last: its last part may come again.
@@ -241,8 +249,14 @@ impl Work {
             return SnapshotAnswer::Want(incoming.wanted);
         }
         self.drop_incoming().await;
-        let registry = self.registry.clone();
         let entry_count = header.summary.entry_count;
+        if let Err(reason) = self
+            .disk
+            .has_room_for(entry_count.saturating_mul(ENTRY_LEN))
+        {
+            return refused(reason);
+        }
+        let registry = self.registry.clone();
         let installation = match aside(move || registry.begin_install(header)).await {
             Ok(Ok(installation)) => installation,
             Ok(Err(error)) => return refused(error.to_string()),
@@ -299,6 +313,12 @@ impl Work {
         let mut next = Some((number, bytes, reply));
         while let Some((number, bytes, reply)) = next {
             if number == incoming.wanted {
+                if let Err(reason) = self.disk.takes_entries(bytes.len() as u64) {
+                    let _ = reply.send(SnapshotAnswer::Refused(reason));
+                    self.incoming = Some(incoming);
+                    self.drop_incoming().await;
+                    return;
+                }
                 let taken = aside(move || {
                     let taken = incoming.installation.chunk(&bytes);
                     (incoming, taken)
@@ -424,3 +444,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| format!("installing failed: {error}"))
 }
+
+#[cfg(test)]
+#[path = "snapshot_test.rs"]
+mod tests;
