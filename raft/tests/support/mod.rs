@@ -1,0 +1,402 @@
+//! Clusters of several replicas in one process, over loopback, for the tests of this crate.
+//!
+//! Every node has a folder of its own, or memory, and a peer port that the system picked. Times are short,
+//! so that a failed leader is replaced in well under a second, and long enough for a busy machine with two
+//! cores. Everything is waited for with [`PATIENCE`], and what was not reached is shown.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use hearth_raft::{
+    Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, Replica,
+    ReplicaConfig, StartError, Status, StorageLocation, Tuning,
+};
+use hearth_storage::{Answer, Command, IfTaken, Query, Reply};
+use tokio::task::JoinHandle;
+
+/// How long a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A moment that a test waits for at most.
+pub fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Short times for loopback.
+pub fn quick() -> Tuning {
+    let mut tuning = Tuning::default();
+    tuning.election_timeout = (Duration::from_millis(300), Duration::from_millis(600));
+    tuning.heartbeat_interval = Duration::from_millis(50);
+    tuning
+}
+
+/// A port of loopback that was free just now, as `HOST:PORT`.
+pub fn free_addr() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` and what the condition last said.
+pub async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), String>>,
+{
+    let end = soon();
+    loop {
+        match condition().await {
+            Ok(()) => return,
+            Err(last) if Instant::now() > end => panic!("not in time: {what}; {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// A replica that runs or not.
+pub struct TestNode {
+    pub config: ReplicaConfig,
+    pub replica: Option<Replica>,
+}
+
+/// Several replicas. Dropped, all of them end without being shut down.
+pub struct TestCluster {
+    dir: tempfile::TempDir,
+    pub tuning: Tuning,
+    in_memory: bool,
+    key: Vec<u8>,
+    founders: BTreeMap<u64, String>,
+    pub nodes: BTreeMap<u64, TestNode>,
+    folder_count: u32,
+}
+
+impl TestCluster {
+    /// Nodes 1 to `count`, which will found a cluster when they are started.
+    pub fn new(count: u64) -> Self {
+        let mut cluster = Self {
+            dir: tempfile::tempdir().unwrap(),
+            tuning: quick(),
+            in_memory: false,
+            key: b"the key of the tests".to_vec(),
+            founders: (1..=count).map(|id| (id, free_addr())).collect(),
+            nodes: BTreeMap::new(),
+            folder_count: 0,
+        };
+        for id in 1..=count {
+            let config = cluster.founder(id);
+            cluster.put(id, config);
+        }
+        cluster
+    }
+
+    /// The same, without a disk.
+    pub fn in_memory(count: u64) -> Self {
+        let mut cluster = Self::new(count);
+        cluster.in_memory = true;
+        for node in cluster.nodes.values_mut() {
+            node.config.storage = StorageLocation::Memory;
+        }
+        cluster
+    }
+
+    /// A cluster of `count` nodes that has a leader, and in which every node serves.
+    pub async fn founded(count: u64) -> Self {
+        let mut cluster = Self::new(count);
+        cluster.start_all().await;
+        cluster
+    }
+
+    fn put(&mut self, id: u64, config: ReplicaConfig) {
+        let replica = None;
+        self.nodes.insert(id, TestNode { config, replica });
+    }
+
+    /// A place for another node's data.
+    pub fn new_storage(&mut self) -> StorageLocation {
+        self.folder_count += 1;
+        if self.in_memory {
+            return StorageLocation::Memory;
+        }
+        let name = format!("data{}", self.folder_count);
+        StorageLocation::Rocks(self.dir.path().join(name))
+    }
+
+    /// How founder `id` is started, with an empty folder.
+    pub fn founder(&mut self, id: u64) -> ReplicaConfig {
+        let birth = Birth::Found {
+            founders: self.founders.clone(),
+        };
+        let addr = self.founders[&id].clone();
+        self.config(Some(id), addr, birth)
+    }
+
+    /// How a node is started that joins through the nodes that run, with an empty folder.
+    pub fn joiner(&mut self, node_id: Option<u64>, learner: bool) -> ReplicaConfig {
+        let birth = Birth::Join {
+            seeds: self.running().map(|(_, node)| addr(&node.config)).collect(),
+            learner,
+        };
+        self.config(node_id, free_addr(), birth)
+    }
+
+    fn config(&mut self, node_id: Option<u64>, peer_addr: String, birth: Birth) -> ReplicaConfig {
+        ReplicaConfig {
+            node_id,
+            cluster_name: "hearth".to_owned(),
+            storage: self.new_storage(),
+            cluster: Some(ClusterConfig {
+                ns_addr: format!("ns.{peer_addr}"),
+                peer_addr,
+                birth,
+                key: self.key.clone(),
+            }),
+        }
+    }
+
+    fn running(&self) -> impl Iterator<Item = (u64, &TestNode)> {
+        let nodes = self.nodes.iter().map(|(&id, node)| (id, node));
+        nodes.filter(|(_, node)| node.replica.is_some())
+    }
+
+    /// Ids of the nodes that run.
+    pub fn ids(&self) -> Vec<u64> {
+        self.running().map(|(id, _)| id).collect()
+    }
+
+    /// Begins to start the node `id`, without waiting.
+    pub fn spawn(&self, id: u64) -> JoinHandle<Result<Replica, StartError>> {
+        start(self.nodes[&id].config.clone(), self.tuning.clone())
+    }
+
+    /// Starts the node `id`, and waits until it serves.
+    pub async fn start(&mut self, id: u64) {
+        let replica = started(self.spawn(id)).await.unwrap();
+        self.nodes.get_mut(&id).unwrap().replica = Some(replica);
+    }
+
+    /// Starts all nodes that do not run, together, and waits until all serve.
+    pub async fn start_all(&mut self) {
+        let stopped = self.nodes.iter().filter(|(_, node)| node.replica.is_none());
+        let ids: Vec<u64> = stopped.map(|(&id, _)| id).collect();
+        let starts: Vec<_> = ids.iter().map(|&id| (id, self.spawn(id))).collect();
+        for (id, start) in starts {
+            let replica = started(start).await.unwrap();
+            self.nodes.get_mut(&id).unwrap().replica = Some(replica);
+        }
+    }
+
+    /// Has a new node join, and returns its id.
+    pub async fn join(&mut self, node_id: Option<u64>, learner: bool) -> u64 {
+        let config = self.joiner(node_id, learner);
+        let replica = started(start(config.clone(), self.tuning.clone()))
+            .await
+            .unwrap();
+        let id = replica.status().node_id;
+        let replica = Some(replica);
+        self.nodes.insert(id, TestNode { config, replica });
+        id
+    }
+
+    /// Shuts the node `id` down, in order.
+    pub async fn stop(&mut self, id: u64) {
+        let replica = self.nodes.get_mut(&id).unwrap().replica.take();
+        replica.expect("it runs").shutdown().await;
+    }
+
+    /// Ends the node `id` in the middle of whatever it does. Its connections close. (What it had written
+    /// stays, synced or not: this process lives on.)
+    pub fn kill(&mut self, id: u64) {
+        drop(self.nodes.get_mut(&id).unwrap().replica.take());
+    }
+
+    /// Shuts everything down, in order.
+    pub async fn shutdown(mut self) {
+        let replicas: Vec<Replica> = self
+            .nodes
+            .values_mut()
+            .filter_map(|node| node.replica.take())
+            .collect();
+        futures::future::join_all(replicas.iter().map(Replica::shutdown)).await;
+    }
+
+    /// The node `id`, which runs.
+    pub fn node(&self, id: u64) -> &Replica {
+        let node = self.nodes.get(&id).expect("there is such a node");
+        node.replica.as_ref().expect("it runs")
+    }
+
+    /// The leader on which all nodes that run agree, once they do.
+    pub async fn leader(&self) -> u64 {
+        let end = soon();
+        loop {
+            let known: BTreeSet<Option<u64>> = self
+                .running()
+                .filter_map(|(_, node)| node.replica.as_ref())
+                .map(|replica| replica.status().leader)
+                .collect();
+            if let (1, Some(&Some(leader))) = (known.len(), known.first())
+                && self.nodes[&leader].replica.is_some()
+            {
+                return leader;
+            }
+            assert!(Instant::now() < end, "no leader: {:?}", self.statuses());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A node that runs and does not lead.
+    pub async fn follower(&self) -> u64 {
+        let leader = self.leader().await;
+        let mut ids = self.ids().into_iter();
+        ids.find(|&id| id != leader).expect("there is another one")
+    }
+
+    /// Where each node that runs stands.
+    pub fn statuses(&self) -> Vec<Status> {
+        self.running()
+            .filter_map(|(_, node)| Some(node.replica.as_ref()?.status()))
+            .collect()
+    }
+
+    /// The cluster as the node `id` sees it.
+    pub async fn status(&self, id: u64) -> ClusterStatus {
+        let status = self.node(id).cluster_status(Duration::from_secs(5)).await;
+        status.unwrap()
+    }
+
+    /// Waits until all nodes that run have applied the same entries, and checks that this left them with
+    /// the same state.
+    pub async fn settle(&self) {
+        let ids = self.ids();
+        until("all nodes have applied the same entries", || async {
+            let reports: Vec<(u64, String)> = {
+                let status = self.status(ids[0]).await;
+                let reports = status
+                    .members
+                    .into_iter()
+                    .filter_map(|member| member.report);
+                reports
+                    .filter(|report| ids.contains(&report.id))
+                    .map(|report| (report.last_applied, report.state_hash))
+                    .collect()
+            };
+            let same_index = |report: &(u64, String)| report.0 == reports[0].0;
+            if reports.len() < ids.len() || !reports.iter().all(same_index) {
+                return Err(format!("{reports:?}"));
+            }
+            let same = reports.iter().all(|report| report.1 == reports[0].1);
+            assert!(same, "equal indexes, different states: {reports:?}");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until `ids` are the voters, as the node `asked` sees it.
+    pub async fn voters(&self, asked: u64, ids: &[u64]) {
+        until("these are the voters", || async {
+            let status = self.status(asked).await;
+            let members = status.members.iter();
+            let voters: Vec<u64> = members
+                .filter(|member| member.member.voter)
+                .map(|member| member.member.id)
+                .collect();
+            if voters == ids {
+                return Ok(());
+            }
+            Err(format!("wanted {ids:?}, there are {voters:?}"))
+        })
+        .await;
+    }
+
+    /// Changes the cluster through the node `through`.
+    pub async fn change(
+        &self,
+        through: u64,
+        change: ClusterChange,
+    ) -> Result<ClusterReply, ClusterError> {
+        self.node(through).change_cluster(change, soon()).await
+    }
+
+    /// Registers `name` through the node `id`, once.
+    pub async fn register(&self, id: u64, name: &str) {
+        let reply = self.node(id).write(register(name), soon()).await;
+        assert_eq!(reply, Ok(Reply::Done), "{name} through {id}");
+    }
+
+    /// Whether the node `id` has `name` by a linearizable read.
+    pub async fn has(&self, id: u64, name: &str) -> bool {
+        let node = self.node(id);
+        node.read_barrier(PATIENCE).await.unwrap();
+        has(node, name)
+    }
+}
+
+/// Begins to start a node, without waiting. A folder that a killed node has not let go of yet is waited
+/// for.
+pub fn start(config: ReplicaConfig, tuning: Tuning) -> JoinHandle<Result<Replica, StartError>> {
+    tokio::spawn(async move {
+        let end = soon();
+        loop {
+            match Replica::start_with(config.clone(), tuning.clone()).await {
+                Err(StartError::Store(hearth_storage::StoreError::InUse { .. }))
+                    if Instant::now() < end =>
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
+    })
+}
+
+/// What came of it.
+pub async fn started(
+    start: JoinHandle<Result<Replica, StartError>>,
+) -> Result<Replica, StartError> {
+    let started = tokio::time::timeout(PATIENCE, start).await;
+    started.expect("it starts in time").unwrap()
+}
+
+/// Why a start was refused.
+pub async fn refusal(start: JoinHandle<Result<Replica, StartError>>) -> String {
+    match started(start).await {
+        Err(StartError::Identity(reason)) => reason,
+        other => panic!("it was not refused: {other:?}"),
+    }
+}
+
+/// The peer address of a node.
+pub fn addr(config: &ReplicaConfig) -> String {
+    config.cluster.as_ref().unwrap().peer_addr.clone()
+}
+
+/// The folder of a node on disk.
+pub fn folder(config: &ReplicaConfig) -> PathBuf {
+    match &config.storage {
+        StorageLocation::Rocks(path) => path.clone(),
+        StorageLocation::Memory => panic!("it has no folder"),
+    }
+}
+
+/// Registers a name once.
+pub fn register(name: &str) -> Command {
+    Command::Register {
+        name: name.to_owned(),
+        uri: format!("PYRO:{name}@localhost:1"),
+        tags: BTreeSet::new(),
+        if_taken: IfTaken::Refuse,
+    }
+}
+
+/// Whether a node's own copy has `name`.
+pub fn has(replica: &Replica, name: &str) -> bool {
+    match replica.answer(&Query::Lookup(name.to_owned())).unwrap() {
+        Answer::Entry(entry) => entry.is_some(),
+        other => panic!("{other:?}"),
+    }
+}
