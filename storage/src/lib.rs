@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod conformance;
+mod crash;
 pub mod error;
 pub mod format;
 pub mod model;

@@ -9,11 +9,12 @@ mod leftovers;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use hearth_storage::store::rocks::lost_writes;
 use hearth_storage::{
@@ -236,6 +237,32 @@ impl Writer {
         lines.extend(self.said.iter());
         lines
     }
+
+    /// Waits until it has ended at its crash point, and tells what it said.
+    fn crashed(mut self, point: &str) -> Vec<String> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut lines = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.said.recv_timeout(left) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.process.kill().unwrap();
+                    self.process.wait().unwrap();
+                    panic!("it never came to {point}");
+                }
+            }
+        }
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{point}: {status} {lines:?}");
+        lines
+    }
+}
+
+fn last_said(lines: &[String]) -> (u64, u64) {
+    let number = |word| last(lines, word).unwrap_or(0);
+    (number("acknowledged"), number("voted"))
 }
 
 fn last(lines: &[String], word: &str) -> Option<u64> {
@@ -380,6 +407,103 @@ fn a_power_failure_may_keep_a_part_of_what_was_not_synced() {
         let mut file = File::options().append(true).open(&wal).unwrap();
         file.write_all(&bytes[synced as usize..keep as usize])
             .unwrap();
+    });
+}
+
+/// Each place at which the process can be ended, and at which of its visits. Where there are two, the
+/// first prepares the second.
+const CRASHES: &[&[&str]] = &[
+    &["format-drafted:1"],
+    &["format-written:1"],
+    &["open-recovered:1"],
+    &["open-first:1"],
+    &["append:1"],
+    &["append:40"],
+    &["append-written:1"],
+    &["append-written:33"],
+    &["sync:1"],
+    &["sync:17"],
+    &["synced:1"],
+    &["synced:23"],
+    &["sync-told:9"],
+    &["record-written:1"],
+    &["record-written:3"],
+    &["apply:2"],
+    &["apply:31"],
+    &["apply-written:1"],
+    &["apply-written:29"],
+    &["truncate-written:1"],
+    &["truncate-written:4"],
+    &["purge-written:1"],
+    &["purge-written:3"],
+    &["purge-dropped:1"],
+    &["purge-dropped:4"],
+    &["family-made:1"],
+    &["family-made:2"],
+    &["family-made:3"],
+    &["install-written:1"],
+    &["install-written:3"],
+    &["flushed:1"],
+    &["flushed:3"],
+    &["switch:1"],
+    &["switch-written:1"],
+    &["switch-synced:1"],
+    &["install-dropped:1"],
+    &["install-dropped:3"],
+    // A second crash while the first is being cleaned up.
+    &["install-written:2", "open-leftover-dropped:1"],
+    &["install-dropped:1", "open-leftover-dropped:2"],
+    &["install-written:2", "open-leftover-dropped:3"],
+    &["switch-written:1", "open-leftover-dropped:1"],
+];
+
+/// Ends a writer at each of these places, on one folder, or for the places that only a new folder comes to
+/// on a new one.
+fn crash_everywhere(damage: impl Fn(&Path)) {
+    let seed = seed();
+    let mut random = Random(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let mut expected = Expected::new();
+    let (mut acknowledged, mut voted) = (0, 0);
+    for plans in CRASHES {
+        let case = format!("{plans:?} of {SEED}={seed}");
+        let first = ["format-", "open-first"];
+        if first.iter().any(|place| plans[0].starts_with(place)) {
+            let folder = tempfile::tempdir().unwrap();
+            crash(folder.path(), plans[0], &mut random);
+            damage(folder.path());
+            check(folder.path(), 0, 0, &mut Expected::new(), &case);
+            continue;
+        }
+        for plan in *plans {
+            let lines = crash(folder.path(), plan, &mut random);
+            let said = last_said(&lines);
+            acknowledged = said.0.max(acknowledged);
+            voted = said.1.max(voted);
+            damage(folder.path());
+        }
+        check(folder.path(), acknowledged, voted, &mut expected, &case);
+    }
+    assert!(acknowledged > 100, "only {acknowledged} were acknowledged");
+}
+
+fn crash(folder: &Path, plan: &str, random: &mut Random) -> Vec<String> {
+    let before = format!("export HEARTH_CRASH_POINT={plan};");
+    Writer::start(folder, random.below(u64::MAX), &before).crashed(plan)
+}
+
+#[test]
+fn a_crash_at_any_step_loses_nothing_acknowledged() {
+    crash_everywhere(|_| ());
+}
+
+#[test]
+fn a_power_failure_at_any_step_loses_nothing_acknowledged() {
+    crash_everywhere(|folder| {
+        // A place on the way to the first sync has no record.
+        if record(folder).exists() {
+            lost_writes::cut_to_last_sync(folder, &record(folder)).unwrap();
+        }
     });
 }
 

@@ -13,6 +13,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format::FOLDER_FORMAT;
 use crate::space::Reserve;
@@ -104,7 +105,9 @@ impl Folder {
             format!("{TITLE}\nformat {FOLDER_FORMAT}\n").as_bytes(),
         )
         .map_err(at(&draft))?;
+        crash_point("format-drafted");
         fs::rename(&draft, self.path.join("FORMAT")).map_err(at(&draft))?;
+        crash_point("format-written");
         sync_folder(&self.path).map_err(at(&self.path))?;
         match self.path.parent() {
             // The folder itself may be new.

@@ -8,6 +8,7 @@ use rocksdb::{WriteBatch, WriteOptions};
 
 use super::state::{Generation, generation_families, write_new};
 use super::{Database, Shared};
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format;
 use crate::model::{Entry, Name};
@@ -47,7 +48,9 @@ impl RocksInstall {
         database.health.check()?;
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        database.written(database.db.write_opt(batch, &options))
+        database.written(database.db.write_opt(batch, &options))?;
+        crash_point("install-written");
+        Ok(())
     }
 }
 
@@ -113,5 +116,6 @@ fn remove(database: &Database, number: u64) {
         if let Err(error) = database.db.drop_cf(&name) {
             tracing::warn!(family = %name, %error, "cannot drop a replaced column family");
         }
+        crash_point("install-dropped");
     }
 }

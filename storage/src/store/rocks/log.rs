@@ -9,6 +9,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::sync::Job;
 use super::{Database, Fixed, Shared, lock};
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format::{self, Reader};
 
@@ -144,7 +145,9 @@ impl LogHome {
         }
         self.database().health.check()?;
         if let Some((first, last)) = written {
+            crash_point("append");
             self.database().write(batch)?;
+            crash_point("append-written");
             ends.range = Some(match ends.range {
                 Some((old_first, old_last)) => (old_first.min(first), old_last.max(last)),
                 None => (first, last),
@@ -178,6 +181,7 @@ impl LogHome {
         let mut batch = WriteBatch::default();
         self.drop_range(&mut batch, from, end);
         self.database().write(batch)?;
+        crash_point("truncate-written");
         ends.range = (from > first).then(|| (first, from - 1));
         self.shared.syncer.push(Job::Nothing)
     }
@@ -207,6 +211,7 @@ impl LogHome {
             left = (upto < last).then(|| (upto + 1, last));
         }
         self.database().write(batch)?;
+        crash_point("purge-written");
         ends.range = left;
         ends.purged = Some(upto);
         self.shared.syncer.push(Job::DropLogFiles(upto))
@@ -390,7 +395,9 @@ impl LogHome {
         let mut batch = WriteBatch::default();
         let family = &self.shared.families().log_meta;
         batch.put_cf(family, key, format::seal(value));
-        self.database().write(batch)
+        self.database().write(batch)?;
+        crash_point("record-written");
+        Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

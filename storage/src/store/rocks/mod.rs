@@ -45,6 +45,7 @@ use self::log::LogEnds;
 use self::state::Generation;
 use self::sync::{Health, Syncer};
 use self::tuning::Tuning;
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format;
 
@@ -165,6 +166,7 @@ impl RocksStore {
                 state_meta: database.family(STATE_META)?,
             })
         })?);
+        crash_point("open-recovered");
         let generation = state::open_generation(&fixed)?;
         let next_generation = AtomicU64::new(generation.number() + 1);
         let log_ends = LogEnds::recover(&fixed)?;
@@ -213,6 +215,7 @@ impl RocksStore {
             .and_then(|()| database.flush(&generation.families().all()));
         database.health.close();
         database.db.cancel_all_background_work(true);
+        crash_point("closed");
         flushed
     }
 
@@ -405,6 +408,7 @@ impl Database {
         self.health.check()?;
         for family in families {
             self.written(self.db.flush_cf(*family))?;
+            crash_point("flushed");
         }
         Ok(())
     }

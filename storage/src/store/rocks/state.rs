@@ -8,6 +8,7 @@ use self_cell::self_cell;
 
 use super::install::RocksInstall;
 use super::{Database, Db, Family, Fixed, RocksStore, Shared, lock};
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format::{self, Reader};
 use crate::model::{Entry, Name};
@@ -103,6 +104,7 @@ pub(super) fn open_generation(fixed: &Fixed) -> Result<Generation, StoreError> {
         if of_generation.contains(&true) && !current.contains(name) {
             tracing::info!(family = %name, "removing what an unfinished install left");
             database.written(database.db.drop_cf(name))?;
+            crash_point("open-leftover-dropped");
         }
     }
     Generation::open(database, number)
@@ -126,6 +128,7 @@ fn create_first(database: &Database, meta: &Family<'_>) -> Result<(), StoreError
             database.create_family(&name)?;
         }
     }
+    crash_point("open-first");
     let mut batch = WriteBatch::default();
     batch.put_cf(meta, GENERATION, format::seal(&1u64.to_be_bytes()));
     database.write(batch)?;
@@ -136,7 +139,9 @@ impl Database {
     /// Makes a column family.
     pub(super) fn create_family(&self, name: &str) -> Result<(), StoreError> {
         self.health.check()?;
-        self.written(self.db.create_cf(name, &self.tuning.family(name)))
+        self.written(self.db.create_cf(name, &self.tuning.family(name)))?;
+        crash_point("family-made");
+        Ok(())
     }
 }
 
@@ -211,7 +216,10 @@ impl Store for RocksStore {
             writes.put_cf(meta, meta_key(key), format::seal(value));
         }
         writes.put_cf(meta, SUMMARY, batch.summary.to_record());
-        database.write(writes)
+        crash_point("apply");
+        database.write(writes)?;
+        crash_point("apply-written");
+        Ok(())
     }
 
     fn begin_install(&self) -> Result<Box<dyn Install>, StoreError> {
@@ -282,9 +290,12 @@ impl Shared {
             .generation
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        crash_point("switch");
         database.write(writes)?;
+        crash_point("switch-written");
         // Not through the sync thread, which may be running a callback that waits for this lock.
         database.sync()?;
+        crash_point("switch-synced");
         Ok(std::mem::replace(&mut *current, generation))
     }
 }

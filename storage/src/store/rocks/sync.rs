@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use super::log::{SyncDone, index_key};
 use super::lost_writes::SyncRecord;
 use super::{Fixed, lock};
+use crate::crash::crash_point;
 use crate::error::StoreError;
 
 type FailureHook = Box<dyn FnOnce(&str) + Send>;
@@ -213,10 +214,13 @@ impl Worker {
             health: self.fixed.borrow_owner().health.clone(),
         };
         while let Some(jobs) = self.take() {
+            crash_point("sync");
             let result = self.sync();
+            crash_point("synced");
             for job in jobs {
                 self.complete(job, &result);
             }
+            crash_point("sync-told");
         }
         // What was written without a job, batches of the state, becomes durable with a clean end.
         let _ = self.sync();
@@ -270,6 +274,7 @@ impl Worker {
                     // Compaction finds the same files, later.
                     tracing::warn!(%error, "cannot drop tables of purged log entries");
                 }
+                crash_point("purge-dropped");
             }
         }
     }
