@@ -22,6 +22,7 @@ mod network;
 mod peer;
 mod reads;
 mod report;
+mod retention;
 mod roster;
 mod session;
 mod snapshot;

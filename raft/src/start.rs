@@ -1,6 +1,5 @@
 //! Starting a replica: open, check, recover, open a session; and the tasks that watch it afterwards.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use openraft::errors::Fatal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use hearth_storage::{Location, LogHome, Registry, RocksStore, StoreError};
+use hearth_storage::{Location, Registry, RocksStore, StoreError};
 
 use crate::birth::{Ask, Folder, Nobody, Waits, be_born, commit_founding};
 use crate::disk::{Disk, NobodyToAsk, Watch};
@@ -24,11 +23,13 @@ use crate::peer::{LinkState, Peers};
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
 use crate::report::Reporter;
+use crate::retention::{Limits, keep_log_short};
 use crate::roster::{Roster, Turned};
 use crate::snapshot::Position;
+use crate::snapshot_send::Outgoing;
 use crate::state_machine::{Counters, StateMachine};
 use crate::tuning::Tuning;
-use crate::type_config::{LogId, Raft, StoredMembership};
+use crate::type_config::{Raft, StoredMembership};
 use crate::writer::Writer;
 
 /// How long the core may take to end after the state machine has.
@@ -39,9 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the links are asked whether this node was removed.
 const REMOVAL_INTERVAL: Duration = Duration::from_millis(250);
-
-/// How often the length of the log in bytes is looked at.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A replica that has started, without the runtime that it runs on.
 pub(crate) struct Parts {
@@ -99,6 +97,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let failure_sender: Failure = Arc::new(failure_sender);
     stop_on_failure(&store, &gate, &failure_sender);
 
+    let outgoing = Outgoing::default();
     let end = state_machine.end();
     let raft = Raft::new(node_id, raft_config, NoPeers, log_store, state_machine)
         .await
@@ -133,7 +132,9 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         reason = until_some(removed.clone()) => return Err(StartError::Identity(reason)),
     }
 
-    let housekeeping = keep_log_short(raft.clone(), log.clone(), tuning.log_len_max);
+    let in_memory = matches!(config.storage, StorageLocation::Memory);
+    let limits = Limits::new(&tuning, in_memory);
+    let housekeeping = keep_log_short(raft.clone(), log.clone(), outgoing, limits);
     tasks.push(tokio::spawn(housekeeping));
     let watch = Watch {
         disk: Arc::clone(&disk),
@@ -441,60 +442,5 @@ pub(crate) async fn until_some(mut reason: watch::Receiver<Option<String>>) -> S
     match reason.ok().and_then(|reason| reason.clone()) {
         Some(reason) => reason,
         None => std::future::pending().await,
-    }
-}
-
-/// Shortens the log when its entries are few and large. (openraft counts entries only.) Half of what
-/// may be there stays, for members that lag behind.
-async fn keep_log_short(raft: Raft, log: LogHome, len_max: u64) {
-    let metrics = raft.metrics();
-    // How many bytes had been written when the log ended at which index, from its beginning on.
-    let mut marks = VecDeque::from([(0, log.stats().entry_len)]);
-    loop {
-        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
-        let len = log.stats().entry_len;
-        let (last, snapshot, purged) = {
-            let metrics = metrics.borrow_watched();
-            let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
-            (
-                metrics.last_log_index.unwrap_or(0),
-                index(metrics.snapshot),
-                index(metrics.purged),
-            )
-        };
-        if marks
-            .back()
-            .is_none_or(|&(_, back)| len - back > len_max / 16)
-        {
-            marks.push_back((last, len));
-        }
-        while marks.get(1).is_some_and(|&(index, _)| index <= purged) {
-            marks.pop_front();
-        }
-        if marks
-            .front()
-            .is_none_or(|&(_, front)| len - front <= len_max)
-        {
-            continue;
-        }
-        let goes = |&&(_, at): &&(u64, u64)| len - at >= len_max / 2;
-        let half = marks.iter().rev().find(goes).map_or(0, |&(index, _)| index);
-        // After a burst between two looks, the mark at half may be what was purged already; the next one
-        // is then too far, and better than a log that stays too long.
-        let upto = if half > purged {
-            half
-        } else {
-            let beyond = marks.iter().find(|&&(index, _)| index > purged);
-            beyond.map_or(0, |&(index, _)| index)
-        };
-        let result = if snapshot < upto {
-            // The next round finds it.
-            raft.trigger().snapshot().await
-        } else {
-            raft.trigger().purge_log(upto).await
-        };
-        if result.is_err() {
-            return;
-        }
     }
 }

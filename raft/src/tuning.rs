@@ -67,8 +67,8 @@ impl Tuning {
             install_snapshot_timeout: 600_000,
             max_payload_entries: 1024,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entry_count),
-            max_in_snapshot_log_to_keep: self.log_keep_entry_count,
-            purge_batch_size: self.purge_entry_count,
+            // `retention` decides what is dropped, and when.
+            max_in_snapshot_log_to_keep: u64::MAX,
             // A node that was cut off does not disturb a leader that works.
             enable_pre_vote: Some(true),
             // A leader that lost its majority must fall silent now and then, or a node between two halves
