@@ -44,6 +44,9 @@ need ccache ccache
 need '/usr/lib/llvm-*/lib/libclang*.so*' libclang-dev
 if [ "$what" = test ]; then
     need python3 python3
+    # Partitions between real nodes; the tests of them are skipped where they cannot be had.
+    need ip iproute2
+    need nft nftables
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     apt_install "${missing[@]}"

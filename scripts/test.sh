@@ -25,6 +25,9 @@ else
     echo "skipped: the advisory database cannot be fetched: $(tail -n 1 <<< "$fetched")"
 fi
 
+step "programs"
+cargo build --locked --workspace --bins
+
 step "tests"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

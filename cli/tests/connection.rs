@@ -56,6 +56,27 @@ async fn both_families_and_all_serializers_are_spoken() {
 }
 
 #[tokio::test]
+async fn an_end_between_two_calls_is_noticed_without_a_call() {
+    let address = serve("127.0.0.1", |frame| match frame.kind {
+        MessageType::Invoke if frame.flags.oneway => Reaction::Close,
+        _ => healthy(frame, &Value::Int(7)),
+    })
+    .await;
+    let mut connection = connect(&address).await;
+    assert!(!connection.has_ended());
+    assert_eq!(call(&mut connection).await.ok(), Some(Value::Int(7)));
+    assert!(!connection.has_ended());
+    connection
+        .call(NAME_SERVER, "shout", vec![], vec![])
+        .await
+        .expect("nobody answers that");
+    while !connection.has_ended() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!connection.is_open());
+}
+
+#[tokio::test]
 async fn a_server_of_one_family_is_spoken_to_in_that_family() {
     for family in FAMILIES {
         let address = serve("127.0.0.1", move |frame| {

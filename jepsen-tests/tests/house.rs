@@ -64,7 +64,7 @@ fn every_source_folder_is_on_the_map() {
         .map(|path| path.trim_end_matches('/'))
         .collect();
     let mut unnamed = Vec::new();
-    for room in ["wire", "storage", "raft", "node", "cli"] {
+    for room in ["wire", "storage", "raft", "node", "cli", "jepsen-tests"] {
         let source = root().join(room).join("src");
         for entry in std::fs::read_dir(source).unwrap() {
             let entry = entry.unwrap();

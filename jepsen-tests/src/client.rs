@@ -1,0 +1,298 @@
+//! Clients that are honest about what became of their calls, and the recorder of what they saw.
+//!
+//! A call that was answered is [`Outcome::Ok`], with the answer, also when that is a refusal that the name
+//! server is there to give. One that certainly did nothing is [`Outcome::Failed`]: no connection came about,
+//! or the server said that nothing was changed. Everything else may have happened, or may still:
+//! [`Outcome::Unknown`]. Nothing is ever sent twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hearth_cli::{
+    Address, ClientError, ConnectOptions, Filter, IfTaken, Listing, NameServer, Removal,
+};
+
+use crate::error::{Result, RigError};
+use crate::history::{Action, Answer, Entry, Nanos, Operation, Outcome};
+
+/// Takes down all operations of a run, with times of one monotonic clock.
+#[derive(Debug)]
+pub struct Recorder {
+    begin: Instant,
+    operations: Mutex<Vec<Operation>>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            begin: Instant::now(),
+            operations: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+impl Recorder {
+    /// Nanoseconds since the run began.
+    pub fn now(&self) -> Nanos {
+        u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
+    }
+
+    /// Takes down one operation.
+    pub fn add(&self, operation: Operation) {
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(operation);
+    }
+
+    /// All so far, in the order of their ends.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How many there are so far.
+    pub fn count(&self) -> usize {
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Writes all of them to a file, one JSON object on each line.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write_to(&self, path: &Path) -> Result<()> {
+        let what = || RigError::system(path.display().to_string());
+        let mut file = BufWriter::new(File::create(path).map_err(what())?);
+        for operation in self.operations() {
+            serde_json::to_writer(&mut file, &operation)
+                .map_err(std::io::Error::from)
+                .and_then(|()| file.write_all(b"\n"))
+                .map_err(what())?;
+        }
+        file.flush().map_err(what())
+    }
+}
+
+/// One client with a list of nodes. It stays with one as long as that answers.
+#[derive(Debug)]
+pub struct Client {
+    id: u32,
+    endpoints: Vec<(u64, Address)>,
+    /// Which of them it talks to.
+    at: usize,
+    options: ConnectOptions,
+    connection: Option<NameServer>,
+    recorder: Arc<Recorder>,
+}
+
+impl Client {
+    /// A client of the first of these nodes, which goes on to the next ones when that is gone.
+    pub fn new(id: u32, endpoints: Vec<(u64, Address)>, recorder: &Arc<Recorder>) -> Self {
+        let options = ConnectOptions {
+            timeout: Some(Duration::from_secs(30)),
+            ..ConnectOptions::default()
+        };
+        Self {
+            id,
+            endpoints,
+            at: 0,
+            options,
+            connection: None,
+            recorder: Arc::clone(recorder),
+        }
+    }
+
+    /// Changes how long it waits for an answer (30 s at first).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// The node that it talks to.
+    pub fn node(&self) -> u64 {
+        self.endpoints.get(self.at).map_or(0, |&(node, _)| node)
+    }
+
+    /// Talks to another node from now on.
+    pub fn go_to(&mut self, node: u64) {
+        if self.node() != node
+            && let Some(at) = self.endpoints.iter().position(|&(other, _)| other == node)
+        {
+            self.at = at;
+            self.connection = None;
+        }
+    }
+
+    /// Calls, and takes down what became of it.
+    pub async fn perform(&mut self, action: Action) -> Operation {
+        let call = self.recorder.now();
+        let outcome = match self.connected().await {
+            Ok(connection) => match ask(connection, &action).await {
+                Ok(answer) => Outcome::Ok(answer),
+                Err(error) => {
+                    let lost = error.is_communication();
+                    let outcome = judge(&action, &error);
+                    if lost {
+                        self.connection = None;
+                    }
+                    outcome
+                }
+            },
+            Err(error) => Outcome::Failed(format!("not sent: {error}")),
+        };
+        let operation = Operation {
+            client: self.id,
+            node: self.node(),
+            call,
+            end: self.recorder.now(),
+            action,
+            outcome,
+        };
+        if self.connection.is_none() {
+            self.at = (self.at + 1) % self.endpoints.len().max(1);
+        }
+        self.recorder.add(operation.clone());
+        operation
+    }
+
+    /// A connection to the node that it talks to, or else to the first after it that takes one.
+    async fn connected(&mut self) -> std::result::Result<&mut NameServer, ClientError> {
+        if let Some(mut connection) = self.connection.take() {
+            if !connection.connection().await?.has_ended() {
+                return Ok(self.connection.insert(connection));
+            }
+            self.at = (self.at + 1) % self.endpoints.len();
+        }
+        let mut tries = 0;
+        loop {
+            let Some((_, address)) = self.endpoints.get(self.at) else {
+                return Err(ClientError::NotLocated {
+                    attempts: Vec::new(),
+                });
+            };
+            match NameServer::connect(address, &self.options).await {
+                Ok(connection) => return Ok(self.connection.insert(connection)),
+                Err(error) => {
+                    tries += 1;
+                    if tries >= self.endpoints.len() {
+                        return Err(error);
+                    }
+                    self.at = (self.at + 1) % self.endpoints.len();
+                }
+            }
+        }
+    }
+}
+
+/// What a failed call means for the operation.
+fn judge(action: &Action, error: &ClientError) -> Outcome {
+    let text = error.to_string();
+    let Some(_) = error.exception() else {
+        return Outcome::Unknown(text);
+    };
+    if text.starts_with("unknown name: ") {
+        return Outcome::Ok(match action {
+            Action::Lookup { .. } => Answer::Entry(None),
+            _ => Answer::UnknownName,
+        });
+    }
+    if text.starts_with("name already registered: ") {
+        return Outcome::Ok(Answer::Taken);
+    }
+    let did_nothing = ["no quorum: ", "nothing was changed: ", "not written: "];
+    let is_definite = did_nothing.iter().any(|start| text.starts_with(start));
+    if is_definite || !action.is_write() {
+        Outcome::Failed(text)
+    } else {
+        Outcome::Unknown(text)
+    }
+}
+
+async fn ask(
+    name_server: &mut NameServer,
+    action: &Action,
+) -> std::result::Result<Answer, ClientError> {
+    Ok(match action {
+        Action::Register { name, entry, safe } => {
+            let if_taken = if *safe {
+                IfTaken::Refuse
+            } else {
+                IfTaken::Replace
+            };
+            name_server
+                .register(name, &entry.uri, if_taken, Some(&entry.tags))
+                .await?;
+            Answer::Done
+        }
+        Action::SetMetadata { name, tags } => {
+            name_server.set_metadata(name, tags).await?;
+            Answer::Done
+        }
+        Action::Lookup { name } => {
+            let (uri, tags) = name_server.lookup_with_metadata(name).await?;
+            Answer::Entry(Some(Entry {
+                uri: uri.to_string(),
+                tags,
+            }))
+        }
+        Action::Remove { name } => Answer::Removed(name_server.remove(Removal::Name(name)).await?),
+        Action::RemovePrefix { prefix, by_regex } => {
+            let regex = format!("{}.*", escaped(prefix));
+            let removal = if *by_regex {
+                Removal::Regex(&regex)
+            } else {
+                Removal::Prefix(prefix)
+            };
+            Answer::Removed(name_server.remove(removal).await?)
+        }
+        Action::List { prefix } => entries(name_server.list(Filter::Prefix(prefix)).await?),
+        Action::Tagged { tag } => {
+            let tags = BTreeSet::from([tag.clone()]);
+            entries(name_server.yplookup_all(&tags).await?)
+        }
+    })
+}
+
+fn entries(listing: Listing) -> Answer {
+    let entries: BTreeMap<_, _> = listing
+        .into_iter()
+        .map(|(name, found)| {
+            let entry = Entry {
+                uri: found.uri,
+                tags: found.metadata,
+            };
+            (name, entry)
+        })
+        .collect();
+    Answer::Entries(entries)
+}
+
+/// A regular expression for exactly this text.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !c.is_alphanumeric() && c != '_' {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// An entry without tags, for tests that only count writes.
+pub fn plain(uri: impl Into<String>) -> Entry {
+    Entry {
+        uri: uri.into(),
+        tags: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,480 @@
+//! A cluster of real processes, and what a person would ask it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hearth_cli::Address;
+use serde::Deserialize;
+
+use crate::error::{Result, RigError};
+use crate::net::Net;
+use crate::node::{self, Node, Settings};
+use crate::run::Run;
+
+/// How long anything may take on a loaded machine before it counts as hung.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a node that is asked for its status may take.
+const STATUS_PATIENCE: &str = "5";
+
+/// What `nsctl -o json cluster status` prints.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// The leader that the node knows.
+    pub leader: Option<u64>,
+    /// Its term.
+    pub term: u64,
+    /// The node that was asked.
+    pub answered_by: u64,
+    /// All members.
+    pub members: Vec<Member>,
+}
+
+/// One member of [`Status`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: u64,
+    /// Where the others reach it.
+    pub peer_addr: String,
+    /// `leader`, `follower`, `learner` or `candidate`, when it answered.
+    pub role: Option<String>,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Index of the last entry that it has applied.
+    pub last_applied: Option<u64>,
+    /// Entries that it lacks, as the leader knows.
+    #[serde(default)]
+    pub lag: Option<u64>,
+    /// Hash of its state at that index.
+    #[serde(default)]
+    pub state_hash: Option<String>,
+    /// Names in its state.
+    #[serde(default)]
+    pub name_count: Option<u64>,
+    /// Index up to which its log was dropped.
+    #[serde(default)]
+    pub purged_index: Option<u64>,
+    /// Whether it can serve.
+    #[serde(default)]
+    pub ready: bool,
+    /// Whether it answered.
+    #[serde(default = "yes")]
+    pub reachable: bool,
+    /// What a person should look at.
+    #[serde(default)]
+    pub alarms: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Status {
+    /// The member with this id.
+    pub fn member(&self, id: u64) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// One line for texts.
+    pub fn summary(&self) -> String {
+        let members: Vec<String> = self
+            .members
+            .iter()
+            .map(|m| {
+                format!(
+                    "{}: {} applied {:?} hash {:.8} names {:?} ready {} {}",
+                    m.id,
+                    m.role.as_deref().unwrap_or("unreachable"),
+                    m.last_applied,
+                    m.state_hash.as_deref().unwrap_or("?"),
+                    m.name_count,
+                    m.ready,
+                    m.alarms.join("; ")
+                )
+            })
+            .collect();
+        format!(
+            "node {} in term {} takes {:?} for the leader; {}",
+            self.answered_by,
+            self.term,
+            self.leader,
+            members.join(", ")
+        )
+    }
+}
+
+/// A state that several nodes have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SameState {
+    /// The index up to which all have applied.
+    pub applied: u64,
+    /// The hash that all have there.
+    pub hash: String,
+    /// How many nodes.
+    pub nodes: usize,
+}
+
+/// What a run of `nsctl` came to.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub printed: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+/// Several nodes of one run.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped first: the processes of the nodes end before the run is cleaned up.
+    nodes: BTreeMap<u64, Node>,
+    net: Option<Arc<Net>>,
+    run: Arc<Run>,
+    settings: Settings,
+}
+
+impl Cluster {
+    /// A cluster without nodes, on the loopback network or on a network of its own.
+    pub fn new(run: Arc<Run>, net: Option<Net>, settings: Settings) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            net: net.map(Arc::new),
+            run,
+            settings,
+        }
+    }
+
+    /// Founds one on the loopback network and waits until each node serves.
+    ///
+    /// # Errors
+    /// What goes wrong at that.
+    pub async fn found(name: &str, size: u64, settings: Settings) -> Result<Self> {
+        let mut cluster = Self::new(Run::begin(name)?, None, settings);
+        cluster.found_with(size).await?;
+        Ok(cluster)
+    }
+
+    /// Founds one on a network of its own with so many more places.
+    ///
+    /// # Errors
+    /// What goes wrong at that.
+    pub async fn found_on_net(
+        name: &str,
+        size: u64,
+        more: u64,
+        settings: Settings,
+    ) -> Result<Self> {
+        let run = Run::begin(name)?;
+        let net = Net::build(&run, size + more)?;
+        let mut cluster = Self::new(run, Some(net), settings);
+        cluster.found_with(size).await?;
+        Ok(cluster)
+    }
+
+    /// Starts the nodes 1 to `size` with `--initial-cluster`, and waits until each serves.
+    ///
+    /// # Errors
+    /// What goes wrong at that.
+    pub async fn found_with(&mut self, size: u64) -> Result<()> {
+        let founders: Vec<String> = (1..=size)
+            .map(|number| format!("{number}={}", self.peer_addr_of(number)))
+            .collect();
+        let founders = founders.join(",");
+        for number in 1..=size {
+            let birth = options(&[
+                ("--node-id", &number.to_string()),
+                ("--peer-addr", &self.peer_addr_of(number)),
+                ("--initial-cluster", &founders),
+            ]);
+            self.add(number, birth)?.start()?;
+        }
+        for number in 1..=size {
+            self.node(number).wait_until_it_serves(PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a node that will join through the nodes that there are, and does not start it. Without
+    /// `id` the cluster gives it one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn add_joining(
+        &mut self,
+        number: u64,
+        id: Option<u64>,
+        learner: bool,
+    ) -> Result<&mut Node> {
+        let seeds: Vec<String> = self.nodes.values().map(Node::peer_addr).collect();
+        let mut birth = options(&[
+            ("--peer-addr", &self.peer_addr_of(number)),
+            ("--join", &seeds.join(",")),
+        ]);
+        if let Some(id) = id {
+            birth.extend(options(&[("--node-id", &id.to_string())]));
+        }
+        if learner {
+            birth.push("--learner".into());
+        }
+        self.add(number, birth)
+    }
+
+    /// Makes a node with these options, and does not start it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn add(&mut self, number: u64, birth: Vec<String>) -> Result<&mut Node> {
+        let node = Node::new(
+            &self.run,
+            self.net.as_ref(),
+            number,
+            self.settings.clone(),
+            birth,
+        )?;
+        self.nodes.insert(number, node);
+        Ok(self.node(number))
+    }
+
+    /// The node at a place.
+    ///
+    /// # Panics
+    /// When there is none: a mistake of the test.
+    pub fn node(&mut self, number: u64) -> &mut Node {
+        self.nodes
+            .get_mut(&number)
+            .unwrap_or_else(|| panic!("the test has no node {number}"))
+    }
+
+    /// All nodes, in the order of their places.
+    pub fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.nodes.values_mut()
+    }
+
+    /// Their places.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Places of those that run.
+    pub fn running(&mut self) -> Vec<u64> {
+        self.nodes
+            .iter_mut()
+            .filter_map(|(&number, node)| node.is_running().then_some(number))
+            .collect()
+    }
+
+    /// Where clients reach them, all in order.
+    pub fn endpoints(&self) -> Vec<(u64, Address)> {
+        self.nodes
+            .iter()
+            .map(|(&number, node)| (number, node.address()))
+            .collect()
+    }
+
+    /// The endpoints, beginning with that of node `first`.
+    pub fn endpoints_from(&self, first: u64) -> Vec<(u64, Address)> {
+        let mut endpoints = self.endpoints();
+        let at = endpoints
+            .iter()
+            .position(|&(number, _)| number == first)
+            .unwrap_or(0);
+        endpoints.rotate_left(at);
+        endpoints
+    }
+
+    /// The run's network.
+    pub fn net(&self) -> Option<&Net> {
+        self.net.as_deref()
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    /// How its nodes are started.
+    pub fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Where the node at a place is reached by the others.
+    pub fn peer_addr_of(&self, number: u64) -> String {
+        node::peer_addr(&self.run, self.net.as_deref(), number)
+    }
+
+    /// Runs `nsctl` against the node at a place.
+    ///
+    /// # Errors
+    /// When it cannot be run at all.
+    pub async fn nsctl(&self, number: u64, args: &[&str]) -> Result<Ran> {
+        let (host, port) = node::place(&self.run, self.net.as_deref(), number);
+        let mut command = std::process::Command::new(self.settings.programs.join("nsctl"));
+        node::clear_environment(&mut command);
+        command
+            .args(["-n", &host, "-p", &port.to_string()])
+            .args(args);
+        let text = format!("{command:?}");
+        let output = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(RigError::system(text))?;
+        Ok(Ran {
+            code: output.status.code(),
+            printed: String::from_utf8_lossy(&output.stdout).into_owned(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// What the node at a place says about all members.
+    ///
+    /// # Errors
+    /// When it does not answer, or not so that it can be read.
+    pub async fn status_at(&self, number: u64) -> Result<Status> {
+        let args = [
+            "-o",
+            "json",
+            "--timeout",
+            STATUS_PATIENCE,
+            "cluster",
+            "status",
+        ];
+        let ran = self.nsctl(number, &args).await?;
+        if ran.code != Some(0) {
+            return Err(RigError::Command {
+                command: format!("nsctl cluster status at node {number}"),
+                status: format!("{:?}", ran.code),
+                stderr: ran.errors,
+            });
+        }
+        serde_json::from_str(&ran.printed).map_err(|error| RigError::Unreadable {
+            command: "nsctl -o json cluster status".into(),
+            reason: error.to_string(),
+            text: ran.printed,
+        })
+    }
+
+    /// The node that takes itself for the leader, in the highest term where there are several.
+    ///
+    /// # Errors
+    /// When nobody does for as long as `patience`.
+    pub async fn leader_within(&mut self, patience: Duration) -> Result<u64> {
+        let running = self.running();
+        let this = &*self;
+        until("a leader", patience, || async {
+            let mut best: Option<Status> = None;
+            let mut seen = Vec::new();
+            for &number in &running {
+                match this.status_at(number).await {
+                    Ok(status) => {
+                        seen.push(status.summary());
+                        let leads = status.leader == Some(status.answered_by);
+                        if leads && best.as_ref().is_none_or(|best| best.term < status.term) {
+                            best = Some(status);
+                        }
+                    }
+                    Err(error) => seen.push(error.to_string()),
+                }
+            }
+            match best {
+                Some(status) => Ok(status.answered_by),
+                None => Err(seen.join("\n")),
+            }
+        })
+        .await
+    }
+
+    /// The leader, with the usual patience.
+    ///
+    /// # Errors
+    /// See [`Cluster::leader_within`].
+    pub async fn leader(&mut self) -> Result<u64> {
+        self.leader_within(PATIENCE).await
+    }
+
+    /// Waits until the node at `number` says that all members answer and can serve.
+    ///
+    /// # Errors
+    /// When that takes longer than `patience`.
+    pub async fn wait_until_healthy(&self, number: u64, patience: Duration) -> Result<Status> {
+        until("a healthy cluster", patience, || async {
+            let status = self
+                .status_at(number)
+                .await
+                .map_err(|error| error.to_string())?;
+            let all_serve = status.members.iter().all(|m| m.reachable && m.ready);
+            if status.leader.is_some() && all_serve {
+                Ok(status)
+            } else {
+                Err(status.summary())
+            }
+        })
+        .await
+    }
+
+    /// Waits until all members have applied the same, and compares what they have: nobody may write.
+    ///
+    /// # Errors
+    /// When they do not come together within `patience`, or hold different states at the same index.
+    pub async fn same_state(&self, number: u64, patience: Duration) -> Result<SameState> {
+        until("equal states", patience, || async {
+            let status = self
+                .status_at(number)
+                .await
+                .map_err(|error| error.to_string())?;
+            let applied: BTreeSet<_> = status.members.iter().map(|m| m.last_applied).collect();
+            let hashes: BTreeSet<_> = status.members.iter().map(|m| &m.state_hash).collect();
+            match (applied.first(), hashes.first()) {
+                (Some(&Some(applied_by_all)), Some(Some(hash)))
+                    if applied.len() == 1 && hashes.len() == 1 =>
+                {
+                    Ok(SameState {
+                        applied: applied_by_all,
+                        hash: hash.clone(),
+                        nodes: status.members.len(),
+                    })
+                }
+                _ => Err(status.summary()),
+            }
+        })
+        .await
+    }
+}
+
+/// Options and their values as words of a command line.
+pub fn options(pairs: &[(&str, &str)]) -> Vec<String> {
+    pairs
+        .iter()
+        .flat_map(|&(name, value)| [name.to_owned(), value.to_owned()])
+        .collect()
+}
+
+/// Looks again and again until `look` finds something; its error says what it saw instead.
+///
+/// # Errors
+/// When that takes longer than `patience`.
+pub async fn until<T, F: Future<Output = std::result::Result<T, String>>>(
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> F,
+) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return Ok(found),
+            Err(seen) if begin.elapsed() > patience => {
+                return Err(RigError::NotInTime {
+                    what: what.to_owned(),
+                    waited: patience,
+                    seen,
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! One node: its addresses, its folder, and its process while it has one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hearth_cli::Address;
+use rustix::process::Signal;
+
+use crate::disk::{self, Lost, SYNC_RECORD};
+use crate::error::{Result, RigError};
+use crate::net::Net;
+use crate::process::{Memory, Process};
+use crate::run::Run;
+
+/// Where a node keeps its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// In a RocksDB folder.
+    Disk,
+    /// In memory: a restart is a new node.
+    Memory,
+}
+
+/// How nodes are started, apart from who they are.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder of the programs.
+    pub programs: PathBuf,
+    /// Where data is kept.
+    pub storage: Storage,
+    /// Options of `hearthd` besides those that say who the node is.
+    pub options: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Whether it answers broadcasts.
+    pub broadcast: bool,
+    /// Whether it notes what is durable, for [`Node::lose_unsynced`].
+    pub notes_syncs: bool,
+}
+
+impl Settings {
+    /// Data on disk, and the programs of this build.
+    ///
+    /// # Errors
+    /// When the programs cannot be built.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            programs: crate::programs::folder()?.to_owned(),
+            storage: Storage::Disk,
+            options: Vec::new(),
+            environment: Vec::new(),
+            broadcast: false,
+            notes_syncs: false,
+        })
+    }
+
+    /// Adds an option with its value.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+}
+
+/// A node. It keeps its place and its folder over restarts.
+#[derive(Debug)]
+pub struct Node {
+    run: Arc<Run>,
+    net: Option<Arc<Net>>,
+    number: u64,
+    host: String,
+    port: u16,
+    folder: PathBuf,
+    /// How it is started; may be changed between two starts.
+    pub settings: Settings,
+    /// Options that say who it is and how it comes to its cluster.
+    birth: Vec<String>,
+    process: Option<Process>,
+    started: Instant,
+}
+
+/// Ports on addresses of the loopback network that the run has for itself. They lie below those that
+/// the system gives to connections, so a restarted node finds its own free.
+const LOOPBACK_PORT: u16 = 19_090;
+
+impl Node {
+    /// A node at place `number` of a run, not started yet.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(
+        run: &Arc<Run>,
+        net: Option<&Arc<Net>>,
+        number: u64,
+        settings: Settings,
+        birth: Vec<String>,
+    ) -> Result<Self> {
+        let folder = run.folder().join(format!("node-{number}"));
+        fs::create_dir_all(&folder).map_err(RigError::system(folder.display().to_string()))?;
+        let (host, port) = place(run, net.map(Arc::as_ref), number);
+        Ok(Self {
+            run: Arc::clone(run),
+            net: net.cloned(),
+            number,
+            host,
+            port,
+            folder,
+            settings,
+            birth,
+            process: None,
+            started: Instant::now(),
+        })
+    }
+
+    /// Its place in the run: the last byte of its address, and its id where it was given that.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> Address {
+        Address::tcp(self.host.clone(), self.port)
+    }
+
+    /// Where the other nodes reach it.
+    pub fn peer_addr(&self) -> String {
+        format!("{}:{}", self.host, self.port + 2)
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Its log, of all its lives.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// Its process, if it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Changes how it comes to its cluster, for the next start.
+    pub fn set_birth(&mut self, birth: Vec<String>) {
+        self.birth = birth;
+    }
+
+    /// Starts it and does not wait.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(&mut self) -> Result<()> {
+        // The earlier one must be gone before its successor opens the folder.
+        self.process = None;
+        let command = self.command();
+        self.started = Instant::now();
+        self.process = Some(Process::spawn(
+            &self.run,
+            &format!("node {}", self.number),
+            command,
+            &self.folder.join("printed"),
+            &self.log(),
+        )?);
+        Ok(())
+    }
+
+    /// Waits until it says that it answers; returns how long that took since it was started.
+    ///
+    /// # Errors
+    /// When it ended, or took longer than `patience`.
+    pub async fn wait_until_it_serves(&mut self, patience: Duration) -> Result<Duration> {
+        let started = self.started;
+        let process = self.running()?;
+        process.wait_for_line("URI = ", patience).await?;
+        Ok(started.elapsed())
+    }
+
+    /// SIGKILL; returns when it has gone.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end within `patience`.
+    pub async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let process = self.running()?;
+        process.signal(Signal::TERM);
+        let status = process.wait(patience).await?;
+        self.process = None;
+        Ok(status)
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// When it does not end within `patience`.
+    pub async fn wait_for_end(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let status = self.running()?.wait(patience).await?;
+        self.process = None;
+        Ok(status)
+    }
+
+    /// SIGSTOP: it does nothing, and its sockets stay open.
+    pub fn pause(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::STOP);
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::CONT);
+        }
+    }
+
+    /// Whether its process exists.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.ended().is_none())
+    }
+
+    /// What its process holds.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn memory(&mut self) -> Result<Memory> {
+        self.running()?.memory()
+    }
+
+    /// Takes away what no sync has covered; it must have been killed.
+    ///
+    /// # Errors
+    /// See [`disk::cut_to_last_sync`].
+    pub fn lose_unsynced(&mut self) -> Result<Lost> {
+        disk::cut_to_last_sync(&self.data(), &self.sync_record())
+    }
+
+    /// Deletes its data; it must not run.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wipe(&mut self) -> Result<()> {
+        let data = self.data();
+        fs::remove_dir_all(&data).map_err(RigError::system(data.display().to_string()))
+    }
+
+    /// A command that runs `program` where this node lives.
+    pub fn command_beside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        match &self.net {
+            Some(net) => net.command(self.number, program),
+            None => Command::new(program),
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        crate::process::tail(&self.log(), lines)
+    }
+
+    fn running(&mut self) -> Result<&mut Process> {
+        let number = self.number;
+        let log = self.log();
+        self.process.as_mut().ok_or_else(|| RigError::Ended {
+            name: format!("node {number}"),
+            status: "not started".into(),
+            tail: String::new(),
+            log,
+        })
+    }
+
+    fn sync_record(&self) -> PathBuf {
+        self.folder.join("syncs")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.command_beside(self.settings.programs.join("hearthd"));
+        clear_environment(&mut command);
+        command
+            .args(["-n", &self.host, "-p", &self.port.to_string()])
+            .args(&self.settings.options)
+            .args(&self.birth);
+        match self.settings.storage {
+            Storage::Disk => command
+                .arg("-s")
+                .arg(format!("rocksdb:{}", self.data().display())),
+            Storage::Memory => command.args(["-s", "memory"]),
+        };
+        if !self.settings.broadcast {
+            command.arg("-x");
+        }
+        command.envs(self.settings.environment.iter().cloned());
+        if self.settings.notes_syncs {
+            command.env(SYNC_RECORD, self.sync_record());
+        }
+        command
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "---- last lines of the log of node {} ({})\n{}",
+                self.number,
+                self.run.name(),
+                self.log_tail(25)
+            );
+        }
+    }
+}
+
+/// Host and port of place `number`. The peer port is two further.
+pub(crate) fn place(run: &Run, net: Option<&Net>, number: u64) -> (String, u16) {
+    match net {
+        Some(net) => (net.address(number).to_string(), 9_090),
+        None => (format!("127.80.{}.{number}", run.number()), LOOPBACK_PORT),
+    }
+}
+
+/// Peer address of place `number`.
+pub(crate) fn peer_addr(run: &Run, net: Option<&Net>, number: u64) -> String {
+    let (host, port) = place(run, net, number);
+    format!("{host}:{}", port + 2)
+}
+
+/// Takes out what would speak to `hearthd` or a Pyro program from the environment of the test.
+pub fn clear_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["PYRO_", "HEARTH_", "NSCTL_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Whether a folder holds anything.
+pub fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}

@@ -1,0 +1,1 @@
+//! Three and five real nodes as one name server.
