@@ -6,9 +6,9 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 
-use crate::settings::{Setting, not_yet};
+use crate::settings::Setting;
 
 /// Options as they were written. The doc comments are the help text.
 #[derive(Debug, Default, Clone, Parser)]
@@ -19,15 +19,24 @@ use crate::settings::{Setting, not_yet};
     after_help = "The environment (PYRO_* as pyro4-ns reads it, and HEARTH_*) is used where the command line is \
                   silent, and the file given by --config where both are.",
     infer_long_args = true,
-    args_override_self = true
+    args_override_self = true,
+    disable_help_flag = true
 )]
 pub struct Args {
     /// Hostname to bind server on (default localhost; "" means all interfaces)
     #[arg(short = 'n', long, value_name = "HOST", allow_hyphen_values = true)]
     pub host: Option<String>,
 
+    // The aliases are the abbreviations that pyro4-ns takes and that would be ambiguous here: `--p`,
+    // `--no` and `--he`.
     /// Port to bind server on (default 9090; 0=random)
-    #[arg(short, long, value_name = "PORT", allow_hyphen_values = true)]
+    #[arg(
+        short,
+        long,
+        alias = "p",
+        value_name = "PORT",
+        allow_hyphen_values = true
+    )]
     pub port: Option<String>,
 
     /// Unix domain socket name to bind server on
@@ -54,7 +63,6 @@ pub struct Args {
     #[arg(long, value_name = "NATPORT", allow_hyphen_values = true)]
     pub natport: Option<String>,
 
-    // `--no` stood for `--nobc` in pyro4-ns, where no other option began like that.
     /// Don't start a broadcast server
     #[arg(short = 'x', long, alias = "no")]
     pub nobc: bool,
@@ -66,14 +74,6 @@ pub struct Args {
     /// Read settings from this TOML file; its keys are the long options, without the dashes
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
-
-    /// This node's number, 1 and up (default 1)
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub node_id: Option<String>,
-
-    /// Part of the cluster's identity (default hearth)
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-    pub cluster_name: Option<String>,
 
     /// Clients that may be connected at once (default 10000); more are refused with Pyro's own answer
     #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
@@ -90,7 +90,71 @@ pub struct Args {
     /// Append the log to this file instead of writing it to standard error
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<String>,
+
+    /// Print help
+    #[arg(short, long, alias = "he", action = ArgAction::Help)]
+    pub help: Option<bool>,
+
+    /// Found a cluster of these nodes, each with its number and the address for its peers; the same on
+    /// all of them, which may be started in any order. Ignored once the storage has a cluster
+    #[arg(
+        long,
+        value_name = "1=HOST:PORT,2=...",
+        allow_hyphen_values = true,
+        help_heading = CLUSTER
+    )]
+    pub initial_cluster: Option<String>,
+
+    /// This node's number, 1 and up; a number is never used again once its node has left
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub node_id: Option<String>,
+
+    /// Join the cluster of any of these members, given as the addresses for their peers. The node
+    /// becomes a voter when it has caught up. Without --node-id the cluster gives it a number
+    #[arg(
+        long,
+        value_name = "HOST:PORT[,...]",
+        allow_hyphen_values = true,
+        help_heading = CLUSTER
+    )]
+    pub join: Option<String>,
+
+    /// With --join: never vote. Right for a node on every machine that runs Pyro programs
+    #[arg(long, help_heading = CLUSTER)]
+    pub learner: bool,
+
+    /// Where the other nodes reach this one (default port 9092; default host with --join: the address
+    /// that leads to the other node)
+    #[arg(long, value_name = "HOST:PORT", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub peer_addr: Option<String>,
+
+    /// The secret that nodes prove to each other is in this file; without it, anyone who reaches the
+    /// peer port can take part
+    #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
+    pub cluster_key_file: Option<String>,
+
+    /// Part of the cluster's identity: nodes of another cluster are refused (default hearth)
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub cluster_name: Option<String>,
+
+    /// How look-ups are answered: linearizable (default: they see every registration that was
+    /// acknowledged anywhere before), available (the same, but a node that is cut off answers from its
+    /// own copy), stale (from its own copy, always)
+    #[arg(long, value_name = "MODE", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub reads: Option<String>,
+
+    /// Milliseconds without a leader after which a node wants to be one, chosen at random between these
+    /// (default 1000-2000); the same on all nodes
+    #[arg(long, value_name = "MIN-MAX", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub election_timeout: Option<String>,
+
+    /// Milliseconds from one sign of life of the leader to the next (default 100)
+    #[arg(long, value_name = "MS", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub heartbeat_interval: Option<String>,
 }
+
+/// Where the help lists the options of a cluster.
+const CLUSTER: &str = "Cluster";
 
 /// What became of a command line.
 #[derive(Debug)]
@@ -155,13 +219,25 @@ impl Args {
             (Setting::Log, &self.log_level),
             (Setting::LogFormat, &self.log_format),
             (Setting::LogFile, &self.log_file),
+            (Setting::InitialCluster, &self.initial_cluster),
+            (Setting::Join, &self.join),
+            (Setting::PeerAddr, &self.peer_addr),
+            (Setting::ClusterKeyFile, &self.cluster_key_file),
+            (Setting::Reads, &self.reads),
+            (Setting::ElectionTimeout, &self.election_timeout),
+            (Setting::HeartbeatInterval, &self.heartbeat_interval),
         ];
         let mut given: Vec<_> = options
             .into_iter()
             .filter_map(|(setting, text)| Some((setting, text.as_deref()?)))
             .collect();
-        if self.nobc {
-            given.push((Setting::NoBroadcast, "true"));
+        for (flag, setting) in [
+            (self.nobc, Setting::NoBroadcast),
+            (self.learner, Setting::Learner),
+        ] {
+            if flag {
+                given.push((setting, "true"));
+            }
         }
         given
     }
@@ -177,9 +253,6 @@ fn explain_unknown(word: &str) -> String {
         };
         return format!("{word}: {kind}");
     };
-    if let Some(reason) = not_yet(long) {
-        return format!("{word}: {reason}");
-    }
     let command = Args::command();
     let candidates: Vec<_> = command
         .get_arguments()
@@ -194,7 +267,7 @@ fn explain_unknown(word: &str) -> String {
     }
 }
 
-/// Removes the first word that is `unknown`, alone or with its value; false if there is none.
+/// Removes the first word that is `unknown`, alone or with its value behind a `=`; false if there is none.
 fn take_out(words: &mut Vec<OsString>, unknown: &str) -> bool {
     let with_value = format!("{unknown}=");
     let is_it = |word: &OsString| {
@@ -204,15 +277,7 @@ fn take_out(words: &mut Vec<OsString>, unknown: &str) -> bool {
     let Some(position) = words.iter().skip(1).position(is_it).map(|found| found + 1) else {
         return false;
     };
-    let removed = words.remove(position);
-    // The value of an option that is known by name is no mistake of its own.
-    let wants_value = removed.to_str() == Some(unknown)
-        && unknown != "--learner"
-        && unknown.strip_prefix("--").and_then(not_yet).is_some();
-    let is_value = |word: &OsString| !word.to_string_lossy().starts_with('-');
-    if wants_value && words.get(position).is_some_and(is_value) {
-        words.remove(position);
-    }
+    words.remove(position);
     true
 }
 
@@ -277,17 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn cluster_options_are_refused_by_name() {
-        let (_, mistakes) = read(&["--join", "other:1", "--learner", "--initial-cluster=1=a:1"]);
-        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-        for (mistake, option) in
-            mistakes
-                .iter()
-                .zip(["--join: ", "--learner: ", "--initial-cluster: "])
-        {
-            assert!(mistake.starts_with(option), "{mistake}");
-            assert!(mistake.contains("not supported yet"), "{mistake}");
-        }
+    fn abbreviations_of_pyro4_ns_still_mean_what_they_did() {
+        assert_eq!(read(&["--p", "7"]).0.port.as_deref(), Some("7"));
+        assert_eq!(read(&["--p=7"]).0.port.as_deref(), Some("7"));
+        assert!(read(&["--no"]).0.nobc);
+        assert!(matches!(
+            Args::read(["hearthd", "--he"].map(OsString::from)),
+            Parsed::Text(_)
+        ));
+        let (args, mistakes) = read(&["--pe", "h:1", "--nod", "3", "--hea=5"]);
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        assert_eq!(args.peer_addr.as_deref(), Some("h:1"));
+        assert_eq!(args.node_id.as_deref(), Some("3"));
+        assert_eq!(args.heartbeat_interval.as_deref(), Some("5"));
     }
 
     #[test]
@@ -299,7 +366,11 @@ mod tests {
 
     #[test]
     fn help_and_version_are_texts() {
-        for (word, part) in [("-h", "Usage: hearthd"), ("-V", "hearthd ")] {
+        for (word, part) in [
+            ("-h", "Usage: hearthd"),
+            ("--help", "Cluster:"),
+            ("-V", "hearthd "),
+        ] {
             match Args::read(["hearthd", word].map(OsString::from)) {
                 Parsed::Text(text) => assert!(text.contains(part), "{text}"),
                 Parsed::Args(..) => panic!("{word} was not recognised"),

@@ -13,9 +13,11 @@ use hearth_wire::{Limits, Serializer};
 
 use crate::args::{Args, Parsed};
 pub use crate::autoclean::AutocleanConfig;
+pub use crate::cluster::ClusterSettings;
+use crate::cluster::storage_refusal;
 use crate::logging::{LogConfig, LogFormat};
-use crate::pyro::{DEFAULT_LIMITS, SerializerSet, ServerType};
-use crate::settings::{Given, Origin, Setting, Settings, parse_bool};
+use crate::pyro::{DEFAULT_LIMITS, ReadMode, SerializerSet, ServerType};
+use crate::settings::{Origin, Setting, Settings, parse_bool};
 
 /// What applies where nothing is given.
 pub const DEFAULTS: Defaults = Defaults {
@@ -23,8 +25,10 @@ pub const DEFAULTS: Defaults = Defaults {
     port: 9090,
     broadcast_host: "",
     broadcast_port: 9091,
-    node_id: 1,
     cluster_name: "hearth",
+    peer_port: 9092,
+    election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
+    heartbeat_interval: Duration::from_millis(100),
     connection_count_max: 10_000,
     header_timeout: Duration::from_secs(30),
     probe_timeout: Duration::from_secs(5),
@@ -45,10 +49,14 @@ pub struct Defaults {
     pub broadcast_host: &'static str,
     /// `NS_BCPORT` of Pyro.
     pub broadcast_port: u16,
-    /// A node alone.
-    pub node_id: u64,
     /// The cluster of those that did not name theirs.
     pub cluster_name: &'static str,
+    /// Where nodes reach each other: next to the ports of clients and of discovery.
+    pub peer_port: u16,
+    /// Ten times what a slow disk takes, and two signs of life may be lost on a bad network.
+    pub election_timeout: (Duration, Duration),
+    /// Ten in the shortest election timeout.
+    pub heartbeat_interval: Duration,
     /// Connections at once.
     pub connection_count_max: usize,
     /// How long a message may take to arrive.
@@ -82,10 +90,19 @@ pub struct NodeConfig {
     pub hmac_key: Option<Box<[u8]>>,
     /// Whether the key came by `-k`, where everyone on this machine can read it.
     pub key_on_command_line: bool,
-    /// This node's number, 1 and up.
-    pub node_id: u64,
+    /// This node's number, 1 and up. `None`: the one that its storage has; in a new one 1 for a node alone,
+    /// and for one that joins what the cluster gives it.
+    pub node_id: Option<u64>,
     /// Part of the cluster's identity.
     pub cluster_name: String,
+    /// How this node takes part in a cluster; none for a node alone.
+    pub cluster: Option<ClusterSettings>,
+    /// How look-ups are answered.
+    pub reads: ReadMode,
+    /// How long a node waits without a leader before it wants to be one, from and to.
+    pub election_timeout: (Duration, Duration),
+    /// From one sign of life of a leader to the next.
+    pub heartbeat_interval: Duration,
     /// Connections at once, 1 and up; more are refused.
     pub connection_count_max: usize,
     /// A connection without traffic for so long is closed.
@@ -173,8 +190,12 @@ impl Default for NodeConfig {
             sync_record: None,
             hmac_key: None,
             key_on_command_line: false,
-            node_id: DEFAULTS.node_id,
+            node_id: None,
             cluster_name: DEFAULTS.cluster_name.to_owned(),
+            cluster: None,
+            reads: ReadMode::default(),
+            election_timeout: DEFAULTS.election_timeout,
+            heartbeat_interval: DEFAULTS.heartbeat_interval,
             connection_count_max: DEFAULTS.connection_count_max,
             idle_timeout: None,
             header_timeout: DEFAULTS.header_timeout,
@@ -203,6 +224,7 @@ impl fmt::Debug for NodeConfig {
             .field("hmac_key", &self.hmac_key.as_ref().map(|_| "set"))
             .field("node_id", &self.node_id)
             .field("cluster_name", &self.cluster_name)
+            .field("cluster", &self.cluster)
             .field("connection_count_max", &self.connection_count_max)
             .finish_non_exhaustive()
     }
@@ -252,8 +274,8 @@ pub fn load(
 }
 
 /// Turns texts into values and collects what is wrong with them.
-struct Checker<'a> {
-    settings: Settings,
+pub(crate) struct Checker<'a> {
+    pub(crate) settings: Settings,
     mistakes: &'a mut Vec<String>,
 }
 
@@ -272,13 +294,18 @@ impl Checker<'_> {
         let limits = self.limits();
         let idle_timeout = self.parse(Setting::CommTimeout, seconds).flatten();
         let autoclean = self.autoclean(idle_timeout);
+        let storage = self.storage();
+        let cluster = self.cluster(&bind, &storage);
+        let (election_timeout, heartbeat_interval) = self.timing();
         NodeConfig {
             nat,
             broadcast,
             limits,
-            storage: self
-                .parse(Setting::Storage, storage)
-                .unwrap_or(StorageLocation::Memory),
+            storage,
+            cluster,
+            election_timeout,
+            heartbeat_interval,
+            reads: self.parse(Setting::Reads, read_mode).unwrap_or_default(),
             hmac_key: self
                 .text(Setting::Key)
                 .filter(|key| !key.is_empty())
@@ -290,9 +317,7 @@ impl Checker<'_> {
             key_on_command_line: self.settings.get(Setting::Key).is_some_and(|given| {
                 !given.text.is_empty() && matches!(given.origin, Origin::Option(_))
             }),
-            node_id: self
-                .parse(Setting::NodeId, at_least_one)
-                .unwrap_or(DEFAULTS.node_id),
+            node_id: self.parse(Setting::NodeId, node_id),
             cluster_name: self
                 .parse(Setting::ClusterName, cluster_name)
                 .unwrap_or(defaults.cluster_name),
@@ -351,22 +376,25 @@ impl Checker<'_> {
         }
     }
 
+    fn storage(&mut self) -> StorageLocation {
+        let is_one_of_several = [Setting::InitialCluster, Setting::Join]
+            .into_iter()
+            .any(|setting| self.settings.get(setting).is_some());
+        let parse = |text: &str| match storage_refusal(text) {
+            Some(refusal) if is_one_of_several => Err(refusal),
+            _ => storage(text),
+        };
+        self.parse(Setting::Storage, parse)
+            .unwrap_or(StorageLocation::Memory)
+    }
+
     fn nat(&mut self, bind: &Bind) -> Option<Nat> {
         let host = self.parse(Setting::NatHost, host);
         let port = self.parse(Setting::NatPort, port);
-        let origin = |setting| {
-            self.settings
-                .get(setting)
-                .map_or(String::new(), |given: &Given| given.origin.to_string())
-        };
         let Some(host) = host else {
             // NATPORT=0 in the environment is Pyro's own way of saying that there is none.
             if port.is_some_and(|port| port != 0) {
-                let mistake = format!(
-                    "{}: must provide nathost with natport",
-                    origin(Setting::NatPort)
-                );
-                self.mistakes.push(mistake);
+                self.mistake(Setting::NatPort, "must provide nathost with natport");
             }
             return None;
         };
@@ -374,11 +402,10 @@ impl Checker<'_> {
             return None;
         }
         if matches!(bind, Bind::Unix(_)) {
-            let mistake = format!(
-                "{}: cannot use nathost together with unixsocket",
-                origin(Setting::NatHost)
+            self.mistake(
+                Setting::NatHost,
+                "cannot use nathost together with unixsocket",
             );
-            self.mistakes.push(mistake);
         }
         Some(Nat {
             host,
@@ -436,8 +463,14 @@ impl Checker<'_> {
         self.settings.get(setting).map(|given| given.text.clone())
     }
 
+    /// Notes what is wrong with `setting`.
+    pub(crate) fn mistake(&mut self, setting: Setting, reason: &str) {
+        let origin = self.settings.origin(setting);
+        self.mistakes.push(format!("{origin}: {reason}"));
+    }
+
     /// The value of `setting`; none if it was not given or is wrong.
-    fn parse<T>(
+    pub(crate) fn parse<T>(
         &mut self,
         setting: Setting,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -519,6 +552,27 @@ fn number_from(min: u64) -> impl Fn(&str) -> Result<u64, String> {
             Err(format!("{} is too large", text.trim()))
         }
         _ => Err(format!("'{text}' is no whole number from {min} up")),
+    }
+}
+
+/// Numbers of nodes stay within what every serializer of Pyro can express.
+const NODE_ID_MAX: u64 = i32::MAX as u64;
+
+pub(crate) fn node_id(text: &str) -> Result<u64, String> {
+    match at_least_one(text)? {
+        id if id > NODE_ID_MAX => Err(format!("{id} is too large; at most {NODE_ID_MAX}")),
+        id => Ok(id),
+    }
+}
+
+fn read_mode(text: &str) -> Result<ReadMode, String> {
+    match text {
+        "linearizable" => Ok(ReadMode::Linearizable),
+        "available" => Ok(ReadMode::Available),
+        "stale" => Ok(ReadMode::Stale),
+        _ => Err(format!(
+            "'{text}' is none of linearizable, available and stale"
+        )),
     }
 }
 

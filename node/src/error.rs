@@ -46,6 +46,9 @@ pub enum NodeError {
     /// The name space cannot be opened.
     #[error("cannot start on this storage (set by -s/--storage): {0}")]
     Start(#[source] StartError),
+    /// A joining node does not know where the others reach it.
+    #[error("cannot tell where the other nodes reach this one; give --peer-addr HOST:PORT: {0}")]
+    PeerAddr(String),
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] hearth_storage::StoreError),

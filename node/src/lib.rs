@@ -12,6 +12,7 @@ pub mod pyro;
 
 mod announce;
 mod autoclean;
+mod cluster;
 mod error;
 mod listen;
 mod node;

@@ -74,7 +74,8 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
     }
     let bound = listen::bind(&config).await?;
     let (discovery, responder) = discovery(&config, &bound).await?;
-    let replica = start_replica(&config).await?;
+    let nat_location = config.nat.as_ref().map(|nat| nat_text(nat, &bound));
+    let replica = start_replica(&config, &bound, nat_location.as_deref()).await?;
     let name_count = match count_names(&replica) {
         Ok(count) => count,
         Err(error) => {
@@ -83,7 +84,6 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         }
     };
 
-    let nat_location = config.nat.as_ref().map(|nat| nat_text(nat, &bound));
     let announcement = Announcement {
         discovery,
         name_count,
@@ -274,16 +274,27 @@ impl Tasks {
     }
 }
 
-async fn start_replica(config: &NodeConfig) -> Result<Replica, NodeError> {
+/// Starts the replica; returns when it has joined its cluster and recovered.
+async fn start_replica(
+    config: &NodeConfig,
+    bound: &Bound,
+    nat_location: Option<&str>,
+) -> Result<Replica, NodeError> {
+    let cluster = match &config.cluster {
+        Some(settings) => Some(settings.complete(bound, nat_location).await?),
+        None => None,
+    };
     let mut tuning = Tuning::default();
+    tuning.election_timeout = config.election_timeout;
+    tuning.heartbeat_interval = config.heartbeat_interval;
     tuning.rocks.sync_record = config.sync_record.clone();
-    let replica = ReplicaConfig {
-        node_id: Some(config.node_id),
+    let replica_config = ReplicaConfig {
+        node_id: config.node_id,
         cluster_name: config.cluster_name.clone(),
         storage: config.storage.clone(),
-        cluster: None,
+        cluster,
     };
-    Replica::start_with(replica, tuning)
+    Replica::start_with(replica_config, tuning)
         .await
         .map_err(NodeError::Start)
 }
@@ -369,6 +380,7 @@ fn front_config(config: &NodeConfig, bound: &Bound, nat_location: Option<String>
         idle_timeout: config.idle_timeout,
         header_timeout: config.header_timeout,
         server_type: config.server_type,
+        reads: config.reads,
         ..FrontConfig::new(ns_uri, bound.location.clone())
     }
 }

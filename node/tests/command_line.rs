@@ -30,6 +30,14 @@ fn help_and_version_go_to_standard_output() {
         "--node-id",
         "--cluster-name",
         "--max-connections",
+        "--peer-addr",
+        "--initial-cluster",
+        "--join",
+        "--learner",
+        "--cluster-key-file",
+        "--reads",
+        "--election-timeout",
+        "--heartbeat-interval",
     ] {
         assert!(text.contains(option), "{option} is missing in\n{text}");
     }
@@ -50,7 +58,7 @@ fn every_mistake_is_told_in_one_go() {
         "--bogus",
         "-s",
         "sql:names.db",
-        "--reads=stale",
+        "--reads=fast",
     ])
     .args(["--config".as_ref(), file.as_os_str()])
     .env("PYRO_SSL", "on")

@@ -57,6 +57,8 @@ pub struct FrontConfig {
     pub send_timeout: Duration,
     /// How long a write may wait for the cluster before its client is told that it failed.
     pub write_deadline: Duration,
+    /// How look-ups, counts and lists are answered.
+    pub reads: ReadMode,
     /// How long a read may wait for the cluster's word that this node is up to date.
     pub read_timeout: Duration,
     /// Between the start of a shutdown and the last connection's end.
@@ -87,6 +89,7 @@ impl FrontConfig {
             header_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
             write_deadline: Duration::from_secs(10),
+            reads: ReadMode::Linearizable,
             read_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
             server_type: ServerType::Thread,
@@ -113,6 +116,19 @@ pub enum ServerType {
     Thread,
     /// `multiplex`.
     Multiplex,
+}
+
+/// How look-ups, counts and lists are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadMode {
+    /// They see every write that was acknowledged anywhere before they began. A node that is cut off from
+    /// the majority answers with an error.
+    #[default]
+    Linearizable,
+    /// The same, but a node that is cut off answers from its own copy.
+    Available,
+    /// From the node's own copy, at once. It never goes back in time, but may be behind.
+    Stale,
 }
 
 /// Which serializers one family's clients may use.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use hearth_raft::Replica;
 use tokio::sync::{Semaphore, watch};
 
-pub use config::{DEFAULT_LIMITS, FrontConfig, SerializerSet, ServerType};
+pub use config::{DEFAULT_LIMITS, FrontConfig, ReadMode, SerializerSet, ServerType};
 pub use listener::Listener;
 
 /// The front end of one node. It may serve several listeners at once; they share the connection limit.

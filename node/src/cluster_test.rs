@@ -1,0 +1,340 @@
+//! What is said about the options of a cluster, and what becomes of them.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+
+use super::*;
+use crate::config::{NodeConfig, Request, load};
+use crate::pyro::ReadMode;
+
+fn run(words: &[&str], environment: &[(&str, &str)]) -> Result<NodeConfig, Vec<String>> {
+    let words = ["hearthd"].iter().chain(words).map(OsString::from);
+    let environment = environment
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    match load(words, environment) {
+        Ok(Request::Run(config)) => Ok(*config),
+        Ok(Request::Print(text)) => panic!("unexpected text: {text}"),
+        Err(error) => Err(error.mistakes),
+    }
+}
+
+fn accepted(words: &[&str]) -> NodeConfig {
+    run(words, &[]).unwrap_or_else(|mistakes| panic!("{words:?}: {mistakes:#?}"))
+}
+
+/// One mistake that begins with the option and says all of `parts`.
+fn refused(words: &[&str], option: &str, parts: &[&str]) {
+    let mistakes = run(words, &[]).expect_err("it is wrong");
+    assert_eq!(mistakes.len(), 1, "{words:?}: {mistakes:#?}");
+    let mistake = &mistakes[0];
+    assert!(mistake.starts_with(&format!("{option}: ")), "{mistake}");
+    for part in parts {
+        assert!(mistake.contains(part), "{part} is missing in: {mistake}");
+    }
+}
+
+const THREE: &str = "1=10.0.0.1:9092,2=10.0.0.2:9092,3=10.0.0.3:9092";
+
+#[test]
+fn a_founder_finds_its_own_address_in_the_list() {
+    let config = accepted(&[
+        "--initial-cluster",
+        " 1=a:1 , 2=b , 7=[::1]:3 ",
+        "--node-id=2",
+        "-n",
+        "b",
+        "-s",
+        "rocksdb:d",
+    ]);
+    assert_eq!(config.node_id, Some(2));
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.peer_addr.as_deref(), Some("b:9092"));
+    let founders = [(1, "a:1"), (2, "b:9092"), (7, "[::1]:3")];
+    let founders = founders.map(|(id, addr)| (id, addr.to_owned())).into();
+    assert_eq!(cluster.birth, Birth::Found { founders });
+    assert!(cluster.key.is_empty());
+}
+
+#[test]
+fn a_joiner_needs_nothing_but_a_member() {
+    let config = accepted(&["--join", "a:1,b,a:1", "--learner"]);
+    assert_eq!(config.node_id, None);
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.peer_addr, None);
+    assert_eq!(
+        cluster.birth,
+        Birth::Join {
+            seeds: vec!["a:1".to_owned(), "b:9092".to_owned()],
+            learner: true
+        }
+    );
+    // A list that all nodes are given holds this one, too.
+    let config = accepted(&["--join", "a:1,b:1", "--peer-addr", "b:1", "-s", "rocksdb:d"]);
+    let Birth::Join { seeds, learner } = config.cluster.unwrap().birth else {
+        panic!("it joins");
+    };
+    assert_eq!((seeds, learner), (vec!["a:1".to_owned()], false));
+}
+
+#[test]
+fn the_options_come_from_every_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hearth.toml");
+    std::fs::write(
+        &file,
+        "join = ['a:1', 'b:2']\nlearner = true\npeer-addr = 'c:3'\nreads = 'stale'\nheartbeat-interval = 50\n",
+    )
+    .unwrap();
+    let config = run(
+        &["--reads", "available", "--config", file.to_str().unwrap()],
+        &[
+            ("HEARTH_PEER_ADDR", "d:4"),
+            ("HEARTH_ELECTION_TIMEOUT", "300-600"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.reads, ReadMode::Available);
+    assert_eq!(config.heartbeat_interval, Duration::from_millis(50));
+    let millis = Duration::from_millis;
+    assert_eq!(config.election_timeout, (millis(300), millis(600)));
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.peer_addr.as_deref(), Some("d:4"));
+    let Birth::Join { seeds, learner } = cluster.birth else {
+        panic!("it joins");
+    };
+    assert_eq!(seeds, ["a:1", "b:2"]);
+    assert!(learner);
+    assert!(run(&[], &[("HEARTH_LEARNER", "maybe")]).is_err());
+}
+
+#[test]
+fn a_list_of_founders_is_checked() {
+    let list = "--initial-cluster";
+    for (text, parts) in [
+        ("", &["NUMBER=HOST:PORT"][..]),
+        ("a:1,b:2", &["'a:1'", "NUMBER=HOST:PORT"]),
+        ("1=a:1,", &["''"]),
+        ("0=a:1", &["'0=a:1'", "from 1 up"]),
+        ("x=a:1", &["'x=a:1'"]),
+        ("99999999999=a:1", &["too large", "2147483647"]),
+        ("1=a:1,1=b:1", &["1 stands there twice"]),
+        ("1=a:1,2=a:1", &["nodes 1 and 2", "a:1"]),
+        ("1=a,2=a:9092", &["nodes 1 and 2"]),
+        ("1=a:0", &["1 to 65535"]),
+        ("1=a:65536", &["1 to 65535"]),
+        ("1=:5", &["host is missing"]),
+        ("1=::1:5", &["too many colons", "[IPV6]:PORT"]),
+        ("1=[::1:5", &["brackets"]),
+        ("1=[::1]5", &["bracket"]),
+        ("1=0.0.0.0:5", &["all interfaces"]),
+        ("1=PYRO:x@h:1", &["Pyro URI"]),
+        ("1=a b:5", &["no name"]),
+        (
+            "1=a,2=b,3=c,4=d,5=e,6=f,7=g,8=h,9=i,10=j",
+            &["10", "at most 9"],
+        ),
+    ] {
+        refused(&[list, text, "--node-id", "1"], list, parts);
+    }
+}
+
+#[test]
+fn a_founder_says_who_it_is() {
+    let words = ["--initial-cluster", THREE, "-n", "h", "-s", "rocksdb:d"];
+    let with = |more: &[&'static str]| [&words[..], more].concat();
+    refused(&with(&[]), "--initial-cluster", &["--node-id", "(1, 2, 3)"]);
+    refused(
+        &with(&["--node-id", "4"]),
+        "--node-id",
+        &["4 is not in", "1, 2, 3"],
+    );
+    refused(&with(&["--node-id", "zwei"]), "--node-id", &["'zwei'"]);
+    refused(
+        &with(&["--node-id", "2", "--peer-addr", "10.0.0.9:9092"]),
+        "--peer-addr",
+        &["10.0.0.9:9092", "node 2", "10.0.0.2:9092"],
+    );
+    accepted(&with(&["--node-id", "2", "--peer-addr", "10.0.0.2"]));
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    refused(
+        &["--join", "a:1", "--initial-cluster", "1=h:1", "--node-id=1"],
+        "--join",
+        &["--initial-cluster"],
+    );
+    refused(&["--learner"], "--learner", &["--join"]);
+    let founder = ["--initial-cluster", "1=h:1", "--node-id=1", "--learner"];
+    refused(&founder, "--learner", &["founders"]);
+    refused(&["--peer-addr", "a:1"], "--peer-addr", &["--join"]);
+    refused(
+        &["--join", "a:1", "--peer-addr", "a:1"],
+        "--join",
+        &["only this node itself"],
+    );
+    refused(&["--join", ""], "--join", &["host is missing"]);
+    refused(
+        &["--join", "a:1", "-u", "/tmp/s"],
+        "-u/--unixsocket",
+        &["--host"],
+    );
+    refused(
+        &["--join", "a:1", "-n", "h", "-p", "9092", "--peer-addr", "h"],
+        "--peer-addr",
+        &["9092", "--port"],
+    );
+    accepted(&["--join", "a:1", "-n", "h", "-p", "9092", "--peer-addr", "g"]);
+}
+
+#[test]
+fn storage_for_one_node_is_refused_with_the_way_out() {
+    for storage in ["sql:names.db", "dbm:names"] {
+        let words = ["--join", "a:1", "-s", storage];
+        refused(
+            &words,
+            "-s/--storage",
+            &["a node alone", "rocksdb:DIR", "import"],
+        );
+    }
+}
+
+#[test]
+fn the_key_is_read_from_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    let file = path.to_str().unwrap();
+    let words = ["--join", "a:1", "--learner", "--cluster-key-file", file];
+    let option = "--cluster-key-file";
+    refused(&words, option, &[file, "cannot be read"]);
+    std::fs::write(&path, " \n").unwrap();
+    refused(&words, option, &[file, "is empty", "openssl"]);
+    std::fs::write(&path, vec![b'x'; 5000]).unwrap();
+    refused(&words, option, &["4096"]);
+
+    let private = |mode| {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
+    private(0o600);
+    refused(&[option, file], option, &["--join"]);
+    let config = accepted(&words);
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+    assert!(!format!("{config:?}").contains("abcdef"));
+    let key = config.cluster.unwrap().key;
+    assert_eq!(key, b"0123456789abcdef0123456789abcdef");
+    private(0o644);
+    let notices = accepted(&words).notices;
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("chmod 600"), "{notices:?}");
+    private(0o600);
+    std::fs::write(&path, "short").unwrap();
+    let notices = accepted(&words).notices;
+    assert!(notices[0].contains("5 bytes"), "{notices:?}");
+}
+
+#[test]
+fn risks_are_said() {
+    let notices = |words: &[&str]| accepted(words).notices;
+    let founder = ["--node-id=1", "--initial-cluster"];
+    let risky = notices(&[&founder[..], &["1=a:1,2=b:1"]].concat());
+    assert_eq!(risky.len(), 4, "{risky:#?}");
+    for (notice, part) in
+        risky
+            .iter()
+            .zip(["odd number", "in memory", "--cluster-key-file", "-n/--host"])
+    {
+        assert!(notice.contains(part), "{part} is missing in: {notice}");
+    }
+    // On one machine, with a disk, there is nothing to say.
+    let local = "1=127.0.0.1:1,2=localhost:2,3=[::1]:3";
+    let quiet = [&founder[..], &[local, "-s", "rocksdb:d"]].concat();
+    assert!(notices(&quiet).is_empty(), "{:?}", notices(&quiet));
+    let learner = notices(&["--join", "127.0.0.1:1", "--learner"]);
+    assert!(learner.is_empty(), "{learner:?}");
+}
+
+#[test]
+fn timing_is_checked() {
+    let election = "--election-timeout";
+    let heartbeat = "--heartbeat-interval";
+    for (text, parts) in [
+        ("1000", &["MIN-MAX", "1000-2000"][..]),
+        ("2000-1000", &["smaller than the second"]),
+        ("500-500", &["smaller than the second"]),
+        ("a-b", &["'a'", "milliseconds"]),
+        ("-5", &["milliseconds"]),
+        ("1000-70000", &["60000"]),
+        ("250-400", &["100 ms", "250 ms", "begin at 300", heartbeat]),
+    ] {
+        refused(&[election, text], election, parts);
+    }
+    for (text, parts) in [
+        ("0", &["at least 10"][..]),
+        ("x", &["'x'"]),
+        ("99999999999", &["at most 333"]),
+        ("400", &["400 ms", "at most 333", election]),
+    ] {
+        refused(&[heartbeat, text], heartbeat, parts);
+    }
+    let both = [election, "1000-1", heartbeat, "400"];
+    refused(&both, election, &["smaller"]);
+    let config = accepted(&[election, "300ms-400ms", heartbeat, "100ms"]);
+    assert_eq!(config.election_timeout.0, Duration::from_millis(300));
+}
+
+#[test]
+fn a_mode_of_reading_is_one_of_three() {
+    assert_eq!(accepted(&[]).reads, ReadMode::Linearizable);
+    assert_eq!(accepted(&["--reads=stale"]).reads, ReadMode::Stale);
+    refused(&["--reads", "fast"], "--reads", &["'fast'", "available"]);
+}
+
+fn bound(location: &str, address: &str) -> Bound {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(socket).unwrap();
+    Bound {
+        listener: crate::pyro::Listener::Tcp(listener),
+        location: location.to_owned(),
+        parts: hearth_wire::uri::Location::Unix(String::new()),
+        address: Some(address.parse().unwrap()),
+        file: None,
+    }
+}
+
+#[tokio::test]
+async fn the_others_are_told_where_clients_reach_this_node() {
+    for (location, address, nat, expected) in [
+        ("host:9090", "10.0.0.1:9090", None, "host:9090"),
+        ("host:9090", "10.0.0.1:9090", Some("out:80"), "out:80"),
+        ("0.0.0.0:9090", "0.0.0.0:9090", None, "peer:9090"),
+        ("[::]:9090", "[::]:9090", None, "peer:9090"),
+        ("0.0.0.0:9090", "0.0.0.0:9090", Some("out:80"), "out:80"),
+    ] {
+        assert_eq!(
+            ns_addr(&bound(location, address), nat, "peer:9092"),
+            expected
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_finds_its_own_address() {
+    let settings = ClusterSettings {
+        peer_addr: None,
+        birth: Birth::Join {
+            seeds: vec![
+                "no-such-host.invalid:1".to_owned(),
+                "127.0.0.1:1".to_owned(),
+            ],
+            learner: true,
+        },
+        key: Vec::new(),
+    };
+    let bound = bound("localhost:9090", "127.0.0.1:9090");
+    let config = settings.complete(&bound, None).await.unwrap();
+    assert_eq!(config.peer_addr, "127.0.0.1:9092");
+    assert_eq!(config.ns_addr, "localhost:9090");
+}
