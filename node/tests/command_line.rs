@@ -52,21 +52,14 @@ fn every_mistake_is_told_in_one_go() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hearth.toml");
     std::fs::write(&file, "hots = 'x'\nmax-connections = 0\n").unwrap();
-    let output = hearthd(&[
-        "-p",
-        "abc",
-        "--bogus",
-        "-s",
-        "sql:names.db",
-        "--reads=fast",
-    ])
-    .args(["--config".as_ref(), file.as_os_str()])
-    .env("PYRO_SSL", "on")
-    .env("PYRO_NS_BCPORT", "-1")
-    .env("PYRO_HMAC_KEY", "a")
-    .args(["-k", "b"])
-    .output()
-    .unwrap();
+    let output = hearthd(&["-p", "abc", "--bogus", "-s", "sql:names.db", "--reads=fast"])
+        .args(["--config".as_ref(), file.as_os_str()])
+        .env("PYRO_SSL", "on")
+        .env("PYRO_NS_BCPORT", "-1")
+        .env("PYRO_HMAC_KEY", "a")
+        .args(["-k", "b"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
     let text = String::from_utf8(output.stderr).unwrap();
