@@ -74,15 +74,6 @@ pub(crate) trait Ask: Sync {
 
 const NOT_A_FOUNDER: &str = "the node at this address was not started as a founder; give all founders the same --initial-cluster";
 
-/// For a node that has nobody to ask.
-pub(crate) struct Nobody;
-
-impl Ask for Nobody {
-    async fn ask(&self, _: &str, _: Request, _: Duration) -> Result<Response, AskError> {
-        Err(AskError::Unreachable("this node runs alone".to_owned()))
-    }
-}
-
 /// Whose this node's data folder is: read and written here, and told to founders that ask.
 #[derive(Debug)]
 pub(crate) struct Folder {

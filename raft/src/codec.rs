@@ -428,6 +428,21 @@ pub(crate) fn decode_record<T: DeserializeOwned>(
     decode(what, bytes)
 }
 
+/// Appends a message between nodes, without a version: the handshake has settled it.
+pub(crate) fn encode_message(message: &impl Serialize, out: &mut Vec<u8>) {
+    bincode::serde::encode_into_std_write(message, out, config()).expect(
+        "our structures have no map or sequence of unknown length, and a vector takes any bytes",
+    );
+}
+
+/// The message in `bytes`; `what` names it in an error.
+pub(crate) fn decode_message<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, CodecError> {
+    decode_body(what, bytes)
+}
+
 /// A log id from its parts.
 pub(crate) fn log_id(term: u64, leader: u64, index: u64) -> LogId {
     let leader = LeaderId {

@@ -596,16 +596,6 @@ pub(crate) trait AskDisks: Send + Sync + 'static {
     fn ask(&self, to: u64, news: DiskNews) -> impl Future<Output = Option<DiskNews>> + Send;
 }
 
-/// For a node that has no peers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NobodyToAsk;
-
-impl AskDisks for NobodyToAsk {
-    async fn ask(&self, _to: u64, _news: DiskNews) -> Option<DiskNews> {
-        None
-    }
-}
-
 /// Looks at the disk for as long as the replica runs, and acts on what it sees.
 pub(crate) struct Watch<P> {
     pub(crate) disk: Arc<Disk>,

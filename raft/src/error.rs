@@ -40,6 +40,14 @@ pub enum StartError {
     /// The data folder belongs to another cluster or node.
     #[error("{0}")]
     Identity(String),
+    /// The port for other nodes cannot be had.
+    #[error("cannot listen for other nodes on {addr} (set by --peer-addr): {source}")]
+    Listen {
+        /// The address.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// openraft could not start.
     #[error("raft: {0}")]
     Raft(String),

@@ -16,6 +16,7 @@ mod codec;
 mod disk;
 mod gate;
 mod ids;
+mod incoming;
 mod log_store;
 mod membership;
 mod network;

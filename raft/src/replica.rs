@@ -22,7 +22,9 @@ use crate::cluster::{ClusterChange, ClusterConfig, ClusterError, ClusterReply, C
 use crate::disk::Disk;
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
+use crate::incoming::Incoming;
 use crate::membership::Admin;
+use crate::peer::Peers;
 use crate::reads::Reads;
 use crate::report::Reporter;
 use crate::start::{assemble, until_some};
@@ -134,6 +136,8 @@ struct Running {
     store: RocksStore,
     batcher: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
+    peers: Peers,
+    incoming: Arc<Incoming>,
 }
 
 /// A runtime that may be dropped anywhere: dropping a bare one panics where blocking is not allowed.
@@ -209,6 +213,8 @@ impl Replica {
             store: parts.store,
             batcher: parts.batcher,
             tasks: parts.tasks,
+            peers: parts.peers,
+            incoming: parts.incoming,
         };
         let shared = Shared {
             node_id: parts.node_id,
@@ -372,9 +378,11 @@ impl Replica {
             tracing::warn!("writes are still under way; stopping without them");
         }
         shared.gate.stop();
+        running.incoming.stop();
         for task in running.tasks {
             task.abort();
         }
+        running.peers.close();
         if let Err(error) = running.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop in order");
         }

@@ -12,20 +12,24 @@ use tokio::task::JoinHandle;
 
 use hearth_storage::{Location, Registry, RocksStore, StoreError};
 
-use crate::birth::{Ask, Folder, Nobody, Waits, be_born, commit_founding};
-use crate::disk::{Disk, NobodyToAsk, Watch};
+use crate::birth::{Ask, Folder, Waits, be_born, commit_founding};
+use crate::codec::FolderRecord;
+use crate::disk::{Disk, Watch};
 use crate::error::{ReadError, StartError};
 use crate::gate::Gate;
+use crate::incoming::{Incoming, Services};
 use crate::log_store::LogStore;
 use crate::membership::Admin;
-use crate::network::NoPeers;
-use crate::peer::{LinkState, Peers};
+use crate::network::Network;
+use crate::peer::handshake::{Credentials, LocalNode};
+use crate::peer::{LinkState, Peers, Strangers, server, socket};
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
 use crate::report::Reporter;
 use crate::retention::{Limits, keep_log_short};
 use crate::roster::{Roster, Turned};
 use crate::snapshot::Position;
+use crate::snapshot_receive::Receiver;
 use crate::snapshot_send::Outgoing;
 use crate::state_machine::{Counters, StateMachine};
 use crate::tuning::Tuning;
@@ -56,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) store: RocksStore,
     pub(crate) batcher: JoinHandle<()>,
     pub(crate) tasks: Vec<JoinHandle<()>>,
+    pub(crate) peers: Peers,
+    pub(crate) incoming: Arc<Incoming>,
 }
 
 type Failure = Arc<watch::Sender<Option<String>>>;
@@ -69,14 +75,26 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let log = store.log();
     let roster = Arc::new(Roster::default());
     let folder = Arc::new(Folder::open(log.clone(), &config, Arc::clone(&roster))?);
-    let peers = Peers::default();
+    let peers = Peers::new(credentials(&config, &folder, Arc::clone(&roster)));
+    let strangers = Strangers(peers.credentials().clone());
+    let incoming = Arc::new(Incoming::new(Arc::clone(&folder)));
+    let mut tasks = Vec::new();
     let identity = match &config.cluster {
-        Some(cluster) => be_born(&folder, &config, cluster, &Nobody).await?,
+        Some(cluster) => {
+            tasks.push(serve_peers(&cluster.peer_addr, &peers, &incoming).await?);
+            be_born(&folder, &config, cluster, &strangers).await?
+        }
         None => folder.identity().ok_or_else(|| {
             StartError::Identity("the data folder does not say whose it is".to_owned())
         })?,
     };
     let node_id = identity.node_id;
+    peers.credentials().set_local(LocalNode {
+        cluster_name: identity.cluster_name.clone(),
+        cluster_id: Some(identity.cluster_id),
+        node_id: Some(node_id),
+        incarnation: identity.incarnation,
+    });
 
     let registry = Registry::new(Arc::new(store.clone()));
     let gate = Arc::new(Gate::new(node_id));
@@ -99,10 +117,11 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
 
     let outgoing = Outgoing::default();
     let end = state_machine.end();
-    let raft = Raft::new(node_id, raft_config, NoPeers, log_store, state_machine)
+    let network = Network::new(peers.clone(), outgoing.clone());
+    let raft = Raft::new(node_id, raft_config, network, log_store, state_machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-    let mut tasks = vec![tokio::spawn(watch_core(raft.clone(), end, failure_sender))];
+    tasks.push(tokio::spawn(watch_core(raft.clone(), end, failure_sender)));
     tasks.push(tokio::spawn(follow_members(raft.clone(), peers.clone())));
     let (removed_sender, removed) = watch::channel(None);
     let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
@@ -117,8 +136,29 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
         Arc::new(admin)
     });
+    let reporter = Arc::new(Reporter {
+        me: identity,
+        ns_addr: match &config.cluster {
+            Some(cluster) => cluster.ns_addr.clone(),
+            None => String::new(),
+        },
+        raft: raft.clone(),
+        peers: peers.clone(),
+        registry: registry.clone(),
+        disk: Arc::clone(&disk),
+        is_ready: ready(&raft, &gate),
+    });
+    let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone());
+    tasks.push(receiving);
+    incoming.runs(Services {
+        raft: raft.clone(),
+        admin: admin.clone(),
+        reporter: Arc::clone(&reporter),
+        disk: Arc::clone(&disk),
+        snapshots,
+    });
     let started = async {
-        found_cluster(&folder, &raft, &Nobody).await?;
+        found_cluster(&folder, &raft, &strangers).await?;
         if let (Some(admin), Some(cluster)) = (&admin, &config.cluster) {
             tasks.push(tokio::spawn(Arc::clone(admin).promote_learners()));
             let introduction = introduce(Arc::clone(admin), cluster.peer_addr.clone());
@@ -142,22 +182,9 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         raft: raft.clone(),
         store: store.clone(),
         log: log.clone(),
-        peers: NobodyToAsk,
+        peers: peers.clone(),
     };
     tasks.push(tokio::spawn(watch.run()));
-    let is_ready = ready(&raft, &gate);
-    let reporter = Reporter {
-        me: identity,
-        ns_addr: config
-            .cluster
-            .map(|cluster| cluster.ns_addr)
-            .unwrap_or_default(),
-        raft: raft.clone(),
-        peers,
-        registry: registry.clone(),
-        disk: Arc::clone(&disk),
-        is_ready,
-    };
     Ok(Parts {
         node_id,
         gate,
@@ -170,14 +197,57 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         open: Open {
             registry,
             log,
-            reporter: Arc::new(reporter),
+            reporter,
             admin,
         },
         raft,
         store,
         batcher,
         tasks,
+        peers,
+        incoming,
     })
+}
+
+/// What this node shows to others, and whom it lets in.
+fn credentials(config: &ReplicaConfig, folder: &Folder, roster: Arc<Roster>) -> Credentials {
+    let identity = folder.identity();
+    let incarnation = match (&identity, folder.record()) {
+        (Some(identity), _) => identity.incarnation,
+        (None, FolderRecord::Blank { incarnation }) => incarnation,
+        (None, _) => 0,
+    };
+    let local = LocalNode {
+        cluster_name: config.cluster_name.clone(),
+        cluster_id: identity.as_ref().map(|identity| identity.cluster_id),
+        node_id: identity.map(|identity| identity.node_id).or(config.node_id),
+        incarnation,
+    };
+    let key = config
+        .cluster
+        .as_ref()
+        .map_or(&[][..], |cluster| &cluster.key);
+    let admission = move |id, incarnation| match roster.turned_away(id, incarnation) {
+        Some(turned) => Err(turned.to_string()),
+        None => Ok(()),
+    };
+    Credentials::new(local, key, Arc::new(admission))
+}
+
+/// Listens to other nodes.
+async fn serve_peers(
+    peer_addr: &str,
+    peers: &Peers,
+    incoming: &Arc<Incoming>,
+) -> Result<JoinHandle<()>, StartError> {
+    let listener = socket::listen(peer_addr)
+        .await
+        .map_err(|source| StartError::Listen {
+            addr: peer_addr.to_owned(),
+            source,
+        })?;
+    let served = server::serve(listener, peers.credentials().clone(), Arc::clone(incoming));
+    Ok(tokio::spawn(served))
 }
 
 async fn open_store(storage: &StorageLocation, tuning: &Tuning) -> Result<RocksStore, StartError> {

@@ -5,6 +5,7 @@
 //! only when the handshake has shown that it knows it.
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::cluster::{ClusterChange, ClusterError, ClusterReply, NodeReport};
 use crate::codec::{LogIdRecord, VoteRecord};
@@ -18,7 +19,7 @@ pub(crate) enum Request {
     Append {
         vote: VoteRecord,
         prev_log_id: Option<LogIdRecord>,
-        entries: Vec<Vec<u8>>,
+        entries: Vec<ByteBuf>,
         leader_commit: Option<LogIdRecord>,
     },
     /// RequestVote.
@@ -103,8 +104,10 @@ pub(crate) enum SnapshotPart {
         vote: VoteRecord,
         last_log_id: Option<LogIdRecord>,
         /// As [`crate::codec::encode_membership`] gives it.
+        #[serde(with = "serde_bytes")]
         membership: Vec<u8>,
         /// As [`hearth_storage::SnapshotHeader::encode`] gives it.
+        #[serde(with = "serde_bytes")]
         header: Vec<u8>,
     },
     /// The chunk with this number, from 0.
@@ -112,6 +115,7 @@ pub(crate) enum SnapshotPart {
         vote: VoteRecord,
         last_log_id: Option<LogIdRecord>,
         number: u64,
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// All chunks were sent: install.

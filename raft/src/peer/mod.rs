@@ -9,15 +9,30 @@
 //! `frame` is how a message lies on the wire, `message` what it says, `handshake` who may speak,
 //! `link` one outgoing connection, `server` the incoming ones.
 
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod link;
 pub(crate) mod message;
+pub(crate) mod server;
+pub(crate) mod socket;
+
+mod outbox;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::birth::{Ask, AskError};
+use crate::disk::{AskDisks, DiskNews};
 use crate::type_config::Member;
+use handshake::{Credentials, HandshakeError};
+use link::Link;
 use message::{Request, Response};
+
+/// How long a member may take to say how its disk is.
+const DISK_NEWS_DURATION_MAX: Duration = Duration::from_secs(1);
 
 /// How the connection to a member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +67,71 @@ pub(crate) enum CallError {
     TimedOut(Duration),
 }
 
-/// Sends requests to members. Cheap to clone; all clones are the same one.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Peers {}
+/// Sends requests to members. Cheap to clone; all clones are the same one. Connections end with the last
+/// clone, or by [`Self::close`].
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    credentials: Credentials,
+    links: RwLock<Links>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    by_node: BTreeMap<u64, Arc<Link>>,
+    closed: bool,
+}
 
 impl Peers {
+    /// No connection yet.
+    pub(crate) fn new(credentials: Credentials) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                credentials,
+                links: RwLock::default(),
+            }),
+        }
+    }
+
+    /// What this node shows to others.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
     /// Whom to be connected to: every member but this node. Links to others are closed, new ones opened.
-    pub(crate) fn set_members(&self, _members: &BTreeMap<u64, Member>) {}
+    /// To be called on the runtime that the connections live on.
+    pub(crate) fn set_members(&self, members: &BTreeMap<u64, Member>) {
+        let local = self.shared.credentials.local().node_id;
+        let wanted = |id: u64, addr: &str| {
+            let member = members.get(&id);
+            Some(id) != local && member.is_some_and(|member| member.peer_addr == addr)
+        };
+        let mut links = self.write();
+        if links.closed {
+            return;
+        }
+        links.by_node.retain(|&id, link| wanted(id, link.addr()));
+        for (&id, member) in members {
+            if Some(id) != local && !member.peer_addr.is_empty() {
+                links.by_node.entry(id).or_insert_with(|| {
+                    let (addr, credentials) =
+                        (member.peer_addr.clone(), self.credentials().clone());
+                    Arc::new(Link::start(id, addr, credentials))
+                });
+            }
+        }
+    }
+
+    /// Ends all connections for good.
+    pub(crate) fn close(&self) {
+        let mut links = self.write();
+        links.closed = true;
+        links.by_node.clear();
+    }
 
     /// Sends `request` to member `to` and waits for its response. Fails at once when it is not connected.
     ///
@@ -67,16 +140,64 @@ impl Peers {
     pub(crate) async fn call(
         &self,
         to: u64,
-        _request: Request,
-        _timeout: Duration,
+        request: Request,
+        timeout: Duration,
     ) -> Result<Response, CallError> {
-        Err(CallError::Unreachable(format!(
-            "node {to}: there is no way yet to call another node"
-        )))
+        match self.link(to) {
+            Some(link) => link.call(&request, timeout).await,
+            None => Err(CallError::Unreachable(format!(
+                "no member has the number {to}"
+            ))),
+        }
     }
 
     /// The state of the link to `to`, now and from now on. `None` when there is no such member.
-    pub(crate) fn link_state(&self, _to: u64) -> Option<watch::Receiver<LinkState>> {
-        None
+    pub(crate) fn link_state(&self, to: u64) -> Option<watch::Receiver<LinkState>> {
+        self.link(to).map(|link| link.state())
+    }
+
+    fn link(&self, to: u64) -> Option<Arc<Link>> {
+        let links = self.shared.links.read();
+        let links = links.unwrap_or_else(PoisonError::into_inner);
+        links.by_node.get(&to).cloned()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Links> {
+        let links = self.shared.links.write();
+        links.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A way to ask whoever is at an address, without a membership that says who that is.
+#[derive(Debug, Clone)]
+pub(crate) struct Strangers(pub(crate) Credentials);
+
+impl Ask for Strangers {
+    async fn ask(
+        &self,
+        addr: &str,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, AskError> {
+        link::ask(addr, &self.0, &request, timeout)
+            .await
+            .map_err(|error| match error {
+                HandshakeError::Refused(reason) | HandshakeError::RefusedByPeer(reason) => {
+                    AskError::Rejected(reason)
+                }
+                HandshakeError::Io(error) => AskError::Unreachable(error.to_string()),
+            })
+    }
+}
+
+impl AskDisks for Peers {
+    async fn ask(&self, to: u64, news: DiskNews) -> Option<DiskNews> {
+        match self
+            .call(to, Request::Disk(news), DISK_NEWS_DURATION_MAX)
+            .await
+        {
+            Ok(Response::Disk(news)) => Some(news),
+            _ => None,
+        }
     }
 }
