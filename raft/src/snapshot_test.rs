@@ -13,8 +13,8 @@ use crate::codec::log_id;
 use crate::disk::DiskLimits;
 use crate::gate::Gate;
 use crate::log_store::LogStore;
-use crate::network::NoPeers;
-use crate::peer::CallError;
+use crate::network::Network;
+use crate::peer::{CallError, Peers};
 use crate::replica::StorageLocation;
 use crate::snapshot::{LAST_APPLIED, MEMBERSHIP};
 use crate::snapshot_send::{Carry, Outgoing};
@@ -97,7 +97,8 @@ impl Target {
         let state_machine =
             StateMachine::open(registry.clone(), gate, counters, Arc::default()).unwrap();
         let config = Tuning::default().to_openraft("test").unwrap();
-        let raft = Raft::new(2, config, NoPeers, log_store, state_machine)
+        let network = Network::new(Peers::nobody(), Outgoing::default());
+        let raft = Raft::new(2, config, network, log_store, state_machine)
             .await
             .unwrap();
         Self {

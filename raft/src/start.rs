@@ -148,7 +148,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         disk: Arc::clone(&disk),
         is_ready: ready(&raft, &gate),
     });
-    let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone());
+    let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone(), Arc::clone(&disk));
     tasks.push(receiving);
     incoming.runs(Services {
         raft: raft.clone(),

@@ -97,6 +97,18 @@ impl Peers {
         }
     }
 
+    /// For tests of a node that reaches nobody.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        let local = handshake::LocalNode {
+            cluster_name: "hearth".to_owned(),
+            cluster_id: Some(1),
+            node_id: Some(1),
+            incarnation: 1,
+        };
+        Self::new(Credentials::new(local, &[], Arc::new(|_, _| Ok(()))))
+    }
+
     /// What this node shows to others.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.shared.credentials
