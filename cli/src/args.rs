@@ -12,7 +12,7 @@ use crate::command::Command;
 /// Lines of at most 80 columns, because clap breaks longer ones in the middle of an example.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0 done   1 failed   2 wrong usage   3 not found   4 name already registered
+  0 done   1 failed   2 wrong usage   3 not found   4 name taken, or refused
   5 no name server reached, or no quorum   6 denied   124 timed out
 
 Environment:

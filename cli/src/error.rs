@@ -108,6 +108,15 @@ pub enum ClientError {
         /// The Python class of what came.
         found: String,
     },
+    /// A name server that is not Hearth was asked about its cluster.
+    #[error(
+        "the name server at {address} is not Hearth: it has no object {}",
+        crate::CLUSTER
+    )]
+    NotHearth {
+        /// The server.
+        address: Address,
+    },
     /// The arguments cannot be written in this serializer.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -209,11 +218,39 @@ impl ClientError {
         !matches!(
             self,
             Self::Remote { .. }
+                | Self::NotHearth { .. }
                 | Self::Encode(_)
                 | Self::NoCandidate { .. }
                 | Self::Uri(_)
                 | Self::Address(_)
         )
+    }
+
+    /// Whether the server answered that it could not do this now and changed nothing, so that another
+    /// node of its cluster may be asked: it has no quorum, or it is stopping.
+    pub fn is_unserved(&self) -> bool {
+        self.naming_text().is_some_and(|text| {
+            let is_open = OUTCOME_UNKNOWN.iter().any(|start| text.starts_with(start));
+            let is_unserved = UNSERVED.iter().any(|start| text.starts_with(start));
+            is_unserved && !is_open
+        })
+    }
+
+    /// Whether a change may or may not have been made, or may yet be: the server says so, or the
+    /// connection ended or time ran out before it answered. For errors of calls, not of connecting.
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            Self::Remote { .. } => self
+                .naming_text()
+                .is_some_and(|text| OUTCOME_UNKNOWN.iter().any(|start| text.starts_with(start))),
+            Self::Encode(_) | Self::NotHearth { .. } => false,
+            error => error.is_communication(),
+        }
+    }
+
+    fn naming_text(&self) -> Option<String> {
+        let exception = self.exception()?;
+        (exception.class.name() == "NamingError").then(|| exception.text())
     }
 
     /// The exception that the server raised, if that is what happened.
@@ -224,6 +261,12 @@ impl ClientError {
         }
     }
 }
+
+/// How Hearth says that it did nothing because it cannot serve at the moment.
+const UNSERVED: [&str; 3] = ["no quorum", "cannot answer: ", "nothing was changed: "];
+
+/// How Hearth says that it does not know whether a change was made.
+const OUTCOME_UNKNOWN: [&str; 2] = ["outcome unknown", "it is unknown whether "];
 
 /// Pyro's texts of a refusal for want of the right key are the same in a server's CONNECTFAIL and in
 /// our own check of what a server signed. The third is how `hearthd` refuses Pyro5 where it has a key.

@@ -11,7 +11,7 @@ use crate::outcome::EXIT_NOT_FOUND;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_CONFLICT: u8 = 4;
-const EXIT_UNREACHABLE: u8 = 5;
+pub(crate) const EXIT_UNREACHABLE: u8 = 5;
 const EXIT_DENIED: u8 = 6;
 const EXIT_TIMED_OUT: u8 = 124;
 
@@ -22,6 +22,10 @@ pub(crate) enum Failure {
     Locate(ClientError),
     /// A call failed.
     Call(ClientError),
+    /// A change was asked for, and nobody knows whether it was made.
+    Unknown(ClientError),
+    /// A node said of itself that it cannot serve; another one may.
+    NotHealthy,
     /// A question was asked, and standard input ended instead of answering.
     EndOfInput,
     /// Files or streams of this machine.
@@ -53,7 +57,10 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Locate(error) => format!("Error: {}", python_text(error)),
-            Self::Call(error) => format!("Error: {} - {}", class_name(error), python_text(error)),
+            Self::Call(error) | Self::Unknown(error) => {
+                format!("Error: {} - {}", class_name(error), python_text(error))
+            }
+            Self::NotHealthy => "Error: not healthy".into(),
             Self::EndOfInput => "Error: EOFError - EOF when reading a line".into(),
             Self::Io(error) => format!("Error: OSError - {error}"),
             Self::Bench(error) => format!("Error: {error}"),
@@ -63,7 +70,7 @@ impl Failure {
     /// The last line of the traceback that Python would print.
     pub(crate) fn traceback_end(&self) -> String {
         match self {
-            Self::Locate(error) | Self::Call(error) => {
+            Self::Locate(error) | Self::Call(error) | Self::Unknown(error) => {
                 let class = class_name(error);
                 let module = if is_pyro_class(&class) {
                     "Pyro5.errors."
@@ -75,6 +82,7 @@ impl Failure {
                     text => format!("{module}{class}: {text}"),
                 }
             }
+            Self::NotHealthy => "not healthy".into(),
             Self::EndOfInput => "EOFError: EOF when reading a line".into(),
             Self::Io(error) => format!("OSError: {error}"),
             Self::Bench(error) => error.to_string(),
@@ -85,6 +93,10 @@ impl Failure {
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::Locate(error) | Self::Call(error) => client_hint(error),
+            Self::Unknown(_) => {
+                "the change may or may not have been made: look before you ask for it again".into()
+            }
+            Self::NotHealthy => "`nsctl cluster status` shows the state of each member".into(),
             Self::EndOfInput => "--yes answers in advance".into(),
             Self::Io(_) => "nothing was asked of the name server after that".into(),
             Self::Bench(_) => "`nsctl help bench` tells what the load does".into(),
@@ -93,16 +105,18 @@ impl Failure {
 
     /// The exit code of `nsctl`.
     pub(crate) fn exit_code(&self) -> u8 {
-        let (Self::Locate(error) | Self::Call(error)) = self else {
-            return EXIT_FAILED;
+        let error = match self {
+            Self::Locate(error) | Self::Call(error) => error,
+            Self::Unknown(error) if error.is_timeout() => return EXIT_TIMED_OUT,
+            _ => return EXIT_FAILED,
         };
         match kind_of(error) {
-            Kind::Unknown | Kind::NoCandidate => EXIT_NOT_FOUND,
-            Kind::Taken => EXIT_CONFLICT,
+            Kind::Unknown | Kind::UnknownMember | Kind::NoCandidate => EXIT_NOT_FOUND,
+            Kind::Taken | Kind::Refused => EXIT_CONFLICT,
             Kind::Unreachable | Kind::NoQuorum => EXIT_UNREACHABLE,
             Kind::Denied => EXIT_DENIED,
             Kind::TimedOut => EXIT_TIMED_OUT,
-            Kind::BadRegex | Kind::Other => EXIT_FAILED,
+            Kind::OutcomeUnknown | Kind::NotHearth | Kind::BadRegex | Kind::Other => EXIT_FAILED,
         }
     }
 }
@@ -116,6 +130,10 @@ enum Kind {
     Denied,
     TimedOut,
     NoQuorum,
+    OutcomeUnknown,
+    UnknownMember,
+    Refused,
+    NotHearth,
     Unreachable,
     Other,
 }
@@ -128,15 +146,19 @@ fn kind_of(error: &ClientError) -> Kind {
         return Kind::TimedOut;
     }
     match error {
+        ClientError::Remote { .. } if error.is_outcome_unknown() => Kind::OutcomeUnknown,
         ClientError::Remote { exception, .. } => match (exception.class.name(), exception.text()) {
             ("NamingError", text) if text.starts_with("unknown name: ") => Kind::Unknown,
             ("NamingError", text) if text.starts_with("name already registered: ") => Kind::Taken,
             ("NamingError", text) if text.starts_with("invalid regex: ") => Kind::BadRegex,
+            ("NamingError", text) if text.starts_with("unknown member: ") => Kind::UnknownMember,
+            ("NamingError", text) if text.starts_with("refused: ") => Kind::Refused,
             ("TimeoutError", _) => Kind::TimedOut,
             (_, text) if text.contains("no quorum") => Kind::NoQuorum,
             _ => Kind::Other,
         },
         ClientError::NoCandidate { .. } => Kind::NoCandidate,
+        ClientError::NotHearth { .. } => Kind::NotHearth,
         error if error.is_communication() => Kind::Unreachable,
         _ => Kind::Other,
     }
@@ -156,6 +178,15 @@ fn client_hint(error: &ClientError) -> String {
         }
         (Kind::NoQuorum, _) => {
             "a majority of the cluster's nodes must run and reach each other".into()
+        }
+        (Kind::OutcomeUnknown, _) => {
+            "the change may or may not have been made: look before you ask for it again".into()
+        }
+        (Kind::UnknownMember, _) => "`nsctl cluster members` shows the members' numbers".into(),
+        (Kind::Refused, _) => "`nsctl cluster status` shows the state of each member".into(),
+        (Kind::NotHearth, _) => {
+            "the cluster's commands need hearthd; is there a pyro4-ns or pyro5-ns at this port?"
+                .into()
         }
         (_, ClientError::NotLocated { attempts }) if !attempts.is_empty() => {
             let attempts: Vec<String> = attempts.iter().map(ToString::to_string).collect();
@@ -188,7 +219,7 @@ fn class_name(error: &ClientError) -> String {
         ClientError::TimedOut { .. } => "TimeoutError",
         ClientError::Serializer { .. } | ClientError::Encode(_) => "SerializeError",
         ClientError::NotLocated { .. } | ClientError::NoCandidate { .. } => "NamingError",
-        ClientError::Uri(_) => "PyroError",
+        ClientError::Uri(_) | ClientError::NotHearth { .. } => "PyroError",
         ClientError::Address(_) => "OverflowError",
         _ => "ProtocolError",
     }
@@ -240,6 +271,13 @@ mod tests {
                 1,
             ),
             (Exception::naming("no quorum: 1 of 3 nodes"), 5),
+            (Exception::naming("cannot answer: no quorum: alone"), 5),
+            (
+                Exception::naming("outcome unknown: no quorum since then"),
+                1,
+            ),
+            (Exception::naming("unknown member: 7"), 3),
+            (Exception::naming("refused: the last voter"), 4),
             (
                 Exception::pyro(hearth_wire::PyroClass::SecurityError, "no"),
                 6,

@@ -2,7 +2,7 @@
 //! protocols.
 //!
 //! It works with every Pyro4 and Pyro5 server, and knows the name server's methods by heart
-//! ([`NameServer`]). Calls return the server's exceptions as values and tell them apart from trouble
+//! ([`NameServer`]), and those of a cluster of Hearth ([`Cluster`]). Calls return the server's exceptions as values and tell them apart from trouble
 //! on the way ([`ClientError`]). Nothing here reconnects or repeats a call by itself.
 //!
 //! ```no_run
@@ -25,6 +25,7 @@
 
 mod address;
 pub mod bench;
+mod cluster;
 mod config;
 mod connection;
 mod error;
@@ -34,6 +35,7 @@ mod resolve;
 mod stream;
 
 pub use address::{Address, AddressError};
+pub use cluster::{CLUSTER, Cluster, ClusterStatus, Health, Member, MemberStatus, Role};
 pub use config::{
     Config, ConfigError, ConnectOptions, Expected, IpVersion, NS_BCPORT, NS_PORT, Protocol,
     hmac_key, python_int, serializer,

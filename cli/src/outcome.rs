@@ -42,6 +42,19 @@ pub(crate) enum Outcome {
         /// The exit code of `nsctl`.
         exit_code: u8,
     },
+    /// Rows under a head, with sentences before and after.
+    Table {
+        /// For people; the table format leaves it out.
+        heading: Option<String>,
+        /// The columns' names.
+        columns: Vec<&'static str>,
+        /// As many cells each as there are columns.
+        rows: Vec<Vec<String>>,
+        /// For people; the table format leaves them out.
+        notes: Vec<String>,
+        /// For programs.
+        json: Json,
+    },
     /// One entry.
     Entry {
         /// Its name.
@@ -78,7 +91,7 @@ impl Outcome {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Message { exit_code, .. } => *exit_code,
-            Self::Entry { .. } | Self::Listing { .. } => 0,
+            Self::Table { .. } | Self::Entry { .. } | Self::Listing { .. } => 0,
         }
     }
 }

@@ -36,6 +36,22 @@ fn print_text(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
         Outcome::Message {
             text: Some(text), ..
         } => writeln!(out, "{text}"),
+        Outcome::Table {
+            heading,
+            columns,
+            rows,
+            notes,
+            ..
+        } => {
+            if let Some(heading) = heading {
+                writeln!(out, "{}", visible(heading))?;
+            }
+            write_table(columns, rows, out)?;
+            for note in notes {
+                writeln!(out, "{}", visible(note))?;
+            }
+            Ok(())
+        }
         Outcome::Entry {
             uri,
             metadata,
@@ -83,6 +99,7 @@ fn print_table(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
         Outcome::Message {
             text: Some(text), ..
         } => writeln!(out, "{}", visible(text)),
+        Outcome::Table { columns, rows, .. } => write_table(columns, rows, out),
         Outcome::Entry {
             name,
             uri,
@@ -103,12 +120,22 @@ fn write_rows<'a>(
     rows: impl IntoIterator<Item = (&'a str, &'a str, &'a BTreeSet<String>)>,
     out: &mut impl Write,
 ) -> io::Result<()> {
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(name, uri, metadata)| {
+            let tags: Vec<&str> = metadata.iter().map(String::as_str).collect();
+            vec![name.to_owned(), uri.to_owned(), tags.join(",")]
+        })
+        .collect();
+    write_table(&["NAME", "URI", "METADATA"], &rows, out)
+}
+
+fn write_table(columns: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["NAME", "URI", "METADATA"]);
-    for (name, uri, metadata) in rows {
-        let tags: Vec<String> = metadata.iter().map(|tag| visible(tag)).collect();
-        table.add_row([visible(name), visible(uri), tags.join(",")]);
+    table.set_header(columns);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| visible(cell)));
     }
     if let Some(column) = table.column_mut(0) {
         column.set_padding((0, 1));
@@ -138,7 +165,7 @@ fn visible(text: &str) -> String {
 
 fn print_json(outcome: &Outcome, out: &mut impl Write) -> io::Result<()> {
     let document = match outcome {
-        Outcome::Message { json, .. } => json.clone(),
+        Outcome::Message { json, .. } | Outcome::Table { json, .. } => json.clone(),
         Outcome::Entry {
             name,
             uri,

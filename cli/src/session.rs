@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use hearth_cli::{
-    Address, Attempt, ClientError, Config, NameServer, Protocol, hmac_key, locate_ns,
+    Address, Attempt, ClientError, Cluster, Config, NameServer, Protocol, hmac_key, locate_ns,
 };
 use hearth_wire::Family;
 
@@ -38,6 +38,33 @@ pub(crate) enum Place {
         /// The port, if one was given.
         port: Option<u16>,
     },
+}
+
+/// What a command does to the registry or the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It only looks.
+    Reads,
+    /// It changes something.
+    Writes,
+}
+
+impl Effect {
+    /// Whether another endpoint may be asked after this error of a call.
+    fn may_ask_another(self, error: &ClientError) -> bool {
+        let is_read_lost = self == Self::Reads && error.is_communication();
+        is_read_lost || error.is_unserved()
+    }
+
+    /// Names the failure of a change that may have been made.
+    fn judge(self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Call(error) if self == Self::Writes && error.is_outcome_unknown() => {
+                Failure::Unknown(error)
+            }
+            failure => failure,
+        }
+    }
 }
 
 /// What the options and the environment ask of every command.
@@ -138,14 +165,75 @@ impl Session {
 
     /// Finds the name server and connects to it.
     pub(crate) async fn locate(&self) -> Result<NameServer, Failure> {
+        self.on_name_server(Effect::Reads, async |_| Ok(()))
+            .await
+            .map(|(name_server, ())| name_server)
+    }
+
+    /// Runs `work` on the name server. Of several endpoints each is tried in turn, until one does the
+    /// work or may have done it: a change whose outcome is unknown is never asked for again.
+    pub(crate) async fn on_name_server<T>(
+        &self,
+        effect: Effect,
+        mut work: impl AsyncFnMut(&mut NameServer) -> Result<T, Failure>,
+    ) -> Result<(NameServer, T), Failure> {
         self.say("Locating name server...")?;
-        let found = match &self.place {
-            Place::Endpoints(endpoints) => first_of(endpoints, &self.config).await,
-            Place::Pyro { host, port } => locate_ns(host.as_deref(), *port, &self.config).await,
+        let endpoints = match &self.place {
+            Place::Pyro { host, port } => {
+                let found = locate_ns(host.as_deref(), *port, &self.config).await;
+                let mut name_server = found.map_err(Failure::Locate)?;
+                self.say(&format!("Name server found: {}", name_server.uri()))?;
+                // One that answered a broadcast is connected to now.
+                name_server.connection().await?;
+                let done = work(&mut name_server).await;
+                return match done.map_err(|failure| effect.judge(failure)) {
+                    Ok(done) => Ok((name_server, done)),
+                    Err(failure) => Err(failure),
+                };
+            }
+            Place::Endpoints(endpoints) => endpoints,
         };
-        let name_server = found.map_err(Failure::Locate)?;
-        self.say(&format!("Name server found: {}", name_server.uri()))?;
-        Ok(name_server)
+        let mut attempts = Vec::new();
+        let mut refusal = None;
+        for address in endpoints {
+            let mut name_server = match NameServer::connect(address, &self.config.connect).await {
+                Ok(name_server) => name_server,
+                Err(error) => {
+                    attempts.push(Attempt::Connect {
+                        address: address.clone(),
+                        error: Box::new(error),
+                    });
+                    continue;
+                }
+            };
+            self.say(&format!("Name server found: {}", name_server.uri()))?;
+            match work(&mut name_server).await {
+                Ok(done) => return Ok((name_server, done)),
+                Err(Failure::Call(error)) if effect.may_ask_another(&error) => {
+                    self.say(&format!("{address}: {error}"))?;
+                    refusal = Some(error);
+                }
+                Err(Failure::NotHealthy) => {}
+                Err(failure) => return Err(effect.judge(failure)),
+            }
+        }
+        Err(match refusal {
+            Some(error) => Failure::Call(error),
+            None => Failure::Locate(ClientError::NotLocated { attempts }),
+        })
+    }
+
+    /// As [`Session::on_name_server`], for the methods of its cluster.
+    pub(crate) async fn on_cluster<T>(
+        &self,
+        effect: Effect,
+        mut work: impl AsyncFnMut(&mut Cluster<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let work = async |name_server: &mut NameServer| {
+            work(&mut Cluster::on(name_server.connection().await?)).await
+        };
+        let (_, done) = self.on_name_server(effect, work).await?;
+        Ok(done)
     }
 
     /// How a command that removes much asks whether it should. A question on standard output would
@@ -166,19 +254,4 @@ impl Session {
             (true, Format::Table | Format::Json) => output::line(line, &mut io::stderr().lock()),
         }
     }
-}
-
-/// The first endpoint that a connection can be made to.
-async fn first_of(endpoints: &[Address], config: &Config) -> Result<NameServer, ClientError> {
-    let mut attempts = Vec::new();
-    for address in endpoints {
-        match NameServer::connect(address, &config.connect).await {
-            Ok(name_server) => return Ok(name_server),
-            Err(error) => attempts.push(Attempt::Connect {
-                address: address.clone(),
-                error: Box::new(error),
-            }),
-        }
-    }
-    Err(ClientError::NotLocated { attempts })
 }

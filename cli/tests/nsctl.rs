@@ -354,6 +354,8 @@ fn help_and_manual_cover_every_command() {
         "yplookup_all",
         "yplookup_any",
         "resolve",
+        "cluster",
+        "bench",
         "completions",
         "man",
     ] {
@@ -363,6 +365,20 @@ fn help_and_manual_cover_every_command() {
         let page = pages.join(format!("nsctl-{command}.1"));
         let page = std::fs::read_to_string(&page).expect("a manual page");
         assert!(page.contains("Examples:"), "{command}");
+    }
+    for command in [
+        "status",
+        "health",
+        "members",
+        "add",
+        "promote",
+        "remove",
+        "transfer-leader",
+    ] {
+        let own = alone(&["help", "cluster", command], &[]).stdout;
+        assert!(own.contains("Examples:\n  nsctl "), "{command}");
+        let page = pages.join(format!("nsctl-cluster-{command}.1"));
+        assert!(page.exists(), "{command}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! back into an [`Outcome`]; none prints.
 
 mod bench;
+mod cluster;
 mod completions;
 mod count;
 mod list;
@@ -17,6 +18,7 @@ mod yplookup;
 use std::collections::BTreeSet;
 
 use clap::Subcommand;
+use hearth_cli::NameServer;
 
 pub(crate) use count::Count;
 pub(crate) use list::{List, ListMatching};
@@ -30,7 +32,7 @@ pub(crate) use yplookup::{YplookupAll, YplookupAny};
 
 use crate::failure::Failure;
 use crate::outcome::Outcome;
-use crate::session::Session;
+use crate::session::{Effect, Session};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -52,6 +54,7 @@ pub(crate) enum Command {
     #[command(name = "yplookup_any", visible_alias = "listmeta_any")]
     YplookupAny(YplookupAny),
     Resolve(Resolve),
+    Cluster(cluster::ClusterCommand),
     Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::Man),
@@ -59,22 +62,34 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) async fn run(self, session: &Session) -> Result<Outcome, Failure> {
+        macro_rules! on_name_server {
+            ($effect:ident, $command:expr) => {{
+                let work = async |server: &mut NameServer| $command.run(server).await;
+                session
+                    .on_name_server(Effect::$effect, work)
+                    .await
+                    .map(|(_, done)| done)
+            }};
+        }
         match self {
-            Self::Ping(command) => command.run(&mut session.locate().await?).await,
-            Self::Count(command) => command.run(&mut session.locate().await?).await,
-            Self::List(command) => command.run(&mut session.locate().await?).await,
-            Self::ListMatching(command) => command.run(&mut session.locate().await?).await,
-            Self::Lookup(command) => command.run(&mut session.locate().await?).await,
-            Self::Register(command) => command.run(&mut session.locate().await?).await,
-            Self::Remove(command) => command.run(&mut session.locate().await?).await,
+            Self::Ping(command) => on_name_server!(Reads, command),
+            Self::Count(command) => on_name_server!(Reads, command),
+            Self::List(command) => on_name_server!(Reads, command),
+            Self::ListMatching(command) => on_name_server!(Reads, command),
+            Self::Lookup(command) => on_name_server!(Reads, command),
+            Self::Register(command) => on_name_server!(Writes, command),
+            Self::Remove(command) => on_name_server!(Writes, command),
             Self::RemoveMatching(command) => {
-                let mut name_server = session.locate().await?;
-                command.run(&mut name_server, session.confirm()).await
+                let mut confirm = session.confirm();
+                let work = async |server: &mut NameServer| command.run(server, &mut confirm).await;
+                let done = session.on_name_server(Effect::Writes, work).await;
+                done.map(|(_, done)| done)
             }
-            Self::SetMetadata(command) => command.run(&mut session.locate().await?).await,
-            Self::YplookupAll(command) => command.run(&mut session.locate().await?).await,
-            Self::YplookupAny(command) => command.run(&mut session.locate().await?).await,
+            Self::SetMetadata(command) => on_name_server!(Writes, command),
+            Self::YplookupAll(command) => on_name_server!(Reads, command),
+            Self::YplookupAny(command) => on_name_server!(Reads, command),
             Self::Resolve(command) => command.run(session).await,
+            Self::Cluster(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),

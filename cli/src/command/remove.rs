@@ -76,9 +76,9 @@ impl RemoveMatching {
     pub(crate) async fn run(
         &self,
         name_server: &mut NameServer,
-        confirm: Confirm,
+        confirm: &mut Confirm,
     ) -> Result<Outcome, Failure> {
-        if !confirm.is_sure()? {
+        if !confirm.is_sure(QUESTION)? {
             return Ok(Outcome::Message {
                 text: None,
                 json: json!({"removed": 0}),
@@ -94,22 +94,26 @@ impl RemoveMatching {
 }
 
 impl Confirm {
-    /// Asks and reads one line. Only `y` and `Y` are a yes.
-    fn is_sure(self) -> Result<bool, Failure> {
+    /// Asks and reads one line. Only `y` and `Y` are a yes, and a yes is not asked for twice.
+    pub(super) fn is_sure(&mut self, question: &str) -> Result<bool, Failure> {
         match self {
             Self::Assumed => return Ok(true),
-            Self::AskOnStdout => ask(&mut io::stdout())?,
-            Self::AskOnStderr => ask(&mut io::stderr())?,
+            Self::AskOnStdout => ask(question, &mut io::stdout())?,
+            Self::AskOnStderr => ask(question, &mut io::stderr())?,
         }
         let mut answer = String::new();
         if io::stdin().read_line(&mut answer)? == 0 {
             return Err(Failure::EndOfInput);
         }
-        Ok(matches!(answer.trim(), "y" | "Y"))
+        let is_yes = matches!(answer.trim(), "y" | "Y");
+        if is_yes {
+            *self = Self::Assumed;
+        }
+        Ok(is_yes)
     }
 }
 
-fn ask(out: &mut impl Write) -> io::Result<()> {
-    write!(out, "{QUESTION}")?;
+fn ask(question: &str, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "{question}")?;
     out.flush()
 }

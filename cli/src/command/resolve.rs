@@ -1,14 +1,14 @@
 //! `resolve`
 
 use clap::Args;
-use hearth_cli::{ClientError, resolve, resolve_at};
+use hearth_cli::{ClientError, NameServer, resolve, resolve_at};
 use hearth_wire::Uri;
 use hearth_wire::uri::{Location, Target};
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::outcome::Outcome;
-use crate::session::Session;
+use crate::session::{Effect, Session};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +34,9 @@ impl Resolve {
         let resolved = if is_elsewhere || matches!(uri.target, Target::Object(_)) {
             resolve(&self.uri, config).await.map_err(located)?
         } else {
-            resolve_at(&mut session.locate().await?, &uri, config).await?
+            let work = async |server: &mut NameServer| Ok(resolve_at(server, &uri, config).await?);
+            let (_, resolved) = session.on_name_server(Effect::Reads, work).await?;
+            resolved
         };
         let text = resolved.to_string();
         Ok(Outcome::done(text.clone(), json!({"uri": text})))

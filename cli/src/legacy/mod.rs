@@ -241,7 +241,7 @@ async fn run_command(
         "removematching" => {
             let pattern = one(arguments, "pattern")?;
             let command = RemoveMatching { pattern };
-            command.run(name_server, Confirm::AskOnStdout).await
+            command.run(name_server, &mut Confirm::AskOnStdout).await
         }
         "setmeta" => {
             let Some((name, tags)) = arguments.split_first() else {

@@ -97,8 +97,20 @@ impl RealServer {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        let mut command = clean(Command::new(python.program(program)));
-        let mut child = command
+        let command = Command::new(python.program(program));
+        Self::spawn(command, arguments, variables)
+    }
+
+    /// Starts a script of `cli/tests/support` that prints `URI = ` as the real servers do.
+    pub fn start_script(python: &Python, script: &str, arguments: &[&str]) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
+        let mut command = Command::new(&python.interpreter);
+        command.arg(folder.join(script));
+        Self::spawn(command, arguments, &[])
+    }
+
+    fn spawn(command: Command, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = clean(command)
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
