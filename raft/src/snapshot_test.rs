@@ -22,6 +22,9 @@ use crate::state_machine::{Counters, StateMachine};
 use crate::tuning::Tuning;
 use crate::type_config::{Membership, StoredMembership};
 
+#[path = "snapshot_crash_test.rs"]
+mod crash;
+
 /// For anything that should happen.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -64,6 +67,14 @@ fn source(name_count: u64, last: u64) -> Registry {
     registry
 }
 
+/// So small that what is received is in tables while it comes.
+fn small_buffers() -> RocksOptions {
+    RocksOptions {
+        write_buffer_len: 64 << 10,
+        ..RocksOptions::default()
+    }
+}
+
 /// A node to which nothing was ever sent.
 struct Target {
     raft: Raft,
@@ -74,11 +85,10 @@ struct Target {
 
 impl Target {
     async fn open(location: &Location) -> Self {
-        // So small that what is received is in tables while it comes.
-        let options = RocksOptions {
-            write_buffer_len: 64 << 10,
-            ..RocksOptions::default()
-        };
+        Self::open_with(location, small_buffers()).await
+    }
+
+    async fn open_with(location: &Location, options: RocksOptions) -> Self {
         let began = Instant::now();
         let store = loop {
             match RocksStore::open(location, &options) {
