@@ -1,10 +1,13 @@
 //! What is said about the options of a cluster, and what becomes of them.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
+
+use hearth_wire::uri::Location;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::config::{NodeConfig, Request, load};
+use crate::listen::BoundSocket;
 use crate::pyro::ReadMode;
 
 fn run(words: &[&str], environment: &[(&str, &str)]) -> Result<NodeConfig, Vec<String>> {
@@ -292,14 +295,13 @@ fn a_mode_of_reading_is_one_of_three() {
 }
 
 fn bound(location: &str, address: &str) -> Bound {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let listener = tokio::net::TcpListener::from_std(socket).unwrap();
+    let address = address.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     Bound {
-        listener: crate::pyro::Listener::Tcp(listener),
+        socket: BoundSocket::Tcp(socket, address),
         location: location.to_owned(),
-        parts: hearth_wire::uri::Location::Unix(String::new()),
-        address: Some(address.parse().unwrap()),
+        parts: Location::Unix(String::new()),
+        address: Some(address),
         file: None,
     }
 }

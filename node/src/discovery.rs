@@ -7,7 +7,8 @@
 //!
 //! Both families ask the same question and take the same answer, so one responder serves both. It
 //! gives the location as it was given to `-n`, never the NAT one: whoever a broadcast reaches is inside.
-//! A server on all interfaces answers with the address of the interface that leads to the asker.
+//! A server on all interfaces answers with the address of the interface that leads to the asker. A node that
+//! could not serve is silent, and leaves the answer to others.
 
 use std::collections::HashMap;
 use std::io;
@@ -157,8 +158,12 @@ impl Responder {
         &self.location
     }
 
-    /// Answers until `shutdown` turns true or its sender goes away.
-    pub async fn serve(mut self, mut shutdown: watch::Receiver<bool>) {
+    /// Answers, while `can_serve` says so, until `shutdown` turns true or its sender goes away.
+    pub async fn serve(
+        mut self,
+        can_serve: impl Fn() -> bool + Send,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
         // One byte more than a request, to tell a longer datagram from one.
         let mut datagram = [0; REQUEST.len() + 1];
         loop {
@@ -168,7 +173,11 @@ impl Responder {
             };
             match received {
                 Ok((len, asker)) if datagram.get(..len) == Some(REQUEST) => {
-                    self.answer(asker).await;
+                    if can_serve() {
+                        self.answer(asker).await;
+                    } else {
+                        tracing::debug!(%asker, "a broadcast is left to other nodes: this one cannot serve");
+                    }
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -320,6 +329,9 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     /// As long as a Pyro client waits for an answer.
@@ -327,6 +339,7 @@ mod tests {
 
     struct Running {
         port: u16,
+        able: Arc<AtomicBool>,
         stop: watch::Sender<bool>,
         task: tokio::task::JoinHandle<()>,
     }
@@ -341,8 +354,18 @@ mod tests {
         let port = responder.socket.local_addr().unwrap().port();
         assert_eq!(responder.location(), format!("127.0.0.1:{port}"));
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(responder.serve(stopped));
-        Running { port, stop, task }
+        let able = Arc::new(AtomicBool::new(true));
+        let can_serve = {
+            let able = Arc::clone(&able);
+            move || able.load(Ordering::Relaxed)
+        };
+        let task = tokio::spawn(responder.serve(can_serve, stopped));
+        Running {
+            port,
+            able,
+            stop,
+            task,
+        }
     }
 
     async fn ask(port: u16, request: &[u8]) -> Option<String> {
@@ -400,6 +423,15 @@ mod tests {
                 Some("PYRO:Pyro.NameServer@127.0.0.1:9090")
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_serve_is_silent() {
+        let running = start(Some("neptune")).await;
+        running.able.store(false, Ordering::Relaxed);
+        assert_eq!(ask(running.port, REQUEST).await, None);
+        running.able.store(true, Ordering::Relaxed);
+        assert!(ask(running.port, REQUEST).await.is_some());
     }
 
     #[tokio::test]

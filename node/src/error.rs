@@ -45,7 +45,13 @@ pub enum NodeError {
     },
     /// The name space cannot be opened.
     #[error("cannot start on this storage (set by -s/--storage): {0}")]
+    Storage(#[source] hearth_storage::StoreError),
+    /// This node cannot take part in its cluster as it was told to.
+    #[error("cannot start: {0}")]
     Start(#[source] StartError),
+    /// The cluster has removed this node, which can never serve again.
+    #[error("{0}")]
+    Removed(String),
     /// A joining node does not know where the others reach it.
     #[error("cannot tell where the other nodes reach this one; give --peer-addr HOST:PORT: {0}")]
     PeerAddr(String),
@@ -70,3 +76,26 @@ pub enum NodeError {
     #[error("cannot set up the process: {0}")]
     Process(io::Error),
 }
+
+impl From<StartError> for NodeError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Store(error) => Self::Storage(error),
+            StartError::Removed(reason) => Self::Removed(reason),
+            StartError::Listen { addr, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                Self::InUse {
+                    address: format!("the peer address {addr}"),
+                    option: PEER_OPTION,
+                }
+            }
+            StartError::Listen { addr, source } => Self::Listen {
+                address: format!("the peer address {addr}"),
+                option: PEER_OPTION,
+                source,
+            },
+            other => Self::Start(other),
+        }
+    }
+}
+
+const PEER_OPTION: &str = "--peer-addr (with --initial-cluster: there, on all nodes)";

@@ -2,6 +2,10 @@
 //!
 //! The location under which it is known keeps what the person wrote (a host name stays a name, `0.0.0.0`
 //! stays `0.0.0.0`), as Pyro's own does. Nothing is accepted here.
+//!
+//! A TCP socket is bound first, so that a port in use is told at once, and listened on only when the node
+//! can serve: until then clients are refused, and those with several name servers to choose from go on
+//! to the next.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,10 +27,10 @@ const BACKLOG: i32 = 4096;
 const TCP_OPTION: &str = "-p/--port or -n/--host";
 const UNIX_OPTION: &str = "-u/--unixsocket";
 
-/// A socket that listens, and the names that it goes by.
+/// A socket that is bound, and the names that it goes by.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) listener: Listener,
+    pub(crate) socket: BoundSocket,
     /// As it stands in a URI: `localhost:9090`, `[::1]:9090`, `./u:/run/ns.sock`.
     pub(crate) location: String,
     /// The same, taken apart.
@@ -37,7 +41,36 @@ pub(crate) struct Bound {
     pub(crate) file: Option<SocketFile>,
 }
 
-/// Makes the socket of `config` and listens on it.
+/// A socket for clients, who do not get in yet.
+#[derive(Debug)]
+pub(crate) enum BoundSocket {
+    /// Nothing listens: the system refuses clients.
+    Tcp(Socket, SocketAddr),
+    /// It listens, so that nobody takes its file for one that was left behind; clients wait.
+    Unix(UnixListener),
+}
+
+impl BoundSocket {
+    /// Lets clients in.
+    ///
+    /// # Errors
+    /// [`NodeError`] if another process has begun to listen there since this one was bound.
+    pub(crate) fn listen(self) -> Result<Listener, NodeError> {
+        match self {
+            Self::Tcp(socket, address) => {
+                let listener = socket
+                    .listen(BACKLOG)
+                    .and_then(|()| TcpListener::from_std(socket.into()));
+                listener
+                    .map(Listener::Tcp)
+                    .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))
+            }
+            Self::Unix(listener) => Ok(Listener::Unix(listener)),
+        }
+    }
+}
+
+/// Makes the socket of `config`.
 ///
 /// # Errors
 /// [`NodeError`] with the address and the option that changes it.
@@ -45,10 +78,7 @@ pub(crate) async fn bind(config: &NodeConfig) -> Result<Bound, NodeError> {
     match &config.bind {
         Bind::Tcp { host, port } => {
             let address = resolve(host, *port, config.prefer_ip_version).await?;
-            let listener = bind_tcp(address, config.sock_reuse)
-                .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))?;
-            let address = listener
-                .local_addr()
+            let (socket, address) = bind_tcp(address, config.sock_reuse)
                 .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))?;
             if is_local(address.ip()) && !is_local_name(host) {
                 tracing::warn!(
@@ -69,7 +99,7 @@ pub(crate) async fn bind(config: &NodeConfig) -> Result<Bound, NodeError> {
                     port: address.port().into(),
                 },
                 address: Some(address),
-                listener: Listener::Tcp(listener),
+                socket: BoundSocket::Tcp(socket, address),
                 file: None,
             })
         }
@@ -79,7 +109,7 @@ pub(crate) async fn bind(config: &NodeConfig) -> Result<Bound, NodeError> {
                 location: format!("./u:{path}"),
                 parts: Location::Unix(path.clone()),
                 address: None,
-                listener: Listener::Unix(listener),
+                socket: BoundSocket::Unix(listener),
                 file: Some(file),
             })
         }
@@ -137,7 +167,7 @@ fn choose(found: &[SocketAddr], preference: IpPreference) -> Option<SocketAddr> 
     .copied()
 }
 
-fn bind_tcp(address: SocketAddr, reuse: bool) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, reuse: bool) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -150,8 +180,11 @@ fn bind_tcp(address: SocketAddr, reuse: bool) -> io::Result<TcpListener> {
     socket.set_keepalive(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    let address = socket
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket, address))
 }
 
 fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), NodeError> {
@@ -290,12 +323,30 @@ mod tests {
     async fn a_port_in_use_is_named_with_its_option() {
         let first = bind(&tcp("127.0.0.1", 0)).await.unwrap();
         let port = first.address.unwrap().port();
-        let error = bind(&tcp("127.0.0.1", port)).await.unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("127.0.0.1:{port} is in use")),
-            "{error}"
-        );
-        assert!(error.contains("--port"), "{error}");
+        // While neither of two has begun to serve, the first one that does wins.
+        let early = bind(&tcp("127.0.0.1", port)).await.unwrap();
+        let _listener = first.socket.listen().unwrap();
+        for error in [
+            bind(&tcp("127.0.0.1", port)).await.unwrap_err(),
+            early.socket.listen().unwrap_err(),
+        ] {
+            let error = error.to_string();
+            assert!(
+                error.contains(&format!("127.0.0.1:{port} is in use")),
+                "{error}"
+            );
+            assert!(error.contains("--port"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_are_refused_until_the_node_can_serve() {
+        let bound = bind(&tcp("127.0.0.1", 0)).await.unwrap();
+        let address = bound.address.unwrap();
+        let refused = std::net::TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = bound.socket.listen().unwrap();
+        std::net::TcpStream::connect(address).unwrap();
     }
 
     #[tokio::test]

@@ -4,12 +4,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use hearth_node::config::{self, ConfigError, Request};
-use hearth_node::{logging, start_ns_loop};
+use hearth_node::{NodeError, logging, start_ns_loop};
 
 /// The configuration is wrong.
 const EXIT_CONFIG: u8 = 2;
 /// Anything else that keeps the server from running.
 const EXIT_FAILURE: u8 = 1;
+/// The cluster has removed this node: starting it again is of no use.
+const EXIT_REMOVED: u8 = 3;
 
 fn main() -> ExitCode {
     let config = match config::load(std::env::args_os(), std::env::vars_os()) {
@@ -49,7 +51,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error.to_string());
-            ExitCode::from(EXIT_FAILURE)
+            ExitCode::from(match error {
+                NodeError::Removed(_) => EXIT_REMOVED,
+                _ => EXIT_FAILURE,
+            })
         }
     }
 }

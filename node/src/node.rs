@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,13 @@ use crate::discovery::{Reply, Responder};
 use crate::error::NodeError;
 use crate::listen::{self, Bound, SocketFile, is_local, location_text};
 use crate::process::{self, StopSignals};
-use crate::pyro::{Front, FrontConfig, SerializerSet};
+use crate::pyro::{Front, FrontConfig, ReadMode, SerializerSet};
 
 /// What tasks get on top of the front end's own time to drain, before they are aborted.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long another node may take to become the leader before this one stops without waiting for it.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the storage may take to be synced and closed. What was acknowledged is on disk already.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,14 +46,22 @@ pub struct RunningNs {
     announcement: Vec<String>,
     replica: Replica,
     tasks: Tasks,
+    /// Ends what brings clients here and what this node does on its own.
+    withdraw: watch::Sender<bool>,
+    /// Ends the front end.
     stop: watch::Sender<bool>,
     drain_timeout: Duration,
+    /// It can no longer serve, so there is nothing to hand over.
+    has_failed: bool,
     /// Declared last: the file of a unix socket goes when nothing serves it any more.
     _file: Option<SocketFile>,
 }
 
 /// Starts a name server on the current tokio runtime and returns once it answers. It prints nothing and
 /// leaves signals, logging and the limit of open files to its caller.
+///
+/// A node of a cluster answers when it has joined and recovered, for which it needs a majority. Until then
+/// its port refuses clients; dropping the future gives up.
 ///
 /// ```
 /// use hearth_node::config::{Bind, NodeConfig};
@@ -67,14 +79,14 @@ pub struct RunningNs {
 /// ```
 ///
 /// # Errors
-/// [`NodeError`]: the address, or the storage.
+/// [`NodeError`]: the address, the storage, or what the cluster says.
 pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     let bound = listen::bind(&config).await?;
     let (discovery, responder) = discovery(&config, &bound).await?;
-    let nat_location = config.nat.as_ref().map(|nat| nat_text(nat, &bound));
+    let nat_location = config.nat.as_ref().map(|nat| nat_text(nat, bound.address));
     let replica = start_replica(&config, &bound, nat_location.as_deref()).await?;
     let name_count = match count_names(&replica) {
         Ok(count) => count,
@@ -93,6 +105,13 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         nat_location: nat_location.as_deref(),
     }
     .lines();
+    let listener = match bound.socket.listen() {
+        Ok(listener) => listener,
+        Err(error) => {
+            replica.shutdown().await;
+            return Err(error);
+        }
+    };
     let internal_uri = uri_at(&bound.location);
     let uri = nat_location
         .as_deref()
@@ -101,19 +120,29 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         tracing::info!("an HMAC key is set: Pyro5 clients, which cannot sign, are refused");
     }
 
-    let front_config = front_config(&config, &bound, nat_location);
+    let front_config = front_config(
+        &config,
+        bound.parts,
+        &bound.location,
+        bound.address,
+        nat_location,
+    );
     let drain_timeout = front_config.drain_timeout;
     let front = Arc::new(Front::new(front_config, replica.clone()));
+    let (withdraw, withdrawn) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Tasks::default();
     if let Some(responder) = responder {
-        tasks.spawn("broadcast responder", responder.serve(stopped.clone()));
+        let (reads, replica) = (config.reads, replica.clone());
+        let can_serve = move || reads != ReadMode::Linearizable || replica.is_ready();
+        let task = responder.serve(can_serve, withdrawn.clone());
+        tasks.spawn("broadcast responder", task);
     }
     if let Some(autoclean) = config.autoclean {
-        let task = autoclean::run(autoclean, config.ns_port, replica.clone(), stopped.clone());
+        let task = autoclean::run(autoclean, config.ns_port, replica.clone(), withdrawn);
         tasks.spawn("autoclean", task);
     }
-    tasks.spawn("front end", front.serve(bound.listener, stopped));
+    tasks.spawn("front end", front.serve(listener, stopped));
     tracing::info!(%uri, storage = ?config.storage, "name server runs");
     Ok(RunningNs {
         uri,
@@ -121,8 +150,10 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         announcement,
         replica,
         tasks,
+        withdraw,
         stop,
         drain_timeout,
+        has_failed: false,
         _file: bound.file,
     })
 }
@@ -208,15 +239,24 @@ impl RunningNs {
     /// Resolves when the node can no longer serve; pending for ever while it is well. What remains is to
     /// call [`Self::shutdown`].
     pub async fn failed(&mut self) -> NodeError {
-        tokio::select! {
+        let failure = tokio::select! {
             reason = self.replica.failed() => NodeError::Replica(reason),
+            reason = self.replica.removed() => NodeError::Removed(reason),
             ended = self.tasks.next_end() => ended,
-        }
+        };
+        self.has_failed = true;
+        failure
     }
 
-    /// Stops: no new clients, calls under way are answered, then the storage is synced and closed.
+    /// Stops: discovery falls silent, another node takes over if this one leads, no new clients get in,
+    /// calls under way are answered, then the storage is synced and closed. Clients are served until another
+    /// node leads.
     pub async fn shutdown(mut self) {
         // Receivers are gone only if their tasks are.
+        let _ = self.withdraw.send(true);
+        if !self.has_failed {
+            self.replica.hand_over(HAND_OVER_TIMEOUT).await;
+        }
         let _ = self.stop.send(true);
         self.tasks.stop(self.drain_timeout + STOP_GRACE).await;
         let status = self.replica.status();
@@ -294,9 +334,7 @@ async fn start_replica(
         storage: config.storage.clone(),
         cluster,
     };
-    Replica::start_with(replica_config, tuning)
-        .await
-        .map_err(NodeError::Start)
+    Ok(Replica::start_with(replica_config, tuning).await?)
 }
 
 /// How many names there are, the server's own, which is in no storage, included.
@@ -346,27 +384,33 @@ async fn discovery(
     ))
 }
 
-fn nat_text(nat: &Nat, bound: &Bound) -> String {
-    location_text(&nat.host, nat_port(nat, bound))
+fn nat_text(nat: &Nat, address: Option<SocketAddr>) -> String {
+    location_text(&nat.host, nat_port(nat, address))
 }
 
-fn nat_port(nat: &Nat, bound: &Bound) -> u16 {
+fn nat_port(nat: &Nat, address: Option<SocketAddr>) -> u16 {
     nat.port
-        .or_else(|| bound.address.map(|address| address.port()))
+        .or_else(|| address.map(|address| address.port()))
         .unwrap_or_default()
 }
 
-fn front_config(config: &NodeConfig, bound: &Bound, nat_location: Option<String>) -> FrontConfig {
-    let location = match &config.nat {
+fn front_config(
+    config: &NodeConfig,
+    parts: Location,
+    location: &str,
+    address: Option<SocketAddr>,
+    nat_location: Option<String>,
+) -> FrontConfig {
+    let own = match &config.nat {
         Some(nat) => Location::Tcp {
             host: nat.host.clone(),
-            port: nat_port(nat, bound).into(),
+            port: nat_port(nat, address).into(),
         },
-        None => bound.parts.clone(),
+        None => parts,
     };
     let ns_uri = Uri {
         target: Target::Object("Pyro.NameServer".to_owned()),
-        location: Some(location),
+        location: Some(own),
     };
     FrontConfig {
         nat_location,
@@ -381,7 +425,7 @@ fn front_config(config: &NodeConfig, bound: &Bound, nat_location: Option<String>
         header_timeout: config.header_timeout,
         server_type: config.server_type,
         reads: config.reads,
-        ..FrontConfig::new(ns_uri, bound.location.clone())
+        ..FrontConfig::new(ns_uri, location)
     }
 }
 

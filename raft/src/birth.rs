@@ -396,7 +396,7 @@ fn refused(reason: &str) -> StartError {
 fn check(record: &FolderRecord, config: &ReplicaConfig) -> Result<(), StartError> {
     let identity = match record {
         FolderRecord::Blank { .. } => return Ok(()),
-        FolderRecord::Removed { reason, .. } => return Err(refused(reason)),
+        FolderRecord::Removed { reason, .. } => return Err(StartError::Removed(reason.clone())),
         FolderRecord::Founder { identity, .. } | FolderRecord::Member(identity) => identity,
     };
     if identity.cluster_name != config.cluster_name {

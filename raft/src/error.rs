@@ -40,6 +40,9 @@ pub enum StartError {
     /// The data folder belongs to another cluster or node.
     #[error("{0}")]
     Identity(String),
+    /// The cluster has removed the node whose data this is. It can never serve again.
+    #[error("{0}")]
+    Removed(String),
     /// The port for other nodes cannot be had.
     #[error("cannot listen for other nodes on {addr} (set by --peer-addr): {source}")]
     Listen {

@@ -169,7 +169,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     tokio::select! {
         result = started => result?,
         reason = until_some(failure.clone()) => return Err(StartError::Raft(reason)),
-        reason = until_some(removed.clone()) => return Err(StartError::Identity(reason)),
+        reason = until_some(removed.clone()) => return Err(StartError::Removed(reason)),
     }
 
     let in_memory = matches!(config.storage, StorageLocation::Memory);
