@@ -530,7 +530,10 @@ async fn found(
                 identity,
                 founders: members,
             };
-            folder.keep(&mut folder.lock(), record)?;
+            let mut now = folder.lock();
+            if matches!(&*now, FolderRecord::Blank { .. }) {
+                folder.keep(&mut now, record)?;
+            }
             continue;
         }
         let _ = tokio::time::timeout(jittered(ROUND_DELAY), changed.changed()).await;
