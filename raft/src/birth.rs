@@ -204,7 +204,11 @@ impl Folder {
         let (identity, known) = match &*record {
             FolderRecord::Blank { incarnation } => {
                 let founding = self.founding.as_ref().ok_or(NOT_A_FOUNDER)?;
-                founding.compare(from, founders)?;
+                if let Err(reason) = founding.compare(from, founders) {
+                    // That one gives up, and this one waits for it: both must be looked at.
+                    tracing::error!("{reason}");
+                    return Err(reason);
+                }
                 return Ok(FoundAnswer::Blank {
                     incarnation: *incarnation,
                 });

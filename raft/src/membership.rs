@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use openraft::{ChangeMembers, Instant as _, RaftMetrics};
+use openraft::{ChangeMembers, RaftMetrics};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -69,7 +70,7 @@ pub(crate) struct Admin {
     me: Identity,
     raft: Raft,
     peers: Peers,
-    /// A member that has not been heard of for this long counts as unreachable.
+    /// A member that does not answer for this long counts as unreachable.
     silence_max: Duration,
     /// Held while a change is under way here.
     changing: Mutex<()>,
@@ -172,7 +173,7 @@ impl Admin {
                 let wants = membership
                     .get_node(&id)
                     .is_some_and(|node| node.promotes_itself);
-                wants && self.may_promote(&metrics, id).is_ok()
+                wants && lag(&metrics, id).is_some_and(|lag| lag <= PROMOTION_LAG_MAX)
             });
             let Some(id) = candidate else { continue };
             let deadline = Instant::now() + FORWARDED_DURATION_MAX;
@@ -309,41 +310,29 @@ impl Admin {
         Ok((metrics, voters))
     }
 
-    /// Refuses unless `needs` of the `voters` can be reached, for which it waits as long as a member may be
-    /// silent: a leader that was just elected has heard of nobody yet.
-    async fn require_reachable(&self, voters: &BTreeSet<u64>, what: &str) -> Result<(), Stop> {
-        let until = Instant::now() + self.silence_max;
+    /// Refuses unless a majority of `voters` answers now.
+    async fn require_majority(&self, voters: &BTreeSet<u64>, what: &str) -> Result<(), Stop> {
         let needed = voters.len() / 2 + 1;
-        loop {
-            let metrics = self.metrics();
-            let reached: Vec<u64> = voters
-                .iter()
-                .copied()
-                .filter(|&id| self.reaches(&metrics, id))
-                .collect();
-            if reached.len() >= needed {
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                return Err(Stop::refused(format!(
-                    "{what}, {needed} of the voters {} must be there for anything to be written, and only \
-                     {} can be reached; bring another back first",
-                    names(voters),
-                    names(&reached)
-                )));
-            }
-            tokio::time::sleep(RETRY_DELAY).await;
+        let answers = join_all(voters.iter().map(|&id| self.answers(id))).await;
+        let answers = voters.iter().zip(answers);
+        let there: Vec<u64> = answers.filter_map(|(&id, is)| is.then_some(id)).collect();
+        if there.len() >= needed {
+            return Ok(());
         }
+        Err(Stop::refused(format!(
+            "{what}, {needed} of the voters {} must be there for anything to be written, and only {} can be \
+             reached; bring another back first",
+            names(voters),
+            names(&there)
+        )))
     }
 
-    /// As the leader sees it.
-    fn reaches(&self, metrics: &RaftMetrics<TypeConfig>, id: u64) -> bool {
-        let heard = || {
-            let heartbeats = metrics.heartbeat.as_ref()?;
-            let at = (*heartbeats.get(&id)?)?;
-            Some(at.elapsed() < self.silence_max)
-        };
-        id == self.me.node_id || heard().unwrap_or(false)
+    /// Whether a member answers now. What it did a moment ago says little: it may have just died.
+    async fn answers(&self, id: u64) -> bool {
+        id == self.me.node_id || {
+            let report = self.peers.call(id, Request::Report, self.silence_max).await;
+            matches!(report, Ok(Response::Report(_)))
+        }
     }
 
     async fn promotion(&self, id: u64) -> Result<Next, Stop> {
@@ -351,31 +340,41 @@ impl Admin {
         if voters.contains(&id) {
             return Err(Stop::refused(format!("node {id} is a voter already")));
         }
-        self.may_promote(&metrics, id).map_err(Stop::Failed)?;
+        if metrics
+            .membership_config
+            .membership()
+            .get_node(&id)
+            .is_none()
+        {
+            return Err(Stop::Failed(ClusterError::UnknownMember(id)));
+        }
+        self.require_caught_up(id, PROMOTION_LAG_MAX).await?;
         voters.insert(id);
         let what = format!("with node {id} as a voter");
-        self.require_reachable(&voters, &what).await?;
+        self.require_majority(&voters, &what).await?;
         let nodes = nodes(&metrics.membership_config);
         Next::new(&metrics, voters, nodes)
     }
 
-    fn may_promote(&self, metrics: &RaftMetrics<TypeConfig>, id: u64) -> Result<(), ClusterError> {
-        let membership = metrics.membership_config.membership();
-        if membership.get_node(&id).is_none() {
-            return Err(ClusterError::UnknownMember(id));
+    /// Refuses a member that does not answer, or lacks more than `lag_max` entries. A leader that was just
+    /// elected knows only after a while what the others have, so that is waited for.
+    async fn require_caught_up(&self, id: u64, lag_max: u64) -> Result<(), Stop> {
+        if !self.answers(id).await {
+            return Err(Stop::refused(format!("node {id} cannot be reached")));
         }
-        if !self.reaches(metrics, id) {
-            return Err(ClusterError::Refused(format!(
-                "learner {id} cannot be reached"
-            )));
-        }
-        match lag(metrics, id) {
-            Some(lag) if lag <= PROMOTION_LAG_MAX => Ok(()),
-            lag => Err(ClusterError::Refused(format!(
-                "learner {id} lacks {} log entries, and may lack {PROMOTION_LAG_MAX}; wait until it has \
-                 caught up",
-                lag.map_or("an unknown number of".to_owned(), |lag| lag.to_string())
-            ))),
+        let until = Instant::now() + self.silence_max;
+        loop {
+            let lag = lag(&self.metrics(), id);
+            if lag.is_some_and(|lag| lag <= lag_max) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(Stop::refused(format!(
+                    "node {id} lacks {} log entries, and may lack {lag_max}; wait until it has caught up",
+                    lag.map_or("an unknown number of".to_owned(), |lag| lag.to_string())
+                )));
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -393,7 +392,7 @@ impl Admin {
             }
             if !force {
                 let what = format!("without node {id}");
-                self.require_reachable(&voters, &what).await?;
+                self.require_majority(&voters, &what).await?;
             }
         }
         Next::new(&metrics, voters, nodes)
@@ -544,25 +543,10 @@ impl Admin {
                         "node {to} is a learner, and only a voter can lead; promote it first"
                     )));
                 }
-                self.may_lead(to).await?;
+                self.require_caught_up(to, TRANSFER_LAG_MAX).await?;
                 to
             }
-            None => {
-                let others = voters.iter().copied().filter(|&id| id != me);
-                let best = others
-                    .filter(|&id| self.reaches(&metrics, id))
-                    .filter_map(|id| Some((lag(&metrics, id)?, id)))
-                    .filter(|&(lag, _)| lag <= TRANSFER_LAG_MAX)
-                    .min();
-                match best {
-                    Some((_, id)) => id,
-                    None => {
-                        return Err(Stop::refused(
-                            "there is no other voter that could lead: none can be reached and has caught up",
-                        ));
-                    }
-                }
-            }
+            None => self.best_successor(&voters).await?,
         };
         if self.raft.trigger().transfer_leader(target).await.is_err() {
             return Err(Stop::TryAgain("this node is stopping".to_owned()));
@@ -580,26 +564,21 @@ impl Admin {
         }
     }
 
-    async fn may_lead(&self, id: u64) -> Result<(), Stop> {
-        let until = Instant::now() + self.silence_max;
-        loop {
+    /// The voter that answers and lacks the fewest entries.
+    async fn best_successor(&self, voters: &BTreeSet<u64>) -> Result<u64, Stop> {
+        let others = voters.iter().copied().filter(|&id| id != self.me.node_id);
+        let mut left: Vec<u64> = others.collect();
+        while !left.is_empty() {
             let metrics = self.metrics();
-            let lag = lag(&metrics, id);
-            let reaches = self.reaches(&metrics, id);
-            if reaches && lag.is_some_and(|lag| lag <= TRANSFER_LAG_MAX) {
-                return Ok(());
+            left.sort_by_key(|&id| (lag(&metrics, id).unwrap_or(u64::MAX), id));
+            let best = left.remove(0);
+            if self.require_caught_up(best, TRANSFER_LAG_MAX).await.is_ok() {
+                return Ok(best);
             }
-            if Instant::now() >= until {
-                return Err(Stop::refused(match lag {
-                    Some(lag) if reaches => format!(
-                        "node {id} lacks {lag} log entries, and may lack {TRANSFER_LAG_MAX}; wait until it \
-                         has caught up"
-                    ),
-                    _ => format!("node {id} cannot be reached"),
-                }));
-            }
-            tokio::time::sleep(RETRY_DELAY).await;
         }
+        Err(Stop::refused(
+            "there is no other voter that could lead: none can be reached and has caught up",
+        ))
     }
 
     /// The leader of a later term, once it is known here.

@@ -16,7 +16,7 @@ use hearth_raft::{
     ReplicaConfig, StartError, Status, StorageLocation, Tuning,
 };
 use hearth_storage::{Answer, Command, IfTaken, Query, Reply};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 /// How long a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -356,14 +356,16 @@ pub fn start(config: ReplicaConfig, tuning: Tuning) -> JoinHandle<Result<Replica
 
 /// What came of it.
 pub async fn started(
-    start: JoinHandle<Result<Replica, StartError>>,
+    start: impl Future<Output = Result<Result<Replica, StartError>, JoinError>>,
 ) -> Result<Replica, StartError> {
     let started = tokio::time::timeout(PATIENCE, start).await;
     started.expect("it starts in time").unwrap()
 }
 
 /// Why a start was refused.
-pub async fn refusal(start: JoinHandle<Result<Replica, StartError>>) -> String {
+pub async fn refusal(
+    start: impl Future<Output = Result<Result<Replica, StartError>, JoinError>>,
+) -> String {
     match started(start).await {
         Err(StartError::Identity(reason)) => reason,
         other => panic!("it was not refused: {other:?}"),
