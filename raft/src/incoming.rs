@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 use crate::birth::Folder;
 use crate::codec::{self, LogIdRecord};
 use crate::disk::Disk;
+use crate::forward::Lead;
 use crate::membership::Admin;
 use crate::peer::handshake::Hello;
 use crate::peer::message::{AppendAnswer, Request, Response, VoteAnswer, VoteAsk};
@@ -60,6 +61,7 @@ pub(crate) struct Services {
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) disk: Arc<Disk>,
     pub(crate) snapshots: Receiver,
+    pub(crate) lead: Lead,
 }
 
 impl std::fmt::Debug for Incoming {
@@ -188,9 +190,8 @@ impl Services {
                 let term = raft.metrics().borrow_watched().current_term;
                 Response::Disk(self.disk.heard(news, term))
             }
-            Request::Propose(_) | Request::ReadIndex => {
-                Response::Unavailable("it does not know how to do that yet".to_owned())
-            }
+            Request::Propose(record) => Response::Propose(self.lead.propose(record).await),
+            Request::ReadIndex => Response::ReadIndex(self.lead.read_index().await),
             Request::Found(_) | Request::Join(_) => {
                 Response::Unavailable("this is answered elsewhere".to_owned())
             }

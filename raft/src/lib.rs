@@ -14,6 +14,7 @@ pub mod tuning;
 mod birth;
 mod codec;
 mod disk;
+mod forward;
 mod gate;
 mod ids;
 mod incoming;

@@ -16,6 +16,7 @@ use crate::birth::{Ask, Folder, Waits, be_born, commit_founding};
 use crate::codec::FolderRecord;
 use crate::disk::{Disk, Watch};
 use crate::error::{ReadError, StartError};
+use crate::forward::{Lead, Route};
 use crate::gate::Gate;
 use crate::incoming::{Incoming, Services};
 use crate::log_store::LogStore;
@@ -127,10 +128,16 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
     tasks.push(tokio::spawn(removal));
 
-    let (writer, batcher) = Writer::new(raft.clone(), node_id, tuning.entries_in_flight_max);
+    let route = Route {
+        node_id,
+        raft: raft.clone(),
+        peers: peers.clone(),
+    };
+    let in_flight_max = tuning.entries_in_flight_max;
+    let (writer, batcher) = Writer::new(route.clone(), Arc::clone(&counters), in_flight_max);
     let batcher = tokio::spawn(batcher.run());
-    let reads = Arc::new(Reads::default());
-    tasks.push(tokio::spawn(Arc::clone(&reads).run(raft.clone())));
+    let reads = Arc::new(Reads::new(Arc::clone(&counters)));
+    tasks.push(tokio::spawn(Arc::clone(&reads).run(route)));
     let silence_max = tuning.election_timeout.1;
     let admin = config.cluster.as_ref().map(|_| {
         let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
@@ -156,6 +163,11 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         reporter: Arc::clone(&reporter),
         disk: Arc::clone(&disk),
         snapshots,
+        lead: Lead {
+            raft: raft.clone(),
+            reads: Arc::clone(&reads),
+            disk: Arc::clone(&disk),
+        },
     });
     let started = async {
         found_cluster(&folder, &raft, &strangers).await?;

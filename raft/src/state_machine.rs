@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use hearth_storage::{Change, Command, Registry, StoreError};
 
@@ -35,12 +35,43 @@ const BATCH_LEN_MAX: usize = 2 << 20;
 /// Numbers that are read while they change.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    /// Index of the entry that was applied last, for those who wait for it.
+    pub(crate) applied: Applied,
     /// Commands executed since the start; repeated and refused numbers do not count.
     pub(crate) command_count: AtomicU64,
     /// Batches written since the start.
     pub(crate) batch_count: AtomicU64,
     /// Index of the entry that was applied last.
     pub(crate) last_applied: AtomicU64,
+}
+
+/// The index of the entry that was applied last, and can be read by now.
+#[derive(Debug)]
+pub(crate) struct Applied(watch::Sender<u64>);
+
+impl Default for Applied {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Applied {
+    fn set(&self, index: u64) {
+        self.0.send_replace(index);
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub(crate) async fn reaches(&self, index: u64) {
+        if *self.0.borrow() >= index {
+            return;
+        }
+        // The sender lives as long as `self`, so there is always an answer.
+        let _ = self
+            .0
+            .subscribe()
+            .wait_for(|&applied| applied >= index)
+            .await;
+    }
 }
 
 /// The registry as openraft sees it.
@@ -132,6 +163,7 @@ impl StateMachine {
         self.roster.set(&self.position.membership, &self.ids);
         let last = self.position.last_applied.map_or(0, |id| id.index);
         self.counters.last_applied.store(last, Ordering::Relaxed);
+        self.counters.applied.set(last);
         Ok(())
     }
 
@@ -244,6 +276,7 @@ impl StateMachine {
 
         let counters = &self.counters;
         counters.last_applied.store(last.index, Ordering::Release);
+        counters.applied.set(last.index);
         counters
             .command_count
             .fetch_add(pending.command_count, Ordering::Relaxed);

@@ -1,9 +1,12 @@
 //! This node's own writes: numbered, packed into log entries, sent again until their fate is known.
 //!
 //! One task, the batcher, takes what waits in a bounded queue, gives each command the next number of
-//! this node's session, and proposes them together as one log entry. While [`crate::Tuning::entries_in_flight_max`]
+//! this node's session, and has the leader, wherever it is, propose them together as one log entry. While [`crate::Tuning::entries_in_flight_max`]
 //! entries are under way it lets commands gather, so that entries grow with the load. Replies go straight
-//! from the state machine to the callers; the batcher is only told that numbers are done.
+//! to the callers, from the state machine where this node leads, and otherwise from the connection to the
+//! leader as soon as the entry is applied here too; the batcher is only told that numbers are done.
+//!
+//! A change of leaders is no fate: the same numbers go to the next one.
 //!
 //! A command has one of three fates (see [`WriteError`]). A proposal that Raft refused before it was
 //! appended changes nothing and is made again; one that may be in a log is made again under the numbers
@@ -12,12 +15,11 @@
 //! acknowledged, so that no number is ever lost from the window.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use openraft::errors::ClientWriteError;
-use openraft::raft::ClientWriteResult;
+use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -25,10 +27,18 @@ use hearth_storage::{Command, Reply};
 
 use crate::codec;
 use crate::error::WriteError;
+use crate::forward::{Leader, Route, propose_answer};
+use crate::peer::message::{ProposalRecord, ProposeAnswer};
 use crate::session::WINDOW;
-use crate::type_config::{
-    Completion, NumberedCommand, NumberedReply, Outcome, Proposal, Raft, TypeConfig,
-};
+use crate::state_machine::Counters;
+use crate::type_config::{Completion, NumberedCommand, NumberedReply, Proposal, TypeConfig};
+
+type ServerMetrics = openraft::type_config::alias::WatchReceiverOf<
+    TypeConfig,
+    openraft::metrics::RaftServerMetrics<TypeConfig>,
+>;
+
+const NO_LEADER: &str = "no leader is known";
 
 /// Commands that may wait for the batcher. Beyond that, callers wait in line.
 const QUEUE_LEN: usize = 1024;
@@ -51,6 +61,8 @@ pub(crate) struct Writer {
     queue: mpsc::Sender<Waiting>,
     session: watch::Receiver<Option<u64>>,
     stop: Arc<watch::Sender<bool>>,
+    /// Why the last proposal was refused, while none has succeeded since.
+    obstacle: Arc<Mutex<Option<String>>>,
 }
 
 /// A command whose caller waits.
@@ -100,15 +112,22 @@ impl Claim {
 
 impl Writer {
     /// A writer and the batcher behind it, which does nothing before [`Batcher::run`].
-    pub(crate) fn new(raft: Raft, node_id: u64, entries_in_flight_max: usize) -> (Self, Batcher) {
+    pub(crate) fn new(
+        route: Route,
+        counters: Arc<Counters>,
+        entries_in_flight_max: usize,
+    ) -> (Self, Batcher) {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (session_sender, session) = watch::channel(None);
         let (stop_sender, stop) = watch::channel(false);
         // At most one event for each proposal that is under way.
         let (events_sender, events) = mpsc::unbounded_channel();
+        let obstacle = Arc::default();
         let batcher = Batcher {
-            raft,
-            node_id,
+            leaders: route.raft.server_metrics(),
+            route,
+            counters,
+            obstacle: Arc::clone(&obstacle),
             entries_in_flight_max: entries_in_flight_max.max(1),
             queue: waiting,
             stop,
@@ -125,6 +144,7 @@ impl Writer {
             queue,
             session,
             stop: Arc::new(stop_sender),
+            obstacle,
         };
         (writer, batcher)
     }
@@ -146,9 +166,7 @@ impl Writer {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(WriteError::NotProposed("this node is stopping".to_owned())),
             Err(_) => {
-                return Err(WriteError::NotProposed(
-                    "too many writes were waiting until the deadline".to_owned(),
-                ));
+                return Err(self.not_proposed("too many writes were waiting until the deadline"));
             }
         }
         let reason = match tokio::time::timeout_at(deadline, answer).await {
@@ -157,10 +175,17 @@ impl Writer {
             Err(_) => "no answer within the deadline",
         };
         Err(if claim.withdraw() {
-            WriteError::NotProposed(reason.to_owned())
+            self.not_proposed(reason)
         } else {
             WriteError::Unknown(reason.to_owned())
         })
+    }
+
+    fn not_proposed(&self, reason: &str) -> WriteError {
+        match &*lock(&self.obstacle) {
+            Some(obstacle) => WriteError::NoQuorum(format!("{reason}: {obstacle}")),
+            None => WriteError::NotProposed(reason.to_owned()),
+        }
     }
 
     /// Waits until this node has a session. `None` when the batcher stopped before that.
@@ -229,10 +254,12 @@ impl Package {
 enum Event {
     /// All commands of the list have had their final replies.
     Done(Arc<[NumberedCommand]>),
-    /// It was refused before it was appended.
-    Refused(Package),
-    /// It may be in some log, and this node will not hear of it.
-    Lost(Package),
+    /// It was refused before it was appended, for this reason.
+    Refused(Package, String),
+    /// The same, because a disk is full.
+    DiskFull(Package, String),
+    /// It may be in some log, and this node will not hear of it, for this reason.
+    Lost(Package, String),
     /// Its session has ended; nothing of it was executed by this proposal.
     SessionExpired(Package),
     /// Raft has stopped; the callers were told.
@@ -241,8 +268,11 @@ enum Event {
 
 /// The task behind a [`Writer`].
 pub(crate) struct Batcher {
-    raft: Raft,
-    node_id: u64,
+    route: Route,
+    counters: Arc<Counters>,
+    obstacle: Arc<Mutex<Option<String>>>,
+    /// Changes with the leader.
+    leaders: ServerMetrics,
     entries_in_flight_max: usize,
     queue: mpsc::Receiver<Waiting>,
     stop: watch::Receiver<bool>,
@@ -310,6 +340,13 @@ impl Batcher {
             _ = self.queue.recv_many(&mut taken, room), if takes => {
                 self.gathered.extend(taken);
             }
+            changed = self.leaders.changed(), if self.retry_at.is_some() => {
+                if changed.is_err() {
+                    return Err(RaftStopped);
+                }
+                // Whoever leads now may take what the last one did not.
+                self.retry_at = Some(Instant::now());
+            }
             () = requested(&mut self.stop), if !draining => {
                 self.queue.close();
                 *drain_until = Some(Instant::now() + DRAIN_DURATION_MAX);
@@ -330,37 +367,59 @@ impl Batcher {
     /// Opens a session, for as long as it takes.
     async fn open_session(&mut self) -> Result<(), RaftStopped> {
         let nonce = rand::random();
+        let node = self.route.node_id;
         loop {
-            let (done, outcome) = oneshot::channel();
-            let completion =
-                Completion::new(move |result: Option<ClientWriteResult<TypeConfig>>| {
-                    // The receiver is the next statement's.
-                    let _ = done.send(result);
-                });
-            let proposal = Proposal::OpenSession {
-                node: self.node_id,
-                nonce,
-            };
-            self.raft
-                .client_write_ff(proposal, Some(completion))
-                .await
-                .map_err(|_| RaftStopped)?;
-            match outcome.await {
-                Ok(Some(Ok(response))) => {
-                    if let Outcome::Session(Some(id)) = response.data {
-                        self.numbers = Numbers::default();
-                        self.session.send_replace(Some(id));
-                        return Ok(());
+            let answer = match self.route.leader() {
+                Leader::Here => {
+                    let (done, outcome) = oneshot::channel();
+                    let completion = Completion::new(move |result| {
+                        // The receiver is the next statement's.
+                        let _ = done.send(result);
+                    });
+                    let proposal = Proposal::OpenSession { node, nonce };
+                    self.route
+                        .raft
+                        .client_write_ff(proposal, Some(completion))
+                        .await
+                        .map_err(|_| RaftStopped)?;
+                    match outcome.await {
+                        Ok(Some(result)) => propose_answer(Some(result)),
+                        Ok(None) | Err(_) => return Err(RaftStopped),
                     }
-                    tracing::warn!(
-                        node = self.node_id,
-                        "this node is no member, so it cannot write"
-                    );
                 }
-                Ok(Some(Err(error))) => tracing::debug!(%error, "no session yet"),
-                Ok(None) | Err(_) => return Err(RaftStopped),
+                Leader::At(id) => {
+                    let record = ProposalRecord::OpenSession { node, nonce };
+                    self.route.propose(id, record).await
+                }
+                Leader::Unknown => ProposeAnswer::NotProposed(NO_LEADER.to_owned()),
+            };
+            match answer {
+                ProposeAnswer::Session { id: Some(id), .. } => {
+                    self.numbers = Numbers::default();
+                    self.session.send_replace(Some(id));
+                    return Ok(());
+                }
+                ProposeAnswer::Session { id: None, .. } => {
+                    tracing::warn!(node, "this node is no member, so it cannot write");
+                    *lock(&self.obstacle) = Some("this node is no member".to_owned());
+                }
+                ProposeAnswer::NotProposed(reason)
+                | ProposeAnswer::DiskFull(reason)
+                | ProposeAnswer::Unknown(reason) => {
+                    tracing::debug!(reason, "no session yet");
+                    *lock(&self.obstacle) = Some(reason);
+                }
+                ProposeAnswer::Replies { .. } => {}
             }
-            tokio::time::sleep(RETRY_DELAY).await;
+            if *self.stop.borrow() {
+                // Nothing was numbered, so nothing is owed to anyone.
+                return Err(RaftStopped);
+            }
+            // A change of the leader ends the wait; an error of it means that Raft has stopped.
+            let changed = tokio::time::timeout(RETRY_DELAY, self.leaders.changed());
+            if let Ok(Err(_)) = changed.await {
+                return Err(RaftStopped);
+            }
         }
     }
 
@@ -442,38 +501,70 @@ impl Batcher {
     }
 
     async fn propose(&mut self, package: Package) -> Result<(), RaftStopped> {
-        let proposal = Proposal::Commands(Arc::clone(&package.list));
         let events = self.events_sender.clone();
-        let completion = Completion::new(move |result| {
-            // The batcher may have gone; it has nothing to do with the event then.
-            let _ = events.send(complete(package, result));
-        });
+        // The batcher may have gone when there is an event; it has nothing to do with it then.
+        let tell = move |event| {
+            let _ = events.send(event);
+        };
         self.in_flight += 1;
-        self.raft
-            .client_write_ff(proposal, Some(completion))
-            .await
-            .map_err(|_| RaftStopped)
+        match self.route.leader() {
+            Leader::Here => {
+                let proposal = Proposal::Commands(Arc::clone(&package.list));
+                let completion = Completion::new(move |result: Option<_>| {
+                    let stopped = result.is_none();
+                    let (event, answers) = complete(package, propose_answer(result), stopped);
+                    answers.give();
+                    tell(event);
+                });
+                self.route
+                    .raft
+                    .client_write_ff(proposal, Some(completion))
+                    .await
+                    .map_err(|_| RaftStopped)
+            }
+            Leader::At(id) => {
+                let (route, counters) = (self.route.clone(), Arc::clone(&self.counters));
+                tokio::spawn(async move {
+                    let record = ProposalRecord::Commands(Arc::clone(&package.list));
+                    let answer = route.propose(id, record).await;
+                    let index = match answer {
+                        ProposeAnswer::Replies { index, .. } => index,
+                        _ => 0,
+                    };
+                    let (event, answers) = complete(package, answer, false);
+                    tell(event);
+                    // So that whoever is told can read it here at once.
+                    counters.applied.reaches(index).await;
+                    answers.give();
+                });
+                Ok(())
+            }
+            Leader::Unknown => {
+                tell(Event::Refused(package, NO_LEADER.to_owned()));
+                Ok(())
+            }
+        }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), RaftStopped> {
         self.in_flight -= 1;
         match event {
             Event::Done(list) => {
+                lock(&self.obstacle).take();
                 for numbered in list.iter() {
                     if Some(numbered.session) == *self.session.borrow() {
                         self.numbers.finish(numbered.seq);
                     }
                 }
             }
-            Event::Refused(package) => {
-                if !package.maybe_appended {
-                    for caller in &package.callers {
-                        caller.claim.give_back();
-                    }
-                }
+            Event::Refused(package, reason) => {
+                *lock(&self.obstacle) = Some(reason);
+                self.give_back(&package);
                 self.keep_for_later(package);
             }
-            Event::Lost(mut package) => {
+            Event::DiskFull(package, reason) => self.after_disk_full(package, &reason),
+            Event::Lost(mut package, reason) => {
+                *lock(&self.obstacle) = Some(reason);
                 package.maybe_appended = true;
                 self.keep_for_later(package);
             }
@@ -481,6 +572,41 @@ impl Batcher {
             Event::Stopped => return Err(RaftStopped),
         }
         Ok(())
+    }
+
+    fn give_back(&self, package: &Package) {
+        if !package.maybe_appended {
+            for caller in &package.callers {
+                caller.claim.give_back();
+            }
+        }
+    }
+
+    /// A leader refuses a list as a whole; what needs no room is proposed again without the rest.
+    fn after_disk_full(&mut self, package: Package, reason: &str) {
+        if package.maybe_appended {
+            self.keep_for_later(package);
+            return;
+        }
+        let mut list = Vec::new();
+        let mut callers = Vec::new();
+        for (numbered, caller) in package.list.iter().zip(package.callers) {
+            if numbered.command.is_removal() {
+                caller.claim.give_back();
+                list.push(numbered.clone());
+                callers.push(caller);
+            } else {
+                caller.answer(Err(WriteError::DiskFull(reason.to_owned())));
+                self.numbers.finish(numbered.seq);
+            }
+        }
+        if !list.is_empty() {
+            self.keep_for_later(Package {
+                list: list.into(),
+                callers,
+                maybe_appended: false,
+            });
+        }
     }
 
     fn keep_for_later(&mut self, package: Package) {
@@ -528,38 +654,58 @@ impl Caller {
     }
 }
 
-/// Answers the callers as far as there are answers. Runs where Raft has the result.
-fn complete(package: Package, result: Option<ClientWriteResult<TypeConfig>>) -> Event {
-    let replies = match result {
-        Some(Ok(response)) => match response.data {
-            Outcome::Replies(replies) if replies.len() == package.list.len() => replies,
-            _ => return Event::Lost(package),
-        },
-        Some(Err(ClientWriteError::ForwardToLeader(_))) => return Event::Refused(package),
-        Some(Err(_)) => return Event::Lost(package),
-        None => {
-            for caller in package.callers {
-                caller.unknown("Raft stopped while the write was under way");
-            }
-            return Event::Stopped;
+/// What callers are told, once it is time.
+struct Answers(Vec<(Caller, Result<Reply, WriteError>)>);
+
+impl Answers {
+    fn give(self) {
+        for (caller, answer) in self.0 {
+            caller.answer(answer);
         }
+    }
+}
+
+/// What an answer means for a package and its callers. `stopped` says that this node's own Raft has ended.
+fn complete(package: Package, answer: ProposeAnswer, stopped: bool) -> (Event, Answers) {
+    let nobody = || Answers(Vec::new());
+    let replies = match answer {
+        ProposeAnswer::Replies { replies, .. } if replies.len() == package.list.len() => replies,
+        ProposeAnswer::Replies { .. } | ProposeAnswer::Session { .. } => {
+            let reason = "the leader answered another proposal".to_owned();
+            return (Event::Lost(package, reason), nobody());
+        }
+        ProposeAnswer::NotProposed(reason) => return (Event::Refused(package, reason), nobody()),
+        ProposeAnswer::DiskFull(reason) => return (Event::DiskFull(package, reason), nobody()),
+        ProposeAnswer::Unknown(_) if stopped => {
+            let unknown = || WriteError::Unknown("Raft stopped while it was under way".to_owned());
+            let callers = package.callers.into_iter();
+            let answers = callers.map(|caller| (caller, Err(unknown()))).collect();
+            return (Event::Stopped, Answers(answers));
+        }
+        ProposeAnswer::Unknown(reason) => return (Event::Lost(package, reason), nobody()),
     };
     // One session for the whole package, so all of it has ended or nothing.
     if replies.contains(&NumberedReply::SessionExpired) {
-        return Event::SessionExpired(package);
+        return (Event::SessionExpired(package), nobody());
     }
-    for (caller, reply) in package.callers.into_iter().zip(replies) {
-        match reply {
-            NumberedReply::Applied(reply) => caller.answer(Ok(reply)),
-            NumberedReply::BeyondWindow => caller.answer(Err(WriteError::NotProposed(
+    let answers = package.callers.into_iter().zip(replies);
+    let answers = answers.map(|(caller, reply)| {
+        let answer = match reply {
+            NumberedReply::Applied(reply) => Ok(reply),
+            NumberedReply::BeyondWindow => Err(WriteError::NotProposed(
                 "too many writes of this node are without an answer".to_owned(),
-            ))),
+            )),
             NumberedReply::Stale | NumberedReply::SessionExpired => {
-                caller.unknown("the reply was given up");
+                Err(WriteError::Unknown("the reply was given up".to_owned()))
             }
-        }
-    }
-    Event::Done(package.list)
+        };
+        (caller, answer)
+    });
+    (Event::Done(package.list), Answers(answers.collect()))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until `stop` is asked for, or nobody is left to ask for anything.

@@ -4,6 +4,8 @@
 //! them). A variant or field may be added at the end in a new protocol version, and is sent to a peer
 //! only when the handshake has shown that it knows it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -143,8 +145,34 @@ pub(crate) enum SnapshotAnswer {
 /// A proposal as it travels to the leader.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ProposalRecord {
-    OpenSession { node: u64, nonce: u64 },
-    Commands(Vec<NumberedCommand>),
+    OpenSession {
+        node: u64,
+        nonce: u64,
+    },
+    #[serde(with = "shared_list")]
+    Commands(Arc<[NumberedCommand]>),
+}
+
+/// A list that is shared with whoever sends it again.
+mod shared_list {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::type_config::NumberedCommand;
+
+    pub(super) fn serialize<S: Serializer>(
+        list: &Arc<[NumberedCommand]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        list[..].serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<[NumberedCommand]>, D::Error> {
+        Vec::deserialize(deserializer).map(Arc::from)
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -156,10 +184,10 @@ pub(crate) enum ProposeAnswer {
         index: u64,
         replies: Vec<NumberedReply>,
     },
-    /// The receiver is not the leader, or may not write now. Not proposed.
-    NotLeader { leader: Option<u64> },
-    /// Not proposed, for a reason that will not go away by itself at once (a full disk).
-    Refused(String),
+    /// Not proposed: the receiver does not lead, or may not write now.
+    NotProposed(String),
+    /// Not proposed: a disk is full.
+    DiskFull(String),
     /// It may be in some log.
     Unknown(String),
 }
@@ -167,7 +195,7 @@ pub(crate) enum ProposeAnswer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ReadIndexAnswer {
     /// A read that began before the request was sent sees every acknowledged write once this is applied.
-    Index(LogIdRecord),
+    Index(u64),
     /// The receiver is not the leader.
     NotLeader { leader: Option<u64> },
     /// It could not confirm that it leads.
