@@ -18,7 +18,9 @@ use tokio::task::JoinHandle;
 
 use hearth_storage::{Answer, Command, LogHome, Query, Registry, Reply, RocksStore, StoreError};
 
-use crate::cluster::{ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus};
+use crate::cluster::{
+    ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
+};
 use crate::disk::Disk;
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
@@ -298,6 +300,15 @@ impl Replica {
     pub async fn cluster_status(&self, timeout: Duration) -> Result<ClusterStatus, ClusterError> {
         let open = self.shared.open().ok_or_else(shut_down)?;
         Ok(open.reporter.cluster_status(timeout).await)
+    }
+
+    /// All members, as this node has them in its log, without asking anyone.
+    ///
+    /// # Errors
+    /// [`ClusterError::Refused`] after [`Self::shutdown`].
+    pub fn members(&self) -> Result<Vec<MemberInfo>, ClusterError> {
+        let open = self.shared.open().ok_or_else(shut_down)?;
+        Ok(open.reporter.members())
     }
 
     /// Changes the cluster, from whichever node.

@@ -63,6 +63,11 @@ impl Reporter {
         })
     }
 
+    /// All members, as this node has them in its log.
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        members(&self.raft.metrics().borrow_watched())
+    }
+
     /// All members and what they tell, each within `timeout`.
     pub(crate) async fn cluster_status(&self, timeout: Duration) -> ClusterStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();

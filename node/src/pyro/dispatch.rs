@@ -9,7 +9,7 @@ use super::arguments::Arguments;
 use super::listing::Listing;
 use super::nameserver::{NameServer, Outcome};
 use super::object::{Method, Object};
-use super::{Front, daemon, python};
+use super::{Front, cluster, daemon, python};
 
 /// Calls of a batch after which other connections get a turn.
 const BATCH_TURN_CALL_COUNT: usize = 64;
@@ -73,6 +73,7 @@ async fn run(
                 family,
                 config: &front.config,
                 replica: &front.replica,
+                reads: &front.reads,
                 heavy: &front.heavy,
             };
             name_server.call(method, &mut arguments).await
@@ -84,6 +85,14 @@ async fn run(
             front.connection_count(),
             &mut arguments,
         )
+        .map(Outcome::Value),
+        Object::Cluster => Box::pin(cluster::call(
+            method,
+            &front.replica,
+            &front.reads,
+            &mut arguments,
+        ))
+        .await
         .map(Outcome::Value),
     }
 }

@@ -1,14 +1,16 @@
 //! The Pyro front end: what Pyro4 and Pyro5 clients talk to.
 //!
-//! [`Front`] serves connections that a [`Listener`] accepts, with the objects `Pyro.NameServer` and
-//! `Pyro.Daemon` behind them. It does not bind sockets, choose addresses, answer discovery or read
+//! [`Front`] serves connections that a [`Listener`] accepts, with the objects `Pyro.NameServer`,
+//! `Pyro.Daemon` and `Hearth.Cluster` behind them. It does not bind sockets, choose addresses, answer discovery or read
 //! configuration; whoever starts it does.
 //!
 //! A call passes `connection` (bytes ↔ frames), `dispatch` (which object and member), `arguments`
-//! (binding), and `nameserver` or `daemon` (the method), and its result leaves through `reply`.
+//! (binding), and `nameserver`, `daemon` or `cluster` (the method), and its result leaves through `reply`.
+//! `reads` says when this node's own copy may be shown.
 
 mod arguments;
 mod budget;
+mod cluster;
 mod config;
 mod connection;
 mod daemon;
@@ -20,6 +22,7 @@ mod listing;
 mod nameserver;
 mod object;
 mod python;
+mod reads;
 mod reply;
 mod socket;
 mod work;
@@ -37,6 +40,7 @@ pub use listener::Listener;
 pub struct Front {
     config: FrontConfig,
     replica: Replica,
+    reads: reads::ReadPolicy,
     heavy: work::HeavyWork,
     drops: drops::DropLog,
     /// One for each call that may be run at the same time after it arrived in a large message: what a
@@ -63,6 +67,7 @@ impl Front {
         Self {
             places: Arc::new(Semaphore::new(config.connection_count_max)),
             refusals: Arc::new(Semaphore::new(listener::REFUSAL_COUNT_MAX)),
+            reads: reads::ReadPolicy::new(config.reads, config.read_timeout),
             heavy: work::HeavyWork::new(),
             large_calls: Semaphore::new(connection::LARGE_CALL_COUNT_MAX),
             drops: drops::DropLog::default(),

@@ -18,6 +18,7 @@ use super::listing::{
 };
 use super::object::{Method, NAME_SERVER};
 use super::python;
+use super::reads::ReadPolicy;
 use super::work::HeavyWork;
 
 /// A list of at most so many entries is put together where it was asked for; what is larger, or needs
@@ -29,6 +30,7 @@ pub(super) struct NameServer<'a> {
     pub family: Family,
     pub config: &'a FrontConfig,
     pub replica: &'a Replica,
+    pub reads: &'a ReadPolicy,
     pub heavy: &'a HeavyWork,
 }
 
@@ -417,7 +419,7 @@ impl NameServer<'_> {
     }
 
     async fn listing(&self, selection: Selection, with_tags: bool) -> Result<Outcome, Exception> {
-        self.read_barrier().await?;
+        self.reads.admit(self.replica).await?;
         let listing = Listing {
             replica: self.replica.clone(),
             selection,
@@ -454,15 +456,8 @@ impl NameServer<'_> {
     }
 
     async fn ask(&self, query: &Query) -> Result<Answer, Exception> {
-        self.read_barrier().await?;
+        self.reads.admit(self.replica).await?;
         self.replica.answer(query).map_err(store_failure)
-    }
-
-    async fn read_barrier(&self) -> Result<(), Exception> {
-        self.replica
-            .read_barrier(self.config.read_timeout)
-            .await
-            .map_err(|error| Exception::naming(format!("cannot answer: {error}")))
     }
 
     async fn write(&self, command: Command) -> Result<Reply, Exception> {
@@ -470,16 +465,19 @@ impl NameServer<'_> {
         self.replica
             .write(command, deadline)
             .await
-            .map_err(|error| match error {
-                WriteError::NotProposed(reason) => {
-                    Exception::naming(format!("nothing was changed: {reason}"))
-                }
-                WriteError::Unknown(reason) => Exception::naming(format!(
-                    "it is unknown whether the change was made: {reason}"
-                )),
-                other => Exception::naming(other.to_string()),
-            })
+            .map_err(|error| write_failure(&error))
     }
+}
+
+/// The exception for a change that has no reply. Programs go by how its text begins: after `no quorum: ` and
+/// `nothing was changed: ` they may try again anywhere, after `outcome unknown: ` they must look first.
+fn write_failure(error: &WriteError) -> Exception {
+    Exception::naming(match error {
+        WriteError::NotProposed(reason) | WriteError::DiskFull(reason) => {
+            format!("nothing was changed: {reason}")
+        }
+        other => other.to_string(),
+    })
 }
 
 /// One element of a `metadata` argument.
@@ -549,4 +547,26 @@ fn unknown_surrogate_name(points: &[u32]) -> Exception {
 
 fn already_registered(name: &str) -> Exception {
     Exception::naming(format!("name already registered: {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_says_whether_it_may_be_tried_again() {
+        for (error, expected) in [
+            (
+                WriteError::NotProposed("x".into()),
+                "nothing was changed: x",
+            ),
+            (WriteError::DiskFull("x".into()), "nothing was changed: x"),
+            (WriteError::NoQuorum("x".into()), "no quorum: x"),
+            (WriteError::Unknown("x".into()), "outcome unknown: x"),
+        ] {
+            let exception = write_failure(&error);
+            assert_eq!(exception.class.name(), "NamingError");
+            assert_eq!(exception.text(), expected);
+        }
+    }
 }

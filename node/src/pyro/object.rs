@@ -1,4 +1,4 @@
-//! The two objects that clients can call, their members, and who may see them.
+//! The objects that clients can call, their members, and who may see them.
 
 use hearth_wire::{Exception, Family, PyroClass, Value};
 
@@ -9,6 +9,8 @@ use super::python;
 pub(super) const NAME_SERVER: &str = "Pyro.NameServer";
 /// The object id of the daemon.
 pub(super) const DAEMON: &str = "Pyro.Daemon";
+/// The object id of what the original does not have: the cluster behind the name server.
+pub(super) const CLUSTER: &str = "Hearth.Cluster";
 
 /// An object that this server exposes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(super) enum Object {
     NameServer,
     /// `Pyro.Daemon`.
     Daemon,
+    /// `Hearth.Cluster`.
+    Cluster,
 }
 
 /// A method that this server exposes.
@@ -36,6 +40,13 @@ pub(super) enum Method {
     GetNextStreamItem,
     Info,
     Registered,
+    ClusterAdd,
+    ClusterHealth,
+    ClusterMembers,
+    ClusterPromote,
+    ClusterRemove,
+    ClusterStatus,
+    ClusterTransferLeader,
 }
 
 impl Object {
@@ -47,6 +58,7 @@ impl Object {
         match id.as_str() {
             Some(NAME_SERVER) => Ok(Self::NameServer),
             Some(DAEMON) => Ok(Self::Daemon),
+            Some(CLUSTER) => Ok(Self::Cluster),
             _ => {
                 python::check_hashable(id)?;
                 Err(Exception::pyro(PyroClass::DaemonError, "unknown object"))
@@ -54,13 +66,14 @@ impl Object {
         }
     }
 
-    /// The class that implements this object in the original.
+    /// The class that implements this object in the original, or would.
     pub(super) const fn class(self, family: Family) -> Class {
         let (name, full_name) = match (self, family) {
             (Self::NameServer, Family::Pyro4) => ("NameServer", "Pyro4.naming.NameServer"),
             (Self::NameServer, Family::Pyro5) => ("NameServer", "Pyro5.nameserver.NameServer"),
             (Self::Daemon, Family::Pyro4) => ("DaemonObject", "Pyro4.core.DaemonObject"),
             (Self::Daemon, Family::Pyro5) => ("DaemonObject", "Pyro5.server.DaemonObject"),
+            (Self::Cluster, _) => ("Cluster", "hearth.Cluster"),
         };
         Class { name, full_name }
     }
@@ -94,6 +107,15 @@ impl Object {
                 M::Info,
                 M::DaemonPing,
                 M::Registered,
+            ],
+            (Self::Cluster, _) => &[
+                M::ClusterAdd,
+                M::ClusterHealth,
+                M::ClusterMembers,
+                M::ClusterPromote,
+                M::ClusterRemove,
+                M::ClusterStatus,
+                M::ClusterTransferLeader,
             ],
         }
     }
@@ -189,7 +211,7 @@ impl Object {
         }
     }
 
-    /// The answer to `__getattr__` and `__setattr__`: neither object has an attribute that a client may
+    /// The answer to `__getattr__` and `__setattr__`: no object has an attribute that a client may
     /// read or write.
     pub(super) fn attribute_refusal(self, family: Family, name: &Value) -> Exception {
         let Some(name) = name.as_str() else {
@@ -246,6 +268,13 @@ impl Method {
             (Self::GetNextStreamItem, _) => signature!("get_next_stream_item", 1, "streamId"),
             (Self::Info, _) => signature!("info", 0,),
             (Self::Registered, _) => signature!("registered", 0,),
+            (Self::ClusterAdd, _) => signature!("add", 0, "node_id"),
+            (Self::ClusterHealth, _) => signature!("health", 0,),
+            (Self::ClusterMembers, _) => signature!("members", 0,),
+            (Self::ClusterPromote, _) => signature!("promote", 1, "node_id"),
+            (Self::ClusterRemove, _) => signature!("remove", 1, "node_id", "force"),
+            (Self::ClusterStatus, _) => signature!("status", 0,),
+            (Self::ClusterTransferLeader, _) => signature!("transfer_leader", 0, "node_id"),
         }
     }
 }
@@ -421,7 +450,7 @@ mod tests {
 
     #[test]
     fn every_signature_fits_the_argument_table() {
-        for object in [Object::NameServer, Object::Daemon] {
+        for object in [Object::NameServer, Object::Daemon, Object::Cluster] {
             for family in [Family::Pyro4, Family::Pyro5] {
                 for method in object.methods(family) {
                     let signature = method.signature(family);
