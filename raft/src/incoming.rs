@@ -14,6 +14,7 @@ use serde_bytes::ByteBuf;
 
 use crate::birth::Folder;
 use crate::codec::{self, LogIdRecord};
+use crate::contact::Contact;
 use crate::disk::Disk;
 use crate::forward::Lead;
 use crate::membership::Admin;
@@ -62,6 +63,7 @@ pub(crate) struct Services {
     pub(crate) disk: Arc<Disk>,
     pub(crate) snapshots: Receiver,
     pub(crate) lead: Lead,
+    pub(crate) contact: Arc<Contact>,
 }
 
 impl std::fmt::Debug for Incoming {
@@ -143,7 +145,10 @@ impl Services {
                     leader_commit: leader_commit.map(LogId::from),
                 };
                 Response::Append(match raft.append_entries(request).await {
-                    Ok(AppendEntriesResponse::Success) => AppendAnswer::Success,
+                    Ok(AppendEntriesResponse::Success) => {
+                        self.contact.heard();
+                        AppendAnswer::Success
+                    }
                     Ok(AppendEntriesResponse::PartialSuccess(id)) => {
                         AppendAnswer::PartialSuccess(id.as_ref().map(LogIdRecord::from))
                     }

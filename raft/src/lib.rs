@@ -13,7 +13,9 @@ pub mod tuning;
 
 mod birth;
 mod codec;
+mod contact;
 mod disk;
+mod failover;
 mod forward;
 mod gate;
 mod ids;

@@ -115,6 +115,31 @@ impl Admin {
         }
     }
 
+    /// Hands leadership over, if this node leads and another voter could, and returns when another leader is
+    /// known, or at the deadline.
+    pub(crate) async fn hand_over(&self, deadline: Instant) {
+        while self.leader() == Some(self.me.node_id) {
+            let metrics = self.metrics();
+            let mut voters = metrics.membership_config.membership().voter_ids();
+            if voters.all(|id| id == self.me.node_id) {
+                return;
+            }
+            let change = ClusterChange::TransferLeader { to: None };
+            match tokio::time::timeout_at(deadline, self.lead(&change, deadline)).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(stop)) => tracing::info!(?stop, "leadership is not handed over yet"),
+                Err(_) => {
+                    tracing::warn!("leadership was not handed over in time");
+                    return;
+                }
+            }
+            if Instant::now() + RETRY_DELAY >= deadline {
+                return;
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
     /// Answers a request that another node passed on, if this node leads.
     pub(crate) async fn answer_change(&self, change: ClusterChange) -> Response {
         if self.leader() != Some(self.me.node_id) {

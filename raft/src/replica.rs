@@ -329,7 +329,12 @@ impl Replica {
 
     /// Hands leadership over, if this node leads and another voter could, and returns when another leader
     /// is known, or after `timeout`. Writes and reads go on meanwhile.
-    pub async fn hand_over(&self, _timeout: Duration) {}
+    pub async fn hand_over(&self, timeout: Duration) {
+        let admin = self.shared.open().and_then(|open| open.admin);
+        if let Some(admin) = admin {
+            admin.hand_over(tokio::time::Instant::now() + timeout).await;
+        }
+    }
 
     /// Resolves, with the reason for a person, when the cluster has removed this node: it can never serve
     /// again. Pending for ever otherwise.

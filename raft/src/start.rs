@@ -14,8 +14,10 @@ use hearth_storage::{Location, Registry, RocksStore, StoreError};
 
 use crate::birth::{Ask, Folder, Waits, be_born, commit_founding};
 use crate::codec::FolderRecord;
+use crate::contact::{Contact, readiness};
 use crate::disk::{Disk, Watch};
 use crate::error::{ReadError, StartError};
+use crate::failover::replace_ended_leaders;
 use crate::forward::{Lead, Route};
 use crate::gate::Gate;
 use crate::incoming::{Incoming, Services};
@@ -124,6 +126,8 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         .map_err(|error| StartError::Raft(error.to_string()))?;
     tasks.push(tokio::spawn(watch_core(raft.clone(), end, failure_sender)));
     tasks.push(tokio::spawn(follow_members(raft.clone(), peers.clone())));
+    let replacing = replace_ended_leaders(raft.clone(), peers.clone(), node_id);
+    tasks.push(tokio::spawn(replacing));
     let (removed_sender, removed) = watch::channel(None);
     let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
     tasks.push(tokio::spawn(removal));
@@ -143,6 +147,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
         Arc::new(admin)
     });
+    let contact = Arc::new(Contact::default());
     let reporter = Arc::new(Reporter {
         me: identity,
         ns_addr: match &config.cluster {
@@ -153,7 +158,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         peers: peers.clone(),
         registry: registry.clone(),
         disk: Arc::clone(&disk),
-        is_ready: ready(&raft, &gate),
+        is_ready: readiness(&raft, Arc::clone(&gate), Arc::clone(&contact), silence_max),
     });
     let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone(), Arc::clone(&disk));
     tasks.push(receiving);
@@ -163,6 +168,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         reporter: Arc::clone(&reporter),
         disk: Arc::clone(&disk),
         snapshots,
+        contact,
         lead: Lead {
             raft: raft.clone(),
             reads: Arc::clone(&reads),
@@ -475,17 +481,6 @@ async fn introduce(admin: Arc<Admin>, peer_addr: String) {
             "the cluster does not take this node's peer address: {reason}"
         );
     }
-}
-
-/// Whether this node could serve now, from what it knows.
-fn ready(raft: &Raft, gate: &Arc<Gate>) -> Arc<dyn Fn() -> bool + Send + Sync> {
-    let (metrics, gate) = (raft.metrics(), Arc::clone(gate));
-    Arc::new(move || {
-        gate.is_open() || {
-            let metrics = metrics.borrow_watched();
-            metrics.running_state.is_ok() && metrics.current_leader.is_some()
-        }
-    })
 }
 
 /// Tells when openraft's core or the state machine has ended for any reason but a shutdown.
