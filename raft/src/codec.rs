@@ -443,6 +443,16 @@ pub(crate) fn decode_message<T: DeserializeOwned>(
     decode_body(what, bytes)
 }
 
+/// A message that `bytes` begin with; a later version may say more behind it.
+pub(crate) fn decode_beginning<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, CodecError> {
+    let decoded = bincode::serde::decode_from_slice(bytes, config());
+    let (value, _) = decoded.map_err(|error| CodecError::new(what, error.to_string()))?;
+    Ok(value)
+}
+
 /// A log id from its parts.
 pub(crate) fn log_id(term: u64, leader: u64, index: u64) -> LogId {
     let leader = LeaderId {

@@ -18,33 +18,11 @@ use crate::contact::Contact;
 use crate::disk::Disk;
 use crate::forward::Lead;
 use crate::membership::Admin;
-use crate::peer::handshake::Hello;
 use crate::peer::message::{AppendAnswer, Request, Response, VoteAnswer, VoteAsk};
+use crate::peer::server::{Answer, Caller};
 use crate::report::Reporter;
 use crate::snapshot_receive::Receiver;
 use crate::type_config::{LogEntry, LogId, Raft, TypeConfig, Vote};
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller {
-    /// Its number, if it has one.
-    pub(crate) node_id: Option<u64>,
-    /// Of its data folder.
-    pub(crate) incarnation: u128,
-    /// Whether it has shown that it belongs to this cluster. Otherwise it may only found or join one.
-    pub(crate) is_member: bool,
-}
-
-impl Caller {
-    /// Who has greeted so.
-    pub(crate) fn new(hello: &Hello) -> Self {
-        Self {
-            node_id: hello.node_id,
-            incarnation: hello.incarnation,
-            is_member: hello.cluster_id.is_some() && hello.node_id.is_some(),
-        }
-    }
-}
 
 /// Answers requests. See the module's documentation.
 pub(crate) struct Incoming {
@@ -92,9 +70,10 @@ impl Incoming {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
     }
+}
 
-    /// The answer to `request`.
-    pub(crate) async fn answer(&self, caller: Caller, request: Request) -> Response {
+impl Answer for Incoming {
+    async fn answer(&self, caller: Caller, request: Request) -> Response {
         if self.stopped.load(Ordering::Acquire) {
             return Response::Unavailable("it is stopping".to_owned());
         }

@@ -264,7 +264,7 @@ async fn serve_peers(
             addr: peer_addr.to_owned(),
             source,
         })?;
-    let served = server::serve(listener, peers.credentials().clone(), Arc::clone(incoming));
+    let served = server::serve(listener, peers.clone(), Arc::clone(incoming));
     Ok(tokio::spawn(served))
 }
 

@@ -76,16 +76,18 @@ pub(crate) struct Frame {
     pub(crate) body: Vec<u8>,
 }
 
-/// A frame's bytes. `write_body` appends the body, which must not exceed [`BODY_LEN_MAX`].
+/// A frame's bytes. `write_body` appends the body, about `len_hint` bytes, which must not exceed
+/// [`BODY_LEN_MAX`].
 ///
 /// # Errors
 /// `InvalidInput` when the body is too long.
 pub(crate) fn encode(
     kind: Kind,
     id: u64,
+    len_hint: usize,
     write_body: impl FnOnce(&mut Vec<u8>),
 ) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(256);
+    let mut bytes = Vec::with_capacity(HEADER_LEN + len_hint);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&[VERSION, kind.code(), 0, 0]);
     bytes.extend_from_slice(&id.to_le_bytes());
@@ -203,7 +205,7 @@ mod tests {
     }
 
     fn encoded(kind: Kind, id: u64, body: &[u8]) -> Vec<u8> {
-        encode(kind, id, |out| out.extend_from_slice(body)).unwrap()
+        encode(kind, id, body.len(), |out| out.extend_from_slice(body)).unwrap()
     }
 
     proptest! {

@@ -15,9 +15,13 @@
 //! somebody who can write into a connection between nodes.
 //!
 //! Instead of any of these a side may send a Refusal: why it goes no further, for a person.
+//!
+//! A hello begins with the protocol versions and the program's, and that is how every version's hello
+//! begins: what comes behind is read only when there is a common version, and may go on where this program
+//! stops reading.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -40,13 +44,19 @@ const NONCE_LEN: usize = 32;
 const CALLER: &[u8] = b"hearth peer: caller";
 const CALLED: &[u8] = b"hearth peer: called";
 
-/// What a node says of itself.
+/// How a hello begins, in all versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hello {
+pub(crate) struct Versions {
     /// The protocol versions that it speaks, from and to.
     protocol: (u32, u32),
     /// Of the program, for logs.
-    pub(crate) program: String,
+    program: String,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    versions: Versions,
     pub(crate) cluster_name: String,
     /// `None` as long as it belongs to no cluster: it may found or join one, and nothing else.
     pub(crate) cluster_id: Option<u128>,
@@ -112,10 +122,7 @@ impl Credentials {
 
     /// What this node is now.
     pub(crate) fn local(&self) -> LocalNode {
-        self.local
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.read().clone()
     }
 
     /// To be called when it belongs to a cluster.
@@ -126,8 +133,10 @@ impl Credentials {
     fn hello(&self, wanted: Option<u64>) -> Hello {
         let local = self.local();
         Hello {
-            protocol: (PROTOCOL_MIN, PROTOCOL),
-            program: env!("CARGO_PKG_VERSION").to_owned(),
+            versions: Versions {
+                protocol: (PROTOCOL_MIN, PROTOCOL),
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+            },
             cluster_name: local.cluster_name,
             cluster_id: local.cluster_id,
             node_id: local.node_id,
@@ -148,13 +157,6 @@ impl Credentials {
 
     /// What speaks against `theirs`, before it has proved anything.
     fn compare(&self, ours: &Hello, theirs: &Hello) -> Result<(), String> {
-        if theirs.protocol.0 > PROTOCOL || theirs.protocol.1 < PROTOCOL_MIN {
-            return Err(format!(
-                "no common protocol: this node speaks the versions {PROTOCOL_MIN} to {PROTOCOL}, the other \
-                 one (program {}) {} to {}; upgrade one step at a time",
-                theirs.program, theirs.protocol.0, theirs.protocol.1
-            ));
-        }
         if theirs.cluster_name != ours.cluster_name {
             return Err(format!(
                 "this node belongs to the cluster {:?}, the other one to {:?} (--cluster-name)",
@@ -185,14 +187,26 @@ impl Credentials {
         Ok(())
     }
 
-    /// What speaks against a node that knows the key.
-    fn admit(&self, theirs: &Hello) -> Result<(), String> {
-        match (theirs.cluster_id, theirs.node_id) {
-            (Some(_), Some(id)) if self.local().cluster_id.is_some() => {
-                (self.admission)(id, theirs.incarnation)
-            }
+    /// Whether a node that has shown the key belongs to this node's cluster, as far as that is known. A
+    /// connection from before this node had a cluster never does: its other side was compared with nothing.
+    pub(crate) fn is_member(&self, theirs: &Hello) -> bool {
+        let ours = self.read().cluster_id;
+        ours.is_some() && theirs.cluster_id == ours && theirs.node_id.is_some()
+    }
+
+    /// What speaks against a node that knows the key. That changes: it may be removed at any time.
+    ///
+    /// # Errors
+    /// The reason, for a person.
+    pub(crate) fn admit(&self, theirs: &Hello) -> Result<(), String> {
+        match theirs.node_id {
+            Some(id) if self.is_member(theirs) => (self.admission)(id, theirs.incarnation),
             _ => Ok(()),
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, LocalNode> {
+        self.local.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,7 +225,7 @@ pub(crate) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
     let ours = credentials.hello(wanted);
     let our_bytes = send_hello(stream, &ours).await?;
     let their_bytes = receive(stream, Kind::Hello).await?;
-    let theirs = decode_hello(&their_bytes)?;
+    let theirs = read_hello(stream, &their_bytes).await?;
     or_refuse(stream, credentials.compare(&ours, &theirs)).await?;
     let proof = credentials.proof(CALLER, &our_bytes, &their_bytes);
     send(stream, Kind::Proof, &proof.finalize().into_bytes()).await?;
@@ -232,7 +246,7 @@ pub(crate) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
 ) -> Result<Hello, HandshakeError> {
     let their_bytes = receive(stream, Kind::Hello).await?;
-    let theirs = decode_hello(&their_bytes)?;
+    let theirs = read_hello(stream, &their_bytes).await?;
     let ours = credentials.hello(None);
     or_refuse(stream, credentials.compare(&ours, &theirs)).await?;
     let our_bytes = send_hello(stream, &ours).await?;
@@ -247,17 +261,34 @@ pub(crate) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn send_hello<S: AsyncWrite + Unpin>(stream: &mut S, hello: &Hello) -> io::Result<Vec<u8>> {
-    let bytes = codec::encode_record(hello);
+    let mut bytes = Vec::new();
+    codec::encode_message(hello, &mut bytes);
     send(stream, Kind::Hello, &bytes).await?;
     Ok(bytes)
 }
 
-fn decode_hello(bytes: &[u8]) -> io::Result<Hello> {
-    Ok(codec::decode_record("the greeting of a node", bytes)?)
+/// The hello in `bytes`; refused when there is no common version.
+async fn read_hello<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+) -> Result<Hello, HandshakeError> {
+    const WHAT: &str = "the greeting of a node";
+    let theirs: Versions = codec::decode_beginning(WHAT, bytes).map_err(io::Error::from)?;
+    let (min, max) = theirs.protocol;
+    if min > PROTOCOL || max < PROTOCOL_MIN {
+        let reason = format!(
+            "no common protocol: this node (program {}) speaks the versions {PROTOCOL_MIN} to {PROTOCOL}, the \
+             other one (program {:?}) {min} to {max}; upgrade one step at a time",
+            env!("CARGO_PKG_VERSION"),
+            theirs.program
+        );
+        or_refuse(stream, Err(reason)).await?;
+    }
+    Ok(codec::decode_beginning(WHAT, bytes).map_err(io::Error::from)?)
 }
 
 async fn send<S: AsyncWrite + Unpin>(stream: &mut S, kind: Kind, body: &[u8]) -> io::Result<()> {
-    let bytes = frame::encode(kind, 0, |out| out.extend_from_slice(body))?;
+    let bytes = frame::encode(kind, 0, body.len(), |out| out.extend_from_slice(body))?;
     stream.write_all(&bytes).await?;
     stream.flush().await
 }

@@ -117,11 +117,59 @@ async fn versions_that_share_nothing_are_refused() {
     let two = credentials(node(2));
     let (mut here, mut there) = tokio::io::duplex(1 << 16);
     let mut hello = credentials(node(1)).hello(None);
-    hello.protocol = (PROTOCOL + 1, PROTOCOL + 3);
-    let (_, called) = tokio::join!(send_hello(&mut here, &hello), answer(&mut there, &two));
+    hello.versions.protocol = (PROTOCOL + 1, PROTOCOL + 3);
+    // Whatever a later version's hello has behind that.
+    let mut later = Vec::new();
+    codec::encode_message(&hello.versions, &mut later);
+    later.extend_from_slice(&[0xff; 100]);
+    let (_, called) = tokio::join!(
+        send(&mut here, Kind::Hello, &later),
+        answer(&mut there, &two)
+    );
     assert!(text(called).contains("upgrade"));
     let refusal = text(receive(&mut here, Kind::Hello).await);
     assert!(refusal.contains("no common protocol"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_later_hello_may_say_more() {
+    let two = credentials(node(2));
+    let (mut here, mut there) = tokio::io::duplex(1 << 16);
+    let one = credentials(node(1));
+    let mut hello = one.hello(Some(2));
+    hello.versions.protocol = (PROTOCOL, PROTOCOL + 1);
+    let mut ours = Vec::new();
+    codec::encode_message(&hello, &mut ours);
+    ours.extend_from_slice(b"something new");
+    let caller = async {
+        send(&mut here, Kind::Hello, &ours).await.unwrap();
+        let theirs = receive(&mut here, Kind::Hello).await.unwrap();
+        let proof = one.proof(CALLER, &ours, &theirs).finalize().into_bytes();
+        send(&mut here, Kind::Proof, &proof).await.unwrap();
+        receive(&mut here, Kind::Proof).await.unwrap();
+    };
+    let ((), called) = tokio::join!(caller, answer(&mut there, &two));
+    assert_eq!(called.unwrap().node_id, Some(1));
+}
+
+#[test]
+fn only_a_node_of_the_same_cluster_is_a_member() {
+    let ours = |cluster_id| {
+        let mut local = node(2);
+        local.cluster_id = cluster_id;
+        credentials(local)
+    };
+    let theirs = |cluster_id, node_id| {
+        let mut local = node(1);
+        (local.cluster_id, local.node_id) = (cluster_id, node_id);
+        credentials(local).hello(None)
+    };
+    assert!(ours(Some(7)).is_member(&theirs(Some(7), Some(1))));
+    assert!(!ours(Some(7)).is_member(&theirs(Some(8), Some(1))));
+    assert!(!ours(Some(7)).is_member(&theirs(Some(7), None)));
+    assert!(!ours(Some(7)).is_member(&theirs(None, Some(1))));
+    assert!(!ours(None).is_member(&theirs(None, Some(1))));
+    assert!(!ours(None).is_member(&theirs(Some(7), Some(1))));
 }
 
 /// Passes on what flows until either side ends, and returns it.

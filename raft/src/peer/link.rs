@@ -1,22 +1,30 @@
 //! One connection to one member, for this node's requests: made, watched, and made again.
+//!
+//! A member that answers nothing is given up after a while: a ping goes out twice a second, and something
+//! must come back within two, or longer if much was sent. When the member's system closes the connection,
+//! another attempt follows at once; when that is refused, the process has ended, and the state says so
+//! ([`LinkState::Down`] with `closed`). All else is silence, which may also be a cut cable.
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::frame::{self, BODY_LEN_MAX, Kind};
 use super::handshake::{self, Credentials, HandshakeError};
 use super::message::{Request, Response};
-use super::outbox;
+use super::outbox::Outbox;
+use super::patience::Patient;
 use super::socket;
 use super::{CallError, LinkState};
 use crate::codec;
@@ -24,17 +32,40 @@ use crate::codec;
 /// Requests that wait to be written.
 const QUEUE_LEN: usize = 256;
 
-/// How long connecting and greeting may take.
-const CONNECT_DURATION_MAX: Duration = Duration::from_millis(1000);
-const HANDSHAKE_DURATION_MAX: Duration = Duration::from_secs(2);
+/// How patient a link is.
+#[derive(Debug, Clone)]
+pub(crate) struct Timing {
+    /// How long connecting may take.
+    pub(crate) connect: Duration,
+    /// How long greeting may take.
+    pub(crate) greeting: Duration,
+    /// How often a connection is asked for a sign of life.
+    pub(crate) ping: Duration,
+    /// How long it may be without one.
+    pub(crate) silence: Duration,
+    /// Between two attempts to connect, at first and at most.
+    pub(crate) retry: (Duration, Duration),
+    /// Between two attempts, and for how long, after the process at the other side has ended: it may come
+    /// back at once.
+    pub(crate) retry_ended: (Duration, Duration),
+}
 
-/// How often a connection is asked for a sign of life, and how long it may be without one.
-const PING_INTERVAL: Duration = Duration::from_millis(500);
-const SILENCE_DURATION_MAX: Duration = Duration::from_millis(2000);
+impl Default for Timing {
+    fn default() -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            connect: millis(1000),
+            greeting: millis(2000),
+            ping: millis(500),
+            silence: millis(2000),
+            retry: (millis(20), millis(1000)),
+            retry_ended: (millis(50), millis(2000)),
+        }
+    }
+}
 
-/// Between two attempts to connect: at first, and at most.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
-const RETRY_DELAY_MAX: Duration = Duration::from_millis(1000);
+/// What a slow network carries at least, in bytes per second: what was sent gets so much more time.
+const RATE_MIN: usize = 1 << 20;
 
 /// Attempts right after a connection was closed, to find out whether the process has gone. (A system
 /// that ends a process may close its connections a moment before its listener.)
@@ -48,6 +79,7 @@ pub(crate) struct Link {
     queue: mpsc::Sender<Outgoing>,
     next_id: AtomicU64,
     state: watch::Receiver<LinkState>,
+    hurry: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -69,15 +101,18 @@ impl Drop for Link {
 
 impl Link {
     /// Starts to connect to member `to` at `addr`, and never stops.
-    pub(crate) fn start(to: u64, addr: String, credentials: Credentials) -> Self {
+    pub(crate) fn start(to: u64, addr: String, credentials: Credentials, timing: Timing) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (state_sender, state) = watch::channel(LinkState::Connecting);
+        let hurry = Arc::new(Notify::new());
         let runner = Runner {
             to,
             addr: addr.clone(),
             credentials,
+            timing,
             waiting,
             state: state_sender,
+            hurry: Arc::clone(&hurry),
             pending: Arc::default(),
         };
         let task = tokio::spawn(runner.run()).abort_handle();
@@ -86,6 +121,7 @@ impl Link {
             queue,
             next_id: AtomicU64::new(1),
             state,
+            hurry,
             task,
         }
     }
@@ -96,6 +132,13 @@ impl Link {
 
     pub(crate) fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
+    }
+
+    /// Lets it try to connect at once, if it waits to do so.
+    pub(crate) fn hurry(&self) {
+        if *self.state.borrow() != LinkState::Up {
+            self.hurry.notify_one();
+        }
     }
 
     /// See [`super::Peers::call`].
@@ -114,8 +157,10 @@ impl Link {
             }
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let bytes = frame::encode(Kind::Request, id, |out| codec::encode_message(request, out))
-            .map_err(|error| CallError::Unreachable(error.to_string()))?;
+        let bytes = frame::encode(Kind::Request, id, request.len_hint(), |out| {
+            codec::encode_message(request, out);
+        })
+        .map_err(|error| CallError::Unreachable(error.to_string()))?;
         let (reply, answer) = oneshot::channel();
         let outgoing = Outgoing { id, bytes, reply };
         let deadline = Instant::now() + timeout;
@@ -141,25 +186,45 @@ struct Runner {
     to: u64,
     addr: String,
     credentials: Credentials,
+    timing: Timing,
     waiting: mpsc::Receiver<Outgoing>,
     state: watch::Sender<LinkState>,
-    pending: Arc<Pending>,
+    hurry: Arc<Notify>,
+    pending: Arc<Mutex<Pending>>,
 }
 
-/// Requests that were written and not answered yet.
+/// What the reader and the writer of a connection share.
 #[derive(Debug)]
 struct Pending {
-    replies: Mutex<HashMap<u64, Reply>>,
+    /// Requests that were written and not answered yet.
+    replies: HashMap<u64, Reply>,
     /// When something came last.
-    heard: Mutex<Instant>,
+    heard: Instant,
+    /// Bytes that were written since.
+    unheard: usize,
 }
 
 impl Default for Pending {
     fn default() -> Self {
         Self {
-            replies: Mutex::default(),
-            heard: Mutex::new(Instant::now()),
+            replies: HashMap::new(),
+            heard: Instant::now(),
+            unheard: 0,
         }
+    }
+}
+
+impl Pending {
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.unheard = 0;
+    }
+
+    /// For how long nothing has come, if that is too long.
+    fn overdue(&self, silence_max: Duration) -> Option<Duration> {
+        let extra = Duration::from_secs_f64(self.unheard as f64 / RATE_MIN as f64);
+        let silence = self.heard.elapsed();
+        (silence > silence_max + extra).then_some(silence)
     }
 }
 
@@ -169,15 +234,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Runner {
     async fn run(mut self) {
-        let mut delay = RETRY_DELAY_MIN;
-        // Attempts that follow a close at once.
+        let mut delay = self.timing.retry.0;
+        // Attempts left that follow a close at once.
         let mut closed_attempts = 0;
         let mut was_closed = false;
+        let mut ended_at: Option<Instant> = None;
         loop {
             match self.connect().await {
                 Ok(stream) => {
-                    delay = RETRY_DELAY_MIN;
-                    self.state.send_replace(LinkState::Up);
+                    delay = self.timing.retry.0;
+                    ended_at = None;
+                    self.set(LinkState::Up);
                     tracing::info!(node = self.to, addr = %self.addr, "connected");
                     let error = self.serve(stream).await;
                     tracing::info!(node = self.to, addr = %self.addr, %error, "connection ended");
@@ -192,7 +259,7 @@ impl Runner {
                     if self.set(LinkState::Rejected(reason.clone())) {
                         tracing::warn!(node = self.to, addr = %self.addr, reason, "no connection");
                     }
-                    delay = RETRY_DELAY_MAX;
+                    delay = self.timing.retry.1;
                     (was_closed, closed_attempts) = (false, 0);
                 }
                 Err(HandshakeError::Io(error)) => {
@@ -213,8 +280,13 @@ impl Runner {
                     }
                 }
             }
-            self.wait(delay).await;
-            delay = (delay * 3 / 2).min(RETRY_DELAY_MAX);
+            let (pause, for_long) = self.timing.retry_ended;
+            if was_closed && ended_at.get_or_insert_with(Instant::now).elapsed() < for_long {
+                self.wait(pause).await;
+            } else {
+                self.wait(delay).await;
+                delay = (delay * 3 / 2).min(self.timing.retry.1);
+            }
         }
     }
 
@@ -234,12 +306,22 @@ impl Runner {
     /// Waits, and refuses requests meanwhile.
     async fn wait(&mut self, delay: Duration) {
         let jitter = rand::rng().random_range(0.7..1.3);
-        let until = Instant::now() + delay.mul_f64(jitter);
-        let sleep = tokio::time::sleep_until(until);
-        tokio::pin!(sleep);
+        let hurry = Arc::clone(&self.hurry);
+        let waited = async {
+            tokio::select! {
+                () = tokio::time::sleep(delay.mul_f64(jitter)) => {}
+                () = hurry.notified() => {}
+            }
+        };
+        self.refuse_until(waited).await;
+    }
+
+    /// Refuses requests until `until` resolves.
+    async fn refuse_until<T>(&mut self, until: impl Future<Output = T>) -> T {
+        tokio::pin!(until);
         loop {
             tokio::select! {
-                () = &mut sleep => return,
+                result = &mut until => return result,
                 outgoing = self.waiting.recv() => match outgoing {
                     Some(outgoing) => self.refuse(outgoing),
                     // Nobody holds the link any more, and this task is about to be ended.
@@ -259,31 +341,37 @@ impl Runner {
     }
 
     async fn connect(&mut self) -> Result<TcpStream, HandshakeError> {
-        let mut stream = socket::connect(&self.addr, CONNECT_DURATION_MAX).await?;
-        let greeting = handshake::call(&mut stream, &self.credentials, Some(self.to));
-        let theirs = match tokio::time::timeout(HANDSHAKE_DURATION_MAX, greeting).await {
-            Ok(theirs) => theirs?,
-            Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        let (to, addr) = (self.to, self.addr.clone());
+        let (credentials, timing) = (self.credentials.clone(), self.timing.clone());
+        let connected = async move {
+            let mut stream = socket::connect(&addr, timing.connect).await?;
+            let greeting = handshake::call(&mut stream, &credentials, Some(to));
+            let theirs = match tokio::time::timeout(timing.greeting, greeting).await {
+                Ok(theirs) => theirs?,
+                Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            };
+            if theirs.node_id != Some(to) || !credentials.is_member(&theirs) {
+                let text = "the node there has not joined the cluster yet";
+                return Err(io::Error::other(text).into());
+            }
+            Ok(stream)
         };
-        if theirs.node_id != Some(self.to) || theirs.cluster_id.is_none() {
-            let text = "the node there has not joined the cluster yet";
-            return Err(io::Error::other(text).into());
-        }
-        Ok(stream)
+        self.refuse_until(connected).await
     }
 
     /// Passes requests and responses until the connection ends.
     async fn serve(&mut self, stream: TcpStream) -> io::Error {
         let (reader, writer) = stream.into_split();
-        *lock(&self.pending.heard) = Instant::now();
         let pending = Arc::clone(&self.pending);
+        lock(&pending).hear();
         let mut reading = AbortOnDrop(tokio::spawn(read_responses(reader, Arc::clone(&pending))));
+        let writer = Patient::new(writer, self.timing.silence);
         let error = tokio::select! {
             error = self.write_requests(writer) => error,
             end = &mut reading.0 => end.unwrap_or_else(io::Error::other),
         };
         drop(reading);
-        let lost = std::mem::take(&mut *lock(&pending.replies));
+        let lost = std::mem::take(&mut lock(&pending).replies);
         for reply in lost.into_values() {
             let text = format!("the connection ended: {error}");
             let _ = reply.send(Err(CallError::Lost(text)));
@@ -293,18 +381,18 @@ impl Runner {
 
     async fn write_requests(&mut self, mut writer: impl AsyncWrite + Unpin) -> io::Error {
         let mut batch: Vec<Outgoing> = Vec::new();
-        let mut out = outbox::Outbox::default();
-        let mut ping = tokio::time::interval(PING_INTERVAL);
+        let mut out = Outbox::default();
+        let mut ping = tokio::time::interval(self.timing.ping);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 _ = ping.tick() => {
-                    if lock(&self.pending.heard).elapsed() > SILENCE_DURATION_MAX {
-                        let text = format!("nothing was heard for {SILENCE_DURATION_MAX:?}");
+                    if let Some(silence) = lock(&self.pending).overdue(self.timing.silence) {
+                        let text = format!("nothing was heard for {silence:.1?}");
                         return io::Error::new(io::ErrorKind::TimedOut, text);
                     }
-                    match frame::encode(Kind::Ping, 0, |_| {}) {
+                    match frame::encode(Kind::Ping, 0, 0, |_| {}) {
                         Ok(bytes) => out.push(bytes),
                         Err(error) => return error,
                     }
@@ -313,25 +401,35 @@ impl Runner {
                     if count == 0 {
                         return io::Error::other("this node is stopping");
                     }
-                    let mut pending = lock(&self.pending.replies);
+                    let mut pending = lock(&self.pending);
                     for outgoing in batch.drain(..) {
                         if !outgoing.reply.is_closed() {
-                            pending.insert(outgoing.id, outgoing.reply);
+                            pending.replies.insert(outgoing.id, outgoing.reply);
                             out.push(outgoing.bytes);
                         }
                     }
                 }
             }
-            match tokio::time::timeout(SILENCE_DURATION_MAX, out.write_to(&mut writer)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error,
-                Err(_) => return io::ErrorKind::TimedOut.into(),
+            let len = out.len();
+            let began = Instant::now();
+            if let Err(error) = out.write_to(&mut writer).await {
+                return error;
+            }
+            let mut pending = lock(&self.pending);
+            pending.unheard = pending.unheard.saturating_add(len);
+            // Nobody else could be asked for a sign of life meanwhile, and something was taken all the time.
+            if began.elapsed() > self.timing.ping {
+                pending.heard = Instant::now();
             }
         }
     }
 }
 
-async fn read_responses(reader: impl AsyncRead + Unpin, pending: Arc<Pending>) -> io::Error {
+async fn read_responses(reader: impl AsyncRead + Unpin, pending: Arc<Mutex<Pending>>) -> io::Error {
+    let reader = Listener {
+        stream: reader,
+        pending: Arc::clone(&pending),
+    };
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     loop {
         let frame = match frame::read(&mut reader, BODY_LEN_MAX).await {
@@ -339,11 +437,10 @@ async fn read_responses(reader: impl AsyncRead + Unpin, pending: Arc<Pending>) -
             Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
             Err(error) => return error,
         };
-        *lock(&pending.heard) = Instant::now();
         match frame.kind {
             Kind::Pong => {}
             Kind::Response => {
-                let Some(reply) = lock(&pending.replies).remove(&frame.id) else {
+                let Some(reply) = lock(&pending).replies.remove(&frame.id) else {
                     continue;
                 };
                 let response = match codec::decode_message("a response", &frame.body) {
@@ -357,6 +454,27 @@ async fn read_responses(reader: impl AsyncRead + Unpin, pending: Arc<Pending>) -
                 return io::Error::new(io::ErrorKind::InvalidData, text);
             }
         }
+    }
+}
+
+/// Takes note of each byte that comes, also in the middle of a long response.
+struct Listener<S> {
+    stream: S,
+    pending: Arc<Mutex<Pending>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listener<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if poll.is_ready() {
+            lock(&this.pending).hear();
+        }
+        poll
     }
 }
 
@@ -391,11 +509,13 @@ pub(crate) async fn ask(
     timeout: Duration,
 ) -> Result<Response, HandshakeError> {
     let exchange = async {
-        let mut stream = socket::connect(addr, CONNECT_DURATION_MAX).await?;
+        let mut stream = socket::connect(addr, Timing::default().connect).await?;
         handshake::call(&mut stream, credentials, None).await?;
-        let bytes = frame::encode(Kind::Request, 1, |out| codec::encode_message(request, out))?;
+        let bytes = frame::encode(Kind::Request, 1, request.len_hint(), |out| {
+            codec::encode_message(request, out);
+        })?;
         let (reader, mut writer) = stream.split();
-        let mut out = outbox::Outbox::default();
+        let mut out = Outbox::default();
         out.push(bytes);
         out.write_to(&mut writer).await?;
         let mut reader = BufReader::new(reader);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::cluster::{ClusterChange, ClusterError, ClusterReply, NodeReport};
-use crate::codec::{LogIdRecord, VoteRecord};
+use crate::codec::{self, LogIdRecord, VoteRecord};
 use crate::disk::DiskNews;
 use crate::type_config::{Member, NumberedCommand, NumberedReply};
 
@@ -69,6 +69,36 @@ pub(crate) enum Response {
     Found(FoundAnswer),
     Join(JoinAnswer),
     Disk(DiskNews),
+}
+
+/// Bytes of a message without long fields, about.
+const LEN_HINT: usize = 64;
+
+impl Request {
+    /// About how many bytes it takes.
+    pub(crate) fn len_hint(&self) -> usize {
+        LEN_HINT
+            + match self {
+                Self::Append { entries, .. } => entries.iter().map(|entry| entry.len() + 5).sum(),
+                Self::Snapshot(SnapshotPart::Chunk { bytes, .. }) => bytes.len(),
+                Self::Propose(ProposalRecord::Commands(list)) => {
+                    list.iter().map(codec::command_len).sum()
+                }
+                _ => LEN_HINT,
+            }
+    }
+}
+
+impl Response {
+    /// About how many bytes it takes.
+    pub(crate) fn len_hint(&self) -> usize {
+        match self {
+            Self::Propose(ProposeAnswer::Replies { replies, .. }) => {
+                LEN_HINT + replies.len() * LEN_HINT
+            }
+            _ => LEN_HINT,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

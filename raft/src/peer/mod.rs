@@ -7,7 +7,7 @@
 //! server ◀──────── requests ──── Link ── Peers
 //! ```
 //! `frame` is how a message lies on the wire, `message` what it says, `handshake` who may speak,
-//! `link` one outgoing connection, `server` the incoming ones.
+//! `link` one outgoing connection, `server` the incoming ones, `socket` where they all come from.
 
 pub(crate) mod frame;
 pub(crate) mod handshake;
@@ -17,6 +17,7 @@ pub(crate) mod server;
 pub(crate) mod socket;
 
 mod outbox;
+mod patience;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,7 +29,7 @@ use crate::birth::{Ask, AskError};
 use crate::disk::{AskDisks, DiskNews};
 use crate::type_config::Member;
 use handshake::{Credentials, HandshakeError};
-use link::Link;
+use link::{Link, Timing};
 use message::{Request, Response};
 
 /// How long a member may take to say how its disk is.
@@ -132,7 +133,8 @@ impl Peers {
                 links.by_node.entry(id).or_insert_with(|| {
                     let (addr, credentials) =
                         (member.peer_addr.clone(), self.credentials().clone());
-                    Arc::new(Link::start(id, addr, credentials))
+                    let timing = Timing::default();
+                    Arc::new(Link::start(id, addr, credentials, timing))
                 });
             }
         }
@@ -166,6 +168,13 @@ impl Peers {
     /// The state of the link to `to`, now and from now on. `None` when there is no such member.
     pub(crate) fn link_state(&self, to: u64) -> Option<watch::Receiver<LinkState>> {
         self.link(to).map(|link| link.state())
+    }
+
+    /// Lets the link to `to` try at once, if it waits to do so: a sign of life came from there.
+    pub(crate) fn hurry(&self, to: u64) {
+        if let Some(link) = self.link(to) {
+            link.hurry();
+        }
     }
 
     fn link(&self, to: u64) -> Option<Arc<Link>> {

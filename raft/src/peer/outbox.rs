@@ -1,32 +1,33 @@
-//! Frames on their way out: small ones go together in one write.
+//! Frames on their way out: what waits goes out in one system call, and nothing is copied for that.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// Frames up to this size are copied together.
-const SMALL_LEN: usize = 16 << 10;
-
-/// Bytes that are gathered before a write, about.
-const GATHERED_LEN_MAX: usize = 256 << 10;
+/// Frames that go out at once, at most.
+const SLICE_COUNT_MAX: usize = 64;
 
 /// Frames that wait to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    parts: Vec<Vec<u8>>,
+    frames: VecDeque<Vec<u8>>,
+    /// Bytes of the first frame that are out already.
+    written: usize,
+    /// Bytes of all frames that are not.
+    len: usize,
 }
 
 impl Outbox {
     /// Adds a frame.
     pub(crate) fn push(&mut self, bytes: Vec<u8>) {
-        match self.parts.last_mut() {
-            Some(last)
-                if bytes.len() <= SMALL_LEN && last.len() + bytes.len() <= GATHERED_LEN_MAX =>
-            {
-                last.extend_from_slice(&bytes);
-            }
-            _ => self.parts.push(bytes),
-        }
+        self.len += bytes.len();
+        self.frames.push_back(bytes);
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Writes everything.
@@ -37,9 +38,114 @@ impl Outbox {
         &mut self,
         writer: &mut W,
     ) -> io::Result<()> {
-        for part in self.parts.drain(..) {
-            writer.write_all(&part).await?;
+        while self.len > 0 {
+            let mut slices = [IoSlice::new(&[]); SLICE_COUNT_MAX];
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.frames) {
+                let skip = if count == 0 { self.written } else { 0 };
+                *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
+                count += 1;
+            }
+            let written = writer.write_vectored(&slices[..count]).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.advance(written);
         }
         writer.flush().await
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.len = self.len.saturating_sub(written);
+        self.written += written;
+        while let Some(first) = self.frames.front()
+            && self.written >= first.len()
+        {
+            self.written -= first.len();
+            self.frames.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes as much at a time as it is told, and counts.
+    #[derive(Debug, Default)]
+    struct Sink {
+        takes: Vec<usize>,
+        calls: usize,
+        got: Vec<u8>,
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let takes = self.takes.get(self.calls).copied().unwrap_or(all.len());
+            let takes = takes.clamp(1, all.len().max(1)).min(all.len());
+            self.calls += 1;
+            self.got.extend_from_slice(&all[..takes]);
+            Poll::Ready(Ok(takes))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn write_all(frames: &[Vec<u8>], takes: Vec<usize>) -> Sink {
+        let mut sink = Sink {
+            takes,
+            ..Sink::default()
+        };
+        let mut out = Outbox::default();
+        for frame in frames {
+            out.push(frame.clone());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(out.write_to(&mut sink)).unwrap();
+        assert_eq!((out.len(), out.frames.len(), out.written), (0, 0, 0));
+        sink
+    }
+
+    proptest! {
+        #[test]
+        fn everything_arrives_in_order(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..200),
+            takes in prop::collection::vec(1_usize..100, 0..100),
+        ) {
+            let sink = write_all(&frames, takes);
+            prop_assert_eq!(sink.got, frames.concat());
+        }
+    }
+
+    #[test]
+    fn many_frames_take_one_call() {
+        let frames = vec![vec![7; 100]; SLICE_COUNT_MAX];
+        assert_eq!(write_all(&frames, Vec::new()).calls, 1);
     }
 }
