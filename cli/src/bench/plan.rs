@@ -1,5 +1,6 @@
 //! What load to put on.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_wire::{Dialect, Family, Serializer};
@@ -69,6 +70,12 @@ pub struct Plan {
     pub keep_names: bool,
     /// How long a connection or a reply may take.
     pub timeout: Duration,
+    /// Go on over another connection, to the next server, when one ends or cannot be made. Otherwise
+    /// that ends the load.
+    pub reconnect: bool,
+    /// File to write a line about each call to: when it ended in nanoseconds since 1970, the connection,
+    /// its server, how many nanoseconds it took, and `ok` or what went wrong.
+    pub log: Option<PathBuf>,
 }
 
 impl Plan {

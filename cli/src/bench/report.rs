@@ -1,12 +1,12 @@
 //! What a load measured.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{Endpoint, Plan};
+use super::{Endpoint, Plan, Tally};
 
 /// How long calls took, in microseconds from the first byte sent to the last byte checked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,29 +40,38 @@ pub struct Report {
     pub seconds: f64,
     /// Calls that were answered in that time, wrong answers included.
     pub operations: u64,
-    /// Wrong answers.
+    /// Wrong answers, and ended connections.
     pub errors: u64,
-    /// The first wrong answer.
+    /// How often each kind of error came.
+    pub errors_by_kind: BTreeMap<String, u64>,
+    /// The first error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_error: Option<String>,
     /// Right answers a second.
     pub operations_per_second: f64,
+    /// The longest time without a right answer to anyone, in milliseconds.
+    pub longest_gap_ms: f64,
+    /// The longest time that one connection was without a right answer, in milliseconds.
+    pub longest_gap_of_one_ms: f64,
     /// How long calls took, in microseconds.
     pub latency_us: Latency,
 }
 
 impl Report {
     pub(super) fn new(
-        endpoint: &Endpoint,
+        endpoints: &[Endpoint],
         plan: &Plan,
-        latency: &Histogram<u64>,
-        error_count: u64,
-        first_error: Option<String>,
+        tally: Tally,
+        longest_gap: Duration,
     ) -> Self {
+        let latency = &tally.latency;
+        let error_count: u64 = tally.errors.values().sum();
         let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1_000.0;
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
         let operation_count = latency.len();
+        let servers: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         Self {
-            server: endpoint.to_string(),
+            server: servers.join(","),
             operation: plan.operation.name().to_owned(),
             protocol: format!("{:?}", plan.family).to_lowercase(),
             serializer: plan.serializer.name().to_owned(),
@@ -70,11 +79,11 @@ impl Report {
             seconds: plan.duration.as_secs_f64(),
             operations: operation_count,
             errors: error_count,
-            first_error,
-            operations_per_second: per_second(
-                operation_count.saturating_sub(error_count),
-                plan.duration,
-            ),
+            errors_by_kind: tally.errors,
+            first_error: tally.first_error,
+            longest_gap_ms: milliseconds(longest_gap),
+            longest_gap_of_one_ms: milliseconds(tally.longest_gap),
+            operations_per_second: per_second(tally.right_count, plan.duration),
             latency_us: Latency {
                 p50: microseconds(latency.value_at_quantile(0.5)),
                 p99: microseconds(latency.value_at_quantile(0.99)),
@@ -113,8 +122,16 @@ impl fmt::Display for Report {
             "  latency: p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us, mean {:.0} us",
             latency.p50, latency.p99, latency.p999, latency.max, latency.mean
         )?;
+        write!(
+            f,
+            "\n  longest gap between right answers: {:.1} ms, of one connection {:.1} ms",
+            self.longest_gap_ms, self.longest_gap_of_one_ms
+        )?;
+        for (kind, count) in &self.errors_by_kind {
+            write!(f, "\n  {count} x {kind}")?;
+        }
         if let Some(first_error) = &self.first_error {
-            write!(f, "\n  first wrong answer: {first_error}")?;
+            write!(f, "\n  first error: {first_error}")?;
         }
         Ok(())
     }

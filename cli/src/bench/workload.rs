@@ -29,8 +29,8 @@ fn list_name(index: usize) -> String {
 }
 
 /// Registers the names that the load looks up. What an earlier load left is removed first.
-pub(super) async fn prepare(endpoint: &Endpoint, plan: &Plan) -> Result<(), BenchError> {
-    clean(endpoint, plan).await?;
+pub(super) async fn prepare(endpoints: &[Endpoint], plan: &Plan) -> Result<(), BenchError> {
+    clean(endpoints, plan).await?;
     let names: Vec<(String, String)> = match plan.operation {
         Operation::Lookup | Operation::Mixed { .. } => (0..plan.name_count)
             .map(|index| (shared_name(index), shared_uri(index)))
@@ -44,10 +44,10 @@ pub(super) async fn prepare(endpoint: &Endpoint, plan: &Plan) -> Result<(), Benc
     const CONNECTION_COUNT: usize = 64;
     let share = names.len().div_ceil(CONNECTION_COUNT).max(1);
     let mut tasks = tokio::task::JoinSet::new();
-    for part in names.chunks(share) {
-        let (endpoint, plan, part) = (endpoint.clone(), plan.clone(), part.to_vec());
+    for (number, part) in names.chunks(share).enumerate() {
+        let (endpoints, plan, part) = (endpoints.to_vec(), plan.clone(), part.to_vec());
         tasks.spawn(async move {
-            let mut connection = RawConnection::connect(&endpoint, &plan).await?;
+            let (mut connection, _) = connect(&endpoints, number, &plan).await?;
             for (name, uri) in part {
                 if let Err(exception) = connection
                     .call("register", vec![name.into(), uri.into()])
@@ -66,14 +66,71 @@ pub(super) async fn prepare(endpoint: &Endpoint, plan: &Plan) -> Result<(), Benc
 }
 
 /// Removes every name of a load.
-pub(super) async fn clean(endpoint: &Endpoint, plan: &Plan) -> Result<(), BenchError> {
-    let mut connection = RawConnection::connect(endpoint, plan).await?;
+pub(super) async fn clean(endpoints: &[Endpoint], plan: &Plan) -> Result<(), BenchError> {
+    let (mut connection, _) = connect(endpoints, 0, plan).await?;
     match connection
         .call("remove", vec![Value::None, PREFIX.into()])
         .await?
     {
         Ok(_) => Ok(()),
         Err(exception) => Err(connection.wrong(format!("remove: {exception:?}"))),
+    }
+}
+
+/// Connects to the server that has this number, counted round. A load that reconnects takes the next
+/// one where that fails. Returns the number of the server, too.
+pub(super) async fn connect(
+    endpoints: &[Endpoint],
+    number: usize,
+    plan: &Plan,
+) -> Result<(RawConnection, usize), BenchError> {
+    let mut failure = None;
+    let attempt_count = match plan.reconnect {
+        true => endpoints.len(),
+        false => 1,
+    };
+    for number in number..number + attempt_count {
+        let number = number % endpoints.len().max(1);
+        let Some(endpoint) = endpoints.get(number) else {
+            break;
+        };
+        let connection = match plan.operation {
+            Operation::Echo => RawConnection::open(endpoint, plan).await,
+            _ => RawConnection::connect(endpoint, plan).await,
+        };
+        match connection {
+            Ok(connection) => return Ok((connection, number)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| BenchError::Plan("a load needs at least one server".into())))
+}
+
+/// A call that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// What faults are counted by.
+    pub(super) kind: String,
+    /// All that is known about it.
+    pub(super) text: String,
+}
+
+impl Fault {
+    fn wrong(text: String) -> Self {
+        let kind = "wrong answer".to_owned();
+        Self { kind, text }
+    }
+}
+
+impl From<&BenchError> for Fault {
+    fn from(error: &BenchError) -> Self {
+        let kind = match error {
+            BenchError::Io { source, .. } => source.kind().to_string(),
+            BenchError::Refused { .. } => "refused".to_owned(),
+            BenchError::Answer { .. } | BenchError::Plan(_) => "wrong answer".to_owned(),
+        };
+        let text = error.to_string();
+        Self { kind, text }
     }
 }
 
@@ -110,8 +167,13 @@ impl Worker {
         })
     }
 
+    /// Goes on over another connection.
+    pub(super) fn take(&mut self, connection: RawConnection) {
+        self.connection = connection;
+    }
+
     /// One call. The inner result says whether its reply was right.
-    pub(super) async fn step(&mut self) -> Result<Result<(), String>, BenchError> {
+    pub(super) async fn step(&mut self) -> Result<Result<(), Fault>, BenchError> {
         match self.plan.operation {
             Operation::Lookup => self.lookup().await,
             Operation::Register => self.register().await,
@@ -122,12 +184,12 @@ impl Worker {
             Operation::List => self.list().await,
             Operation::Echo => {
                 let payload = encode_call(&self.plan, "lookup", vec![shared_name(0).into()])?;
-                self.connection.echo(&payload).await
+                Ok(self.connection.echo(&payload).await?.map_err(Fault::wrong))
             }
         }
     }
 
-    async fn lookup(&mut self) -> Result<Result<(), String>, BenchError> {
+    async fn lookup(&mut self) -> Result<Result<(), Fault>, BenchError> {
         let index = self.rng.random_range(0..self.plan.name_count);
         let payload = encode_call(&self.plan, "lookup", vec![shared_name(index).into()])?;
         let uri = shared_uri(index);
@@ -142,7 +204,7 @@ impl Worker {
         Ok(check(&self.plan, &reply, &self.right_lookup, right))
     }
 
-    async fn register(&mut self) -> Result<Result<(), String>, BenchError> {
+    async fn register(&mut self) -> Result<Result<(), Fault>, BenchError> {
         let count = self.register_count;
         self.register_count += 1;
         let name = format!("{PREFIX}own.{}.{}", self.number, count % OWN_NAME_COUNT);
@@ -155,7 +217,7 @@ impl Worker {
         Ok(checked.map(|()| self.right_none = reply.payload))
     }
 
-    async fn list(&mut self) -> Result<Result<(), String>, BenchError> {
+    async fn list(&mut self) -> Result<Result<(), Fault>, BenchError> {
         let reply = self.connection.invoke(&self.list_request).await?;
         let right = |value: &Value| match value {
             Value::Dict(items) => {
@@ -183,16 +245,19 @@ fn check(
     reply: &Frame,
     right_reply: &[u8],
     right: impl Fn(&Value) -> bool,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     if !reply.flags.exception && reply.payload == right_reply {
         return Ok(());
     }
     match plan.dialect().decode(&reply.payload, &Limits::default()) {
         Ok(value) if !reply.flags.exception && right(&value) => Ok(()),
         Ok(Value::Exception(exception)) => {
-            Err(format!("{}: {:?}", exception.class.name(), exception.args))
+            let text = format!("{}: {}", exception.class.name(), exception.text());
+            // Class and first words: what follows differs from call to call.
+            let kind = text.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ");
+            Err(Fault { kind, text })
         }
-        Ok(value) => Err(format!("{value:?}")),
-        Err(exception) => Err(format!("undecodable: {exception:?}")),
+        Ok(value) => Err(Fault::wrong(format!("{value:?}"))),
+        Err(exception) => Err(Fault::wrong(format!("undecodable: {exception:?}"))),
     }
 }

@@ -1,6 +1,7 @@
 //! `bench`: a load on a name server, and what it measured.
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ use crate::session::{Place, Session};
 
 const EXAMPLES: &str = "\
 Every reply is checked, and a wrong one makes the exit code 1. The names of the load start with
-`hearth.bench.`; they are removed before and after it.
+`hearth.bench.`; they are removed before and after it. Of several endpoints, which must be nodes of one
+cluster, each gets as many connections as the others.
 
 Examples:
   nsctl bench lookup                                  the server that Pyro would find
   nsctl -n neptune bench register --connections 64    registrations over 64 connections
   nsctl -o json bench mixed --write-percent 5         as JSON
+  nsctl --endpoints a,b,c bench register --reconnect  while one of three nodes is stopped
   nsctl -p 9099 bench echo                            an echo server, as the yardstick";
 
 /// Measures how many calls a second a name server answers
@@ -37,7 +40,7 @@ pub(crate) struct Bench {
     connections: usize,
 
     /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = crate::args::seconds)]
+    #[arg(long, visible_alias = "duration", value_name = "SECONDS", default_value = "5", value_parser = crate::args::seconds)]
     seconds: Duration,
 
     /// How long to run before measuring
@@ -63,6 +66,15 @@ pub(crate) struct Bench {
     /// Take the names that a load with --keep left, instead of registering them
     #[arg(long)]
     reuse: bool,
+
+    /// When a connection ends, go on at the next endpoint, instead of ending the load
+    #[arg(long)]
+    reconnect: bool,
+
+    /// File for a line about each call: when it ended (nanoseconds since 1970), connection, server, how
+    /// long it took (nanoseconds), `ok` or the kind of error
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -81,32 +93,38 @@ enum OperationArg {
 
 impl Bench {
     pub(crate) async fn run(self, session: &Session) -> Result<Outcome, Failure> {
-        let place = match (&self.operation, &session.place) {
+        let (addresses, family) = match (&self.operation, &session.place) {
             // An echo server knows no handshake, by which `locate` would look for it.
-            (OperationArg::Echo, Place::Endpoints(endpoints)) => endpoints.first().cloned(),
+            (OperationArg::Echo, Place::Endpoints(endpoints)) => {
+                (endpoints.clone(), preferred_family(session))
+            }
             (OperationArg::Echo, Place::Pyro { host, port }) => {
                 let host = host.as_deref().unwrap_or("localhost");
                 let port = port.unwrap_or(session.config.ns_port);
-                Some(Address::from_host(host, port).map_err(ClientError::from)?)
+                let address = Address::from_host(host, port).map_err(ClientError::from)?;
+                (vec![address], preferred_family(session))
             }
-            _ => None,
-        };
-        let (address, family) = match place {
-            Some(address) => (address, preferred_family(session)),
-            None => {
+            (_, place) => {
                 let name_server = session.locate().await?;
                 let family = name_server.family();
+                let addresses = match place {
+                    Place::Endpoints(endpoints) => endpoints.clone(),
+                    Place::Pyro { .. } => vec![name_server.address().clone()],
+                };
                 (
-                    name_server.address().clone(),
+                    addresses,
                     family.unwrap_or_else(|| preferred_family(session)),
                 )
             }
         };
-        let endpoint = resolve(&address).await?;
+        let mut endpoints = Vec::with_capacity(addresses.len());
+        for address in &addresses {
+            endpoints.push(resolve(address).await?);
+        }
         let plan = self.plan(session, family);
         let progress = Arc::new(Progress::default());
         let bar = ProgressTask::start(Arc::clone(&progress), &plan);
-        let report = hearth_cli::bench::run(&endpoint, &plan, progress).await;
+        let report = hearth_cli::bench::run(&endpoints, &plan, progress).await;
         bar.stop();
         Ok(outcome(&report?))
     }
@@ -136,6 +154,8 @@ impl Bench {
             reuse_names: self.reuse,
             keep_names: self.keep,
             timeout: connect.timeout.unwrap_or(Duration::MAX),
+            reconnect: self.reconnect,
+            log: self.log.clone(),
         }
     }
 }
