@@ -182,9 +182,17 @@ impl OwnRuntime {
 }
 
 impl Drop for OwnRuntime {
+    /// For a start that failed or was given up. Waits for its threads, which takes a thread of its own where
+    /// blocking is not allowed: a process that ended before them would take RocksDB away under their feet.
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
+        let Some(runtime) = self.0.take() else {
+            return;
+        };
+        let stop = move || runtime.shutdown_timeout(STOP_DURATION_MAX);
+        // Without a thread to be had, the runtime is dropped with the closure, and stops in its own time.
+        if let Ok(stopping) = std::thread::Builder::new().spawn(stop) {
+            // It does nothing that could panic.
+            let _ = stopping.join();
         }
     }
 }
