@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
+use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use hearth_raft::{Replica, ReplicaConfig, StartError, StorageLocation, Tuning};
@@ -80,19 +81,19 @@ fn registers_until_it_is_killed() {
     });
 }
 
-fn start_child(folder: &Path, round: u64) -> Child {
-    Process::new(std::env::current_exe().unwrap())
+fn child(folder: &Path, round: u64) -> Process {
+    let mut process = Process::new(std::env::current_exe().unwrap());
+    process
         .args(["--exact", "registers_until_it_is_killed", "--nocapture"])
         .env(FOLDER, folder)
         .env(ROUND, round.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::piped());
+    process
 }
 
 /// Lets a child register at least `count` names, kills it, and returns the names.
 fn run_and_kill(folder: &Path, round: u64, count: usize) -> Vec<String> {
-    let mut child = start_child(folder, round);
+    let mut child = child(folder, round).spawn().unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     let mut names = Vec::new();
     let mut killed = false;
@@ -155,6 +156,73 @@ async fn what_was_acknowledged_survives_the_loss_of_everything_unsynced() {
         names.remove(0);
         replica.shutdown().await;
     }
+}
+
+/// Places in the storage at which a replica under load is ended, and at which of its visits.
+const CRASHES: [&str; 21] = [
+    "format-written:1",
+    "open-first:1",
+    "open-recovered:1",
+    "record-written:1",
+    "record-written:2",
+    "append:1",
+    "append:20",
+    "append-written:1",
+    "append-written:2",
+    "append-written:50",
+    "sync:2",
+    "sync:40",
+    "synced:1",
+    "synced:33",
+    "sync-told:21",
+    "apply:1",
+    "apply:60",
+    "apply-written:1",
+    "apply-written:44",
+    "purge-written:2",
+    "purge-dropped:2",
+];
+
+#[tokio::test]
+async fn a_crash_at_any_step_of_the_storage_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let mut names = Vec::new();
+    for (round, place) in (0..).zip(CRASHES) {
+        let mut child = child(folder, round)
+            .env("HEARTH_CRASH_POINT", place)
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut acknowledged = Vec::new();
+        for line in out.lines().map_while(Result::ok) {
+            let Some((_, name)) = line.split_once("acknowledged ") else {
+                continue;
+            };
+            acknowledged.push(name.to_owned());
+            // It would go on for ever.
+            if acknowledged.len() > 50_000 {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("it does not come to {place}");
+            }
+        }
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{place}: {status}");
+        // The last one may have been cut in the middle of its line.
+        acknowledged.pop();
+        names.extend(acknowledged);
+        if round % 2 == 0 && sync_record(folder).exists() {
+            lost_writes::cut_to_last_sync(&folder.join("data"), &sync_record(folder)).unwrap();
+        }
+    }
+    let replica = Replica::start_with(config(folder), tuning(folder))
+        .await
+        .unwrap();
+    let lost: Vec<_> = names.iter().filter(|name| !has(&replica, name)).collect();
+    assert!(lost.is_empty(), "lost {lost:?} of {}", names.len());
+    assert!(names.len() > 100, "only {} were acknowledged", names.len());
+    replica.shutdown().await;
 }
 
 #[tokio::test]
