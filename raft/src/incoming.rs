@@ -110,7 +110,10 @@ impl Services {
                 leader_commit,
             } => {
                 let len = entries.iter().map(|entry| entry.len() as u64).sum();
-                if let Err(reason) = self.disk.takes_entries(len) {
+                // A heartbeat writes nothing, and leader and follower need it.
+                if !entries.is_empty()
+                    && let Err(reason) = self.disk.takes_entries(len)
+                {
                     return Response::Unavailable(reason);
                 }
                 let entries = match decode_entries(prev_log_id, &entries) {

@@ -175,6 +175,15 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
             disk: Arc::clone(&disk),
         },
     });
+    let watch = Watch {
+        disk: Arc::clone(&disk),
+        node_id,
+        raft: raft.clone(),
+        store: store.clone(),
+        log: log.clone(),
+        peers: peers.clone(),
+    };
+    tasks.push(tokio::spawn(watch.run()));
     let started = async {
         found_cluster(&folder, &raft, &strangers).await?;
         if let (Some(admin), Some(cluster)) = (&admin, &config.cluster) {
@@ -194,15 +203,6 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let limits = Limits::new(&tuning, in_memory);
     let housekeeping = keep_log_short(raft.clone(), log.clone(), outgoing, limits);
     tasks.push(tokio::spawn(housekeeping));
-    let watch = Watch {
-        disk: Arc::clone(&disk),
-        node_id,
-        raft: raft.clone(),
-        store: store.clone(),
-        log: log.clone(),
-        peers: peers.clone(),
-    };
-    tasks.push(tokio::spawn(watch.run()));
     Ok(Parts {
         node_id,
         gate,
