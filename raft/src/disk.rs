@@ -249,13 +249,18 @@ impl Disk {
         lock(&self.shared).verdict.admits(command)
     }
 
-    /// Whether a leader may propose this list of another node, all of it.
-    pub(crate) fn admits_all(&self, list: &[NumberedCommand]) -> Result<(), String> {
+    /// Whether a leader may propose this list of another node, all of it. One that is proposed `again`, and
+    /// may be in a log, is let through while anything is: whoever sent it cannot give it up, and would
+    /// hold back removals behind it.
+    pub(crate) fn admits_all(&self, list: &[NumberedCommand], again: bool) -> Result<(), String> {
         self.count(list.iter().map(|numbered| len_of(&numbered.command)).sum());
         if !self.refuses.load(Ordering::Acquire) {
             return Ok(());
         }
         let shared = lock(&self.shared);
+        if again && matches!(shared.verdict, Verdict::RemovalsOnly(_)) {
+            return Ok(());
+        }
         list.iter()
             .try_for_each(|numbered| shared.verdict.admits(&numbered.command))
     }
@@ -604,6 +609,8 @@ pub(crate) struct Watch<P> {
     pub(crate) store: RocksStore,
     pub(crate) log: LogHome,
     pub(crate) peers: P,
+    /// Bytes that the memory tables may have.
+    pub(crate) flush_len: u64,
 }
 
 /// What the watch remembers from one look to the next.
@@ -765,7 +772,12 @@ impl<P: AskDisks> Watch<P> {
         if upto > 0 {
             let _ = self.raft.trigger().purge_log(upto).await;
         }
+        // It takes room before it frees any; and a new log that finds no room to put aside, as the old one
+        // did, is worse than an old one that stays.
         let room = self.disk.free().unwrap_or(0);
+        if room < self.flush_len.saturating_mul(4) {
+            return;
+        }
         let store = self.store.clone();
         let freed = tokio::task::spawn_blocking(move || store.free_logs(room / 2)).await;
         if let Ok(Err(error)) = freed {

@@ -195,10 +195,14 @@ fn a_list_goes_through_only_as_a_whole() {
         command,
     };
     let mixed = [numbered(1, remove()), numbered(2, register())];
-    disk.admits_all(&mixed).unwrap();
+    disk.admits_all(&mixed, false).unwrap();
     disk.heard(said(1, Verdict::RemovalsOnly("no room".to_owned())), 1);
-    disk.admits_all(&mixed).unwrap_err();
-    disk.admits_all(&mixed[..1]).unwrap();
+    disk.admits_all(&mixed, false).unwrap_err();
+    disk.admits_all(&mixed[..1], false).unwrap();
+    disk.admits_all(&mixed, true).unwrap();
+    disk.heard(said(1, Verdict::Nothing("no room at all".to_owned())), 1);
+    disk.admits_all(&mixed[..1], false).unwrap_err();
+    disk.admits_all(&mixed, true).unwrap_err();
 }
 
 /// A disk whose limits put it where the test wants it, whatever is free where the test runs.

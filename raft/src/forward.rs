@@ -113,8 +113,8 @@ impl Lead {
     pub(crate) async fn propose(&self, record: ProposalRecord) -> ProposeAnswer {
         let proposal = match record {
             ProposalRecord::OpenSession { node, nonce } => Proposal::OpenSession { node, nonce },
-            ProposalRecord::Commands(list) => {
-                if let Err(reason) = self.disk.admits_all(&list) {
+            ProposalRecord::Commands { again, list } => {
+                if let Err(reason) = self.disk.admits_all(&list, again) {
                     return ProposeAnswer::DiskFull(reason);
                 }
                 Proposal::Commands(list)

@@ -182,6 +182,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         store: store.clone(),
         log: log.clone(),
         peers: peers.clone(),
+        flush_len: tuning.rocks.write_buffer_len as u64,
     };
     tasks.push(tokio::spawn(watch.run()));
     let started = async {

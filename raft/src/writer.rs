@@ -525,7 +525,10 @@ impl Batcher {
             Leader::At(id) => {
                 let (route, counters) = (self.route.clone(), Arc::clone(&self.counters));
                 tokio::spawn(async move {
-                    let record = ProposalRecord::Commands(Arc::clone(&package.list));
+                    let record = ProposalRecord::Commands {
+                        again: package.maybe_appended,
+                        list: Arc::clone(&package.list),
+                    };
                     let answer = route.propose(id, record).await;
                     let index = match answer {
                         ProposeAnswer::Replies { index, .. } => index,

@@ -179,8 +179,13 @@ pub(crate) enum ProposalRecord {
         node: u64,
         nonce: u64,
     },
-    #[serde(with = "shared_list")]
-    Commands(Arc<[NumberedCommand]>),
+    Commands {
+        /// It was proposed before and may be in some log: a full disk is no reason to refuse it, because
+        /// its sender cannot give it up.
+        again: bool,
+        #[serde(with = "shared_list")]
+        list: Arc<[NumberedCommand]>,
+    },
 }
 
 /// A list that is shared with whoever sends it again.
