@@ -81,7 +81,7 @@ impl Request {
             + match self {
                 Self::Append { entries, .. } => entries.iter().map(|entry| entry.len() + 5).sum(),
                 Self::Snapshot(SnapshotPart::Chunk { bytes, .. }) => bytes.len(),
-                Self::Propose(ProposalRecord::Commands(list)) => {
+                Self::Propose(ProposalRecord::Commands { list, .. }) => {
                     list.iter().map(codec::command_len).sum()
                 }
                 _ => LEN_HINT,
