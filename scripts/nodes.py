@@ -86,9 +86,9 @@ def resident_mb(pid):
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def nsctl(*arguments, timeout=60):
+def nsctl(*arguments, prefix=(), timeout=60):
     """The JSON document that nsctl prints, `None` if it fails."""
-    done = subprocess.run([NSCTL, "-o", "json"] + list(arguments), capture_output=True, text=True,
+    done = subprocess.run(list(prefix) + [NSCTL, "-o", "json"] + list(arguments), capture_output=True, text=True,
                           env=environment(), timeout=timeout)
     try:
         return json.loads(done.stdout)
@@ -197,14 +197,16 @@ class Cluster:
 
 
 class Hearth(Cluster):
-    """Nodes of hearthd with RocksDB. `hosts` and `prefix` put each node into its own network."""
+    """Nodes of hearthd with RocksDB, on the loopback interface or each in its own part of `network`."""
 
-    def __init__(self, folder, count=3, arguments=(), hosts=None, prefix=lambda number: ()):
-        if hosts is None:
+    def __init__(self, folder, count=3, arguments=(), network=None):
+        if network is None:
             hosts, ports = ["127.0.0.1"] * count, free_ports(2 * count)
             own, peer = ports[:count], ports[count:]
         else:
-            own, peer = [9090] * count, [9092] * count
+            hosts, own, peer = network.hosts, [9090] * count, [9092] * count
+        # What programs that talk to the nodes are started with.
+        self.client_prefix = network.client_prefix if network else []
         self.endpoints = ["%s:%d" % pair for pair in zip(hosts, own)]
         peers = ["%s:%d" % pair for pair in zip(hosts, peer)]
         founders = ",".join("%d=%s" % (index + 1, address) for index, address in enumerate(peers))
@@ -214,7 +216,7 @@ class Hearth(Cluster):
             command = [HEARTHD, "-n", hosts[index], "-p", str(own[index]), "-x",
                        "-s", "rocksdb:" + os.path.join(folder, "hearth%d" % number), "--node-id", str(number),
                        "--peer-addr", peers[index], "--initial-cluster", founders] + list(arguments)
-            self.nodes.append(Node(number, folder, command, prefix(number)))
+            self.nodes.append(Node(number, folder, command, network.prefix(number) if network else []))
 
     def wait_ready(self):
         self.wait("hearthd", lambda: all(node.ready.is_set() for node in self.nodes))
@@ -224,7 +226,7 @@ class Hearth(Cluster):
         """What a running node says about all of them."""
         endpoints = [self.endpoints[node.number - 1] for node in self.nodes
                      if node.is_running() and node.number != exclude]
-        return nsctl("--endpoints", ",".join(endpoints), "--timeout", "3", "cluster", "status", timeout=60)
+        return nsctl("--endpoints", ",".join(endpoints), "--timeout", "3", "cluster", "status", prefix=self.client_prefix)
 
     def leader(self, exclude=None):
         def find():
