@@ -229,11 +229,8 @@ impl ClientError {
     /// Whether the server answered that it could not do this now and changed nothing, so that another
     /// node of its cluster may be asked: it has no quorum, or it is stopping.
     pub fn is_unserved(&self) -> bool {
-        self.naming_text().is_some_and(|text| {
-            let is_open = OUTCOME_UNKNOWN.iter().any(|start| text.starts_with(start));
-            let is_unserved = UNSERVED.iter().any(|start| text.starts_with(start));
-            is_unserved && !is_open
-        })
+        let text = self.naming_text();
+        text.is_some_and(|text| UNSERVED.iter().any(|start| text.starts_with(start)))
     }
 
     /// Whether a change may or may not have been made, or may yet be: the server says so, or the
@@ -242,8 +239,7 @@ impl ClientError {
         match self {
             Self::Remote { .. } => self
                 .naming_text()
-                .is_some_and(|text| OUTCOME_UNKNOWN.iter().any(|start| text.starts_with(start))),
-            Self::Encode(_) | Self::NotHearth { .. } => false,
+                .is_some_and(|text| text.starts_with(OUTCOME_UNKNOWN)),
             error => error.is_communication(),
         }
     }
@@ -263,10 +259,10 @@ impl ClientError {
 }
 
 /// How Hearth says that it did nothing because it cannot serve at the moment.
-const UNSERVED: [&str; 3] = ["no quorum", "cannot answer: ", "nothing was changed: "];
+const UNSERVED: [&str; 3] = ["no quorum: ", "cannot answer: ", "nothing was changed: "];
 
 /// How Hearth says that it does not know whether a change was made.
-const OUTCOME_UNKNOWN: [&str; 2] = ["outcome unknown", "it is unknown whether "];
+const OUTCOME_UNKNOWN: &str = "outcome unknown: ";
 
 /// Pyro's texts of a refusal for want of the right key are the same in a server's CONNECTFAIL and in
 /// our own check of what a server signed. The third is how `hearthd` refuses Pyro5 where it has a key.

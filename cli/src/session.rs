@@ -23,6 +23,9 @@ const EXIT_USAGE: u8 = 2;
 /// for ever, which a script cannot use.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long connecting to an endpoint may take while there are others to try.
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Pyro's prefix of a unix socket that is given as a host.
 const UNIX_PREFIX: &str = "./u:";
 
@@ -195,8 +198,9 @@ impl Session {
         };
         let mut attempts = Vec::new();
         let mut refusal = None;
-        for address in endpoints {
-            let mut name_server = match NameServer::connect(address, &self.config.connect).await {
+        for (index, address) in endpoints.iter().enumerate() {
+            let is_last = index + 1 == endpoints.len();
+            let mut name_server = match self.connect(address, is_last).await {
                 Ok(name_server) => name_server,
                 Err(error) => {
                     attempts.push(Attempt::Connect {
@@ -220,6 +224,21 @@ impl Session {
         Err(match refusal {
             Some(error) => Failure::Call(error),
             None => Failure::Locate(ClientError::NotLocated { attempts }),
+        })
+    }
+
+    /// Connects to one endpoint; a node that hangs must not keep others from being tried.
+    async fn connect(&self, address: &Address, is_last: bool) -> Result<NameServer, ClientError> {
+        let connecting = NameServer::connect(address, &self.config.connect);
+        if is_last {
+            return connecting.await;
+        }
+        let in_time = tokio::time::timeout(ENDPOINT_TIMEOUT, connecting).await;
+        in_time.unwrap_or_else(|_| {
+            Err(ClientError::TimedOut {
+                address: address.clone(),
+                waited: ENDPOINT_TIMEOUT,
+            })
         })
     }
 

@@ -285,6 +285,11 @@ async fn an_endpoint_that_cannot_serve_is_passed_over() {
             assert_eq!(good.call_count(), before + 1, "{command:?} {bad}");
         }
     }
+    // It takes connections in its backlog and never answers.
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let hanging_at = hanging.local_addr().expect("an address").to_string();
+    let finished = nsctl_at(&[&hanging_at, &good.endpoint], &WRITE).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
     let neither = nsctl_at(&[&without_quorum.endpoint, &closed], &WRITE).await;
     assert_failed(
         &neither,

@@ -13,12 +13,13 @@ Examples:
   nsctl -n localhost cluster health || echo this node cannot serve
   nsctl --endpoints a,b,c cluster health || echo page somebody
 
-Exit code 0 says that the node could serve reads and writes and has no alarm, 5 that it could not, or
-that none was reached. Of several endpoints the first that is healthy counts.
+Exit code 0 says that the node could serve reads and writes, that every voter answers it and that
+there is no alarm; 5 that one of these does not hold, or that no node was reached. Of several endpoints
+the first that finds all well counts.
 
 JSON: {\"healthy\": false, \"ready\": false, \"leader\": null, \"alarms\": [], \"reason\": \"...\"}";
 
-/// Tell by the exit code whether the name server can serve
+/// Tell by the exit code whether all is well
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Health {}
@@ -46,7 +47,9 @@ impl Health {
                 format!("not healthy: {reason}")
             }
         };
-        for alarm in &health.alarms {
+        let told = |alarm: &&String| !text.contains(alarm.as_str());
+        let untold: Vec<_> = health.alarms.iter().filter(told).cloned().collect();
+        for alarm in untold {
             text.push_str(&format!("\nalarm: {alarm}"));
         }
         Ok(Outcome::Message {
