@@ -36,12 +36,15 @@ impl Contact {
         self.heard.store(millis + 1, Ordering::Relaxed);
     }
 
-    fn is_fresh(&self, silence_max: Duration) -> bool {
-        let Some(millis) = self.heard.load(Ordering::Relaxed).checked_sub(1) else {
-            return false;
-        };
+    /// How long ago that was. `None` when no leader has ever spoken.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let millis = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
         let heard = Duration::from_millis(millis);
-        self.began.elapsed().saturating_sub(heard) <= silence_max
+        Some(self.began.elapsed().saturating_sub(heard))
+    }
+
+    fn is_fresh(&self, silence_max: Duration) -> bool {
+        self.silence().is_some_and(|silence| silence <= silence_max)
     }
 }
 

@@ -1,15 +1,21 @@
-//! A leader whose process has ended is replaced at once.
+//! When a leader is replaced: at once when its process has ended, and after the election timeout when it
+//! is silent.
 //!
-//! Without this, followers would wait for the election timeout, which must be long enough for a busy leader.
 //! A process that ends, however it ends, has its connections closed by its system, which also refuses
 //! new ones; silence looks different. So when the link to the leader is closed and refused
 //! ([`LinkState::Down`]), this node forgets the leader's lease and asks for pre-votes, again and again, until
-//! there is a leader or the link is back.
+//! there is a leader.
 //!
-//! That is harmless when it is mistaken: a node that still hears the leader refuses the pre-vote, and no term
-//! changes (Ongaro's dissertation, section 9.6). Nobody reads by lease here, so forgetting one
+//! A leader that is only silent keeps its lease for the shorter election timeout, and after one between the
+//! shorter and the longer (chosen at random, so that nodes do not all ask at the same time) this node asks for
+//! pre-votes. openraft alone would wait for the longer timeout first, which is its lease, and for a random one
+//! after that.
+//!
+//! All of that is harmless when it is mistaken: a node that still hears the leader refuses the pre-vote, and
+//! no term changes (Ongaro's dissertation, section 9.6). Nobody reads by lease here, so forgetting one
 //! costs nothing; and a vote is still given to one candidate per term only, by Raft's own rules.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -18,11 +24,15 @@ use openraft::raft::TransferLeaderRequest;
 use rand::Rng;
 use tokio::time::Instant;
 
+use crate::contact::Contact;
 use crate::peer::{LinkState, Peers};
 use crate::type_config::{Raft, TypeConfig};
 
 /// Between two rounds of pre-votes, from and to. Others may notice a little later that the leader has gone.
 const ROUND_INTERVAL: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(45));
+
+/// After so long without a leader there is probably no majority, and no hurry.
+const HURRY_DURATION_MAX: Duration = Duration::from_secs(5);
 
 /// How long a candidate that this node has voted for may take, before this node asks for votes itself.
 const CANDIDATE_DURATION_MAX: Duration = Duration::from_millis(250);
@@ -31,11 +41,19 @@ const CANDIDATE_DURATION_MAX: Duration = Duration::from_millis(250);
 const NOBODY: u64 = 0;
 
 /// Watches the leader for as long as Raft runs.
-pub(crate) async fn replace_ended_leaders(raft: Raft, peers: Peers, node_id: u64) {
+pub(crate) async fn replace_lost_leaders(
+    raft: Raft,
+    peers: Peers,
+    contact: Arc<Contact>,
+    node_id: u64,
+    election_timeout: (Duration, Duration),
+) {
     let watch = Watch {
         raft,
         peers,
+        contact,
         node_id,
+        election_timeout,
     };
     // The end of Raft is told by others.
     let _ = watch.run().await;
@@ -44,7 +62,9 @@ pub(crate) async fn replace_ended_leaders(raft: Raft, peers: Peers, node_id: u64
 struct Watch {
     raft: Raft,
     peers: Peers,
+    contact: Arc<Contact>,
     node_id: u64,
+    election_timeout: (Duration, Duration),
 }
 
 type Stopped = Fatal<TypeConfig>;
@@ -54,7 +74,8 @@ impl Watch {
         loop {
             match self.leader() {
                 Some(leader) if leader != self.node_id => {
-                    if self.has_ended(leader).await? {
+                    if let Some(reason) = self.loss(leader).await? {
+                        tracing::info!(leader, reason, "this node asks for another leader");
                         self.replace(leader).await?;
                     }
                 }
@@ -77,32 +98,73 @@ impl Watch {
         Ok(())
     }
 
-    /// True when the process of `leader` has ended, false when the leader is another one.
-    async fn has_ended(&self, leader: u64) -> Result<bool, Stopped> {
+    /// Why `leader` should be replaced, once it should; `None` when the leader is another one.
+    async fn loss(&self, leader: u64) -> Result<Option<&'static str>, Stopped> {
+        tokio::select! {
+            ended = self.end_of(leader) => Ok(ended.then_some("its process has ended")),
+            () = self.silence_of(leader) => Ok(Some("nothing was heard of it")),
+            changed = self.leader_changes() => changed.map(|()| None),
+        }
+    }
+
+    /// True when the process of `leader` has ended; false when that has to be looked at again.
+    async fn end_of(&self, leader: u64) -> bool {
         let Some(mut state) = self.peers.link_state(leader) else {
             // Its link is opened a moment after its membership is known, or never.
             tokio::time::sleep(ROUND_INTERVAL.1).await;
-            return Ok(false);
+            return false;
         };
         let ended = state.wait_for(|state| matches!(state, LinkState::Down { closed: true, .. }));
-        tokio::select! {
-            // An error means that the link was replaced: look again.
-            ended = ended => Ok(ended.is_ok()),
-            changed = self.leader_changes() => changed.map(|()| false),
+        // An error means that the link was replaced.
+        ended.await.is_ok()
+    }
+
+    /// Resolves when `leader` has been silent for long enough to ask for another one.
+    async fn silence_of(&self, leader: u64) {
+        let (min, max) = self.election_timeout;
+        self.silence_reaches(min).await;
+        self.forget_lease(leader).await;
+        // Not the same one for each node, and not the same one each time.
+        let patience = rand::rng().random_range(min..max);
+        self.silence_reaches(patience).await;
+    }
+
+    async fn silence_reaches(&self, limit: Duration) {
+        let began = Instant::now();
+        loop {
+            // A leader that never spoke here is waited for just as long.
+            let silence = self.contact.silence().unwrap_or_else(|| began.elapsed());
+            let Some(left) = limit.checked_sub(silence).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// Makes this node free to vote for another one, until `leader` speaks again.
+    async fn forget_lease(&self, leader: u64) {
+        let vote = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_leader == Some(leader)).then_some(metrics.vote)
+        };
+        if let Some(vote) = vote {
+            let forget = TransferLeaderRequest::new(vote, NOBODY, None);
+            // It is refused when the vote has changed meanwhile, which is as good.
+            let _ = self.raft.handle_transfer_leader(forget).await;
         }
     }
 
     async fn replace(&self, leader: u64) -> Result<(), Stopped> {
         let began = Instant::now();
-        tracing::info!(leader, "the leader's process has ended");
         let mut voted_since: Option<Instant> = None;
         loop {
-            let (now, vote, is_voter) = {
+            let (now, is_voter) = {
                 let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 let mut voters = metrics.membership_config.membership().voter_ids();
                 let is_voter = voters.any(|id| id == self.node_id);
-                (metrics.current_leader, metrics.vote, is_voter)
+                (metrics.current_leader, is_voter)
             };
             match now {
                 Some(id) if id != leader => {
@@ -118,26 +180,24 @@ impl Watch {
                     }
                 }
                 Some(_) => {
-                    if self.is_back(leader) {
+                    let silence = self.contact.silence();
+                    if silence.is_some_and(|silence| silence < began.elapsed()) {
+                        tracing::info!(leader, "the leader has spoken again");
                         return Ok(());
                     }
-                    let forget = TransferLeaderRequest::new(vote, NOBODY, None);
-                    // It is refused when the vote has changed meanwhile, which is as good.
-                    let _ = self.raft.handle_transfer_leader(forget).await;
+                    self.forget_lease(leader).await;
                     self.ask(is_voter).await?;
                 }
             }
             let (min, max) = ROUND_INTERVAL;
-            let pause = rand::rng().random_range(min..max);
+            let mut pause = rand::rng().random_range(min..max);
+            if began.elapsed() > HURRY_DURATION_MAX {
+                pause *= 10;
+            }
             if let Ok(changed) = tokio::time::timeout(pause, self.leader_changes()).await {
                 changed?;
             }
         }
-    }
-
-    fn is_back(&self, leader: u64) -> bool {
-        let state = self.peers.link_state(leader);
-        state.is_some_and(|state| *state.borrow() == LinkState::Up)
     }
 
     async fn ask(&self, is_voter: bool) -> Result<(), Stopped> {

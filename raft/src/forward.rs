@@ -47,10 +47,31 @@ impl Route {
         }
     }
 
+    /// Resolves when another node than `leader` leads.
+    async fn another_leads(&self, leader: u64) {
+        let mut server = self.raft.server_metrics();
+        while server
+            .borrow_and_update()
+            .current_leader
+            .is_none_or(|id| id == leader)
+        {
+            if server.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Has the leader `to` propose, and returns what became of that.
     pub(crate) async fn propose(&self, to: u64, record: ProposalRecord) -> ProposeAnswer {
         let request = Request::Propose(record);
-        match self.peers.call(to, request, PROPOSAL_DURATION_MAX).await {
+        let call = self.peers.call(to, request, PROPOSAL_DURATION_MAX);
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            // A leader that was cut off may not answer for long, and what it does answer is not needed.
+            () = self.another_leads(to) => Err(CallError::Lost("another node leads now".to_owned())),
+        };
+        match answer {
             Ok(Response::Propose(answer)) => answer,
             Ok(Response::Unavailable(reason)) | Err(CallError::Unreachable(reason)) => {
                 ProposeAnswer::NotProposed(format!("the leader, node {to}: {reason}"))
@@ -75,7 +96,12 @@ impl Route {
         let call = self
             .peers
             .call(to, Request::ReadIndex, READ_INDEX_DURATION_MAX);
-        match call.await {
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            () = self.another_leads(to) => return Err("another node leads now".to_owned()),
+        };
+        match answer {
             Ok(Response::ReadIndex(ReadIndexAnswer::Index(index))) => Ok(index),
             Ok(Response::ReadIndex(ReadIndexAnswer::NotLeader { .. })) => {
                 Err(format!("node {to} does not lead any more"))

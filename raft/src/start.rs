@@ -17,7 +17,7 @@ use crate::codec::FolderRecord;
 use crate::contact::{Contact, readiness};
 use crate::disk::{Disk, Watch};
 use crate::error::{ReadError, StartError};
-use crate::failover::replace_ended_leaders;
+use crate::failover::replace_lost_leaders;
 use crate::forward::{Lead, Route};
 use crate::gate::Gate;
 use crate::incoming::{Incoming, Services};
@@ -126,8 +126,14 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         .map_err(|error| StartError::Raft(error.to_string()))?;
     tasks.push(tokio::spawn(watch_core(raft.clone(), end, failure_sender)));
     tasks.push(tokio::spawn(follow_members(raft.clone(), peers.clone())));
-    let replacing = replace_ended_leaders(raft.clone(), peers.clone(), node_id);
-    tasks.push(tokio::spawn(replacing));
+    let contact = Arc::new(Contact::default());
+    tasks.push(tokio::spawn(replace_lost_leaders(
+        raft.clone(),
+        peers.clone(),
+        Arc::clone(&contact),
+        node_id,
+        tuning.election_timeout,
+    )));
     let (removed_sender, removed) = watch::channel(None);
     let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
     tasks.push(tokio::spawn(removal));
@@ -147,7 +153,6 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
         Arc::new(admin)
     });
-    let contact = Arc::new(Contact::default());
     let reporter = Arc::new(Reporter {
         me: identity,
         ns_addr: match &config.cluster {
