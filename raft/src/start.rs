@@ -25,6 +25,7 @@ use crate::log_store::LogStore;
 use crate::membership::Admin;
 use crate::network::Network;
 use crate::peer::handshake::{Credentials, LocalNode};
+use crate::peer::message::Request;
 use crate::peer::{LinkState, Peers, Strangers, server, socket};
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
@@ -45,8 +46,8 @@ const CORE_END_DURATION_MAX: Duration = Duration::from_secs(1);
 /// How long a start waits for one thing before it says so.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often the links are asked whether this node was removed.
-const REMOVAL_INTERVAL: Duration = Duration::from_millis(250);
+/// How often one of the others is asked something, to hear whether this node was removed.
+const REMOVAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A replica that has started, without the runtime that it runs on.
 pub(crate) struct Parts {
@@ -449,34 +450,50 @@ async fn watch_removal(
 ) {
     let Some(me) = folder.identity() else { return };
     let mut changes = roster.changes();
+    let mut asked = 0;
     let turned = loop {
-        let here = roster.turned_away(me.node_id, me.incarnation);
         // An entry that was replayed may be older than this node itself.
-        let here = here.filter(|turned| matches!(turned, Turned::Removed(_)));
-        let members = roster.members();
-        let there = || {
-            [Turned::Removed(me.node_id), Turned::Replaced(me.node_id)]
-                .into_iter()
-                .find(|turned| {
-                    let text = turned.to_string();
-                    members.keys().any(|&id| {
-                        let state = peers.link_state(id).map(|state| state.borrow().clone());
-                        matches!(state, Some(LinkState::Rejected(reason)) if reason.contains(&text))
-                    })
-                })
-        };
-        if let Some(turned) = here.or_else(there) {
+        if let Some(turned @ Turned::Removed(_)) = roster.turned_away(me.node_id, me.incarnation) {
+            if let Err(error) = folder.set_removed(&turned.to_string()) {
+                tracing::warn!(%error, "the data folder does not say that its node was removed");
+            }
             break turned;
         }
-        let _ = tokio::time::timeout(REMOVAL_INTERVAL, changes.next()).await;
+        let others: Vec<u64> = roster
+            .members()
+            .into_keys()
+            .filter(|&id| id != me.node_id)
+            .collect();
+        let rejected = [Turned::Removed(me.node_id), Turned::Replaced(me.node_id)]
+            .into_iter()
+            .find(|turned| {
+                let text = turned.to_string();
+                others.iter().any(|&id| {
+                    let state = peers.link_state(id).map(|state| state.borrow().clone());
+                    matches!(state, Some(LinkState::Rejected(reason)) if reason.contains(&text))
+                })
+            });
+        // Not kept in the folder: whoever turns a node away has not proved that it is one of us.
+        if let Some(turned) = rejected {
+            break turned;
+        }
+        // The entry that removes a node does not reach it, and nobody asks it anything any more. A
+        // connection is looked at again with each request, so there must be one now and then.
+        let next = others.get(asked % others.len().max(1)).copied();
+        asked += 1;
+        let ask = async {
+            if let Some(id) = next {
+                let _ = peers.call(id, Request::Report, REMOVAL_INTERVAL).await;
+            }
+            tokio::time::sleep(REMOVAL_INTERVAL).await;
+        };
+        tokio::select! {
+            () = ask => {}
+            () = changes.next() => {}
+        }
     };
     let reason = turned.to_string();
     tracing::error!("{reason}");
-    if matches!(turned, Turned::Removed(_))
-        && let Err(error) = folder.set_removed(&reason)
-    {
-        tracing::warn!(%error, "the data folder does not say that its node was removed");
-    }
     removed.send_replace(Some(reason));
 }
 

@@ -19,15 +19,15 @@ use hearth_storage::{Answer, Command, IfTaken, Query, Reply};
 use tokio::task::{JoinError, JoinHandle};
 
 /// How long a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A moment that a test waits for at most.
-pub fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
 /// Short times for loopback.
-pub fn quick() -> Tuning {
+pub(crate) fn quick() -> Tuning {
     let mut tuning = Tuning::default();
     tuning.election_timeout = (Duration::from_millis(300), Duration::from_millis(600));
     tuning.heartbeat_interval = Duration::from_millis(50);
@@ -35,7 +35,7 @@ pub fn quick() -> Tuning {
 }
 
 /// A port of loopback that was free just now, as `HOST:PORT`.
-pub fn free_addr() -> String {
+pub(crate) fn free_addr() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
@@ -44,7 +44,7 @@ pub fn free_addr() -> String {
 ///
 /// # Panics
 /// After [`PATIENCE`], with `what` and what the condition last said.
-pub async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
+pub(crate) async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = Result<(), String>>,
 {
@@ -59,25 +59,25 @@ where
 }
 
 /// A replica that runs or not.
-pub struct TestNode {
-    pub config: ReplicaConfig,
-    pub replica: Option<Replica>,
+pub(crate) struct TestNode {
+    pub(crate) config: ReplicaConfig,
+    pub(crate) replica: Option<Replica>,
 }
 
 /// Several replicas. Dropped, all of them end without being shut down.
-pub struct TestCluster {
+pub(crate) struct TestCluster {
     dir: tempfile::TempDir,
-    pub tuning: Tuning,
+    pub(crate) tuning: Tuning,
     in_memory: bool,
     key: Vec<u8>,
     founders: BTreeMap<u64, String>,
-    pub nodes: BTreeMap<u64, TestNode>,
+    pub(crate) nodes: BTreeMap<u64, TestNode>,
     folder_count: u32,
 }
 
 impl TestCluster {
     /// Nodes 1 to `count`, which will found a cluster when they are started.
-    pub fn new(count: u64) -> Self {
+    pub(crate) fn new(count: u64) -> Self {
         let mut cluster = Self {
             dir: tempfile::tempdir().unwrap(),
             tuning: quick(),
@@ -95,7 +95,7 @@ impl TestCluster {
     }
 
     /// The same, without a disk.
-    pub fn in_memory(count: u64) -> Self {
+    pub(crate) fn in_memory(count: u64) -> Self {
         let mut cluster = Self::new(count);
         cluster.in_memory = true;
         for node in cluster.nodes.values_mut() {
@@ -105,7 +105,7 @@ impl TestCluster {
     }
 
     /// A cluster of `count` nodes that has a leader, and in which every node serves.
-    pub async fn founded(count: u64) -> Self {
+    pub(crate) async fn founded(count: u64) -> Self {
         let mut cluster = Self::new(count);
         cluster.start_all().await;
         cluster
@@ -117,7 +117,7 @@ impl TestCluster {
     }
 
     /// A place for another node's data.
-    pub fn new_storage(&mut self) -> StorageLocation {
+    pub(crate) fn new_storage(&mut self) -> StorageLocation {
         self.folder_count += 1;
         if self.in_memory {
             return StorageLocation::Memory;
@@ -127,7 +127,7 @@ impl TestCluster {
     }
 
     /// How founder `id` is started, with an empty folder.
-    pub fn founder(&mut self, id: u64) -> ReplicaConfig {
+    pub(crate) fn founder(&mut self, id: u64) -> ReplicaConfig {
         let birth = Birth::Found {
             founders: self.founders.clone(),
         };
@@ -136,7 +136,7 @@ impl TestCluster {
     }
 
     /// How a node is started that joins through the nodes that run, with an empty folder.
-    pub fn joiner(&mut self, node_id: Option<u64>, learner: bool) -> ReplicaConfig {
+    pub(crate) fn joiner(&mut self, node_id: Option<u64>, learner: bool) -> ReplicaConfig {
         let birth = Birth::Join {
             seeds: self.running().map(|(_, node)| addr(&node.config)).collect(),
             learner,
@@ -164,23 +164,23 @@ impl TestCluster {
     }
 
     /// Ids of the nodes that run.
-    pub fn ids(&self) -> Vec<u64> {
+    pub(crate) fn ids(&self) -> Vec<u64> {
         self.running().map(|(id, _)| id).collect()
     }
 
     /// Begins to start the node `id`, without waiting.
-    pub fn spawn(&self, id: u64) -> JoinHandle<Result<Replica, StartError>> {
+    pub(crate) fn spawn(&self, id: u64) -> JoinHandle<Result<Replica, StartError>> {
         start(self.nodes[&id].config.clone(), self.tuning.clone())
     }
 
     /// Starts the node `id`, and waits until it serves.
-    pub async fn start(&mut self, id: u64) {
+    pub(crate) async fn start(&mut self, id: u64) {
         let replica = started(self.spawn(id)).await.unwrap();
         self.nodes.get_mut(&id).unwrap().replica = Some(replica);
     }
 
     /// Starts all nodes that do not run, together, and waits until all serve.
-    pub async fn start_all(&mut self) {
+    pub(crate) async fn start_all(&mut self) {
         let stopped = self.nodes.iter().filter(|(_, node)| node.replica.is_none());
         let ids: Vec<u64> = stopped.map(|(&id, _)| id).collect();
         let starts: Vec<_> = ids.iter().map(|&id| (id, self.spawn(id))).collect();
@@ -191,7 +191,7 @@ impl TestCluster {
     }
 
     /// Has a new node join, and returns its id.
-    pub async fn join(&mut self, node_id: Option<u64>, learner: bool) -> u64 {
+    pub(crate) async fn join(&mut self, node_id: Option<u64>, learner: bool) -> u64 {
         let config = self.joiner(node_id, learner);
         let replica = started(start(config.clone(), self.tuning.clone()))
             .await
@@ -203,19 +203,19 @@ impl TestCluster {
     }
 
     /// Shuts the node `id` down, in order.
-    pub async fn stop(&mut self, id: u64) {
+    pub(crate) async fn stop(&mut self, id: u64) {
         let replica = self.nodes.get_mut(&id).unwrap().replica.take();
         replica.expect("it runs").shutdown().await;
     }
 
     /// Ends the node `id` in the middle of whatever it does. Its connections close. (What it had written
     /// stays, synced or not: this process lives on.)
-    pub fn kill(&mut self, id: u64) {
+    pub(crate) fn kill(&mut self, id: u64) {
         drop(self.nodes.get_mut(&id).unwrap().replica.take());
     }
 
     /// Shuts everything down, in order.
-    pub async fn shutdown(mut self) {
+    pub(crate) async fn shutdown(mut self) {
         let replicas: Vec<Replica> = self
             .nodes
             .values_mut()
@@ -225,13 +225,13 @@ impl TestCluster {
     }
 
     /// The node `id`, which runs.
-    pub fn node(&self, id: u64) -> &Replica {
+    pub(crate) fn node(&self, id: u64) -> &Replica {
         let node = self.nodes.get(&id).expect("there is such a node");
         node.replica.as_ref().expect("it runs")
     }
 
     /// The leader on which all nodes that run agree, once they do.
-    pub async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         let end = soon();
         loop {
             let known: BTreeSet<Option<u64>> = self
@@ -250,28 +250,28 @@ impl TestCluster {
     }
 
     /// A node that runs and does not lead.
-    pub async fn follower(&self) -> u64 {
+    pub(crate) async fn follower(&self) -> u64 {
         let leader = self.leader().await;
         let mut ids = self.ids().into_iter();
         ids.find(|&id| id != leader).expect("there is another one")
     }
 
     /// Where each node that runs stands.
-    pub fn statuses(&self) -> Vec<Status> {
+    pub(crate) fn statuses(&self) -> Vec<Status> {
         self.running()
             .filter_map(|(_, node)| Some(node.replica.as_ref()?.status()))
             .collect()
     }
 
     /// The cluster as the node `id` sees it.
-    pub async fn status(&self, id: u64) -> ClusterStatus {
+    pub(crate) async fn status(&self, id: u64) -> ClusterStatus {
         let status = self.node(id).cluster_status(Duration::from_secs(5)).await;
         status.unwrap()
     }
 
     /// Waits until all nodes that run have applied the same entries, and checks that this left them with
     /// the same state.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let ids = self.ids();
         until("all nodes have applied the same entries", || async {
             let reports: Vec<(u64, String)> = {
@@ -297,7 +297,7 @@ impl TestCluster {
     }
 
     /// Waits until `ids` are the voters, as the node `asked` sees it.
-    pub async fn voters(&self, asked: u64, ids: &[u64]) {
+    pub(crate) async fn voters(&self, asked: u64, ids: &[u64]) {
         until("these are the voters", || async {
             let status = self.status(asked).await;
             let members = status.members.iter();
@@ -314,7 +314,7 @@ impl TestCluster {
     }
 
     /// Changes the cluster through the node `through`.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         through: u64,
         change: ClusterChange,
@@ -323,13 +323,13 @@ impl TestCluster {
     }
 
     /// Registers `name` through the node `id`, once.
-    pub async fn register(&self, id: u64, name: &str) {
+    pub(crate) async fn register(&self, id: u64, name: &str) {
         let reply = self.node(id).write(register(name), soon()).await;
         assert_eq!(reply, Ok(Reply::Done), "{name} through {id}");
     }
 
     /// Whether the node `id` has `name` by a linearizable read.
-    pub async fn has(&self, id: u64, name: &str) -> bool {
+    pub(crate) async fn has(&self, id: u64, name: &str) -> bool {
         let node = self.node(id);
         node.read_barrier(PATIENCE).await.unwrap();
         has(node, name)
@@ -338,7 +338,10 @@ impl TestCluster {
 
 /// Begins to start a node, without waiting. A folder that a killed node has not let go of yet is waited
 /// for.
-pub fn start(config: ReplicaConfig, tuning: Tuning) -> JoinHandle<Result<Replica, StartError>> {
+pub(crate) fn start(
+    config: ReplicaConfig,
+    tuning: Tuning,
+) -> JoinHandle<Result<Replica, StartError>> {
     tokio::spawn(async move {
         let end = soon();
         loop {
@@ -355,7 +358,7 @@ pub fn start(config: ReplicaConfig, tuning: Tuning) -> JoinHandle<Result<Replica
 }
 
 /// What came of it.
-pub async fn started(
+pub(crate) async fn started(
     start: impl Future<Output = Result<Result<Replica, StartError>, JoinError>>,
 ) -> Result<Replica, StartError> {
     let started = tokio::time::timeout(PATIENCE, start).await;
@@ -363,22 +366,22 @@ pub async fn started(
 }
 
 /// Why a start was refused.
-pub async fn refusal(
+pub(crate) async fn refusal(
     start: impl Future<Output = Result<Result<Replica, StartError>, JoinError>>,
 ) -> String {
     match started(start).await {
-        Err(StartError::Identity(reason)) => reason,
+        Err(StartError::Identity(reason) | StartError::Removed(reason)) => reason,
         other => panic!("it was not refused: {other:?}"),
     }
 }
 
 /// The peer address of a node.
-pub fn addr(config: &ReplicaConfig) -> String {
+pub(crate) fn addr(config: &ReplicaConfig) -> String {
     config.cluster.as_ref().unwrap().peer_addr.clone()
 }
 
 /// The folder of a node on disk.
-pub fn folder(config: &ReplicaConfig) -> PathBuf {
+pub(crate) fn folder(config: &ReplicaConfig) -> PathBuf {
     match &config.storage {
         StorageLocation::Rocks(path) => path.clone(),
         StorageLocation::Memory => panic!("it has no folder"),
@@ -386,7 +389,7 @@ pub fn folder(config: &ReplicaConfig) -> PathBuf {
 }
 
 /// Registers a name once.
-pub fn register(name: &str) -> Command {
+pub(crate) fn register(name: &str) -> Command {
     Command::Register {
         name: name.to_owned(),
         uri: format!("PYRO:{name}@localhost:1"),
@@ -396,7 +399,7 @@ pub fn register(name: &str) -> Command {
 }
 
 /// Whether a node's own copy has `name`.
-pub fn has(replica: &Replica, name: &str) -> bool {
+pub(crate) fn has(replica: &Replica, name: &str) -> bool {
     match replica.answer(&Query::Lookup(name.to_owned())).unwrap() {
         Answer::Entry(entry) => entry.is_some(),
         other => panic!("{other:?}"),
