@@ -4,7 +4,7 @@
 //! so that a failed leader is replaced in well under a second, and long enough for a busy machine with two
 //! cores. Everything is waited for with [`PATIENCE`], and what was not reached is shown.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
