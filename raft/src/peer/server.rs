@@ -247,6 +247,11 @@ impl<A: Answer> Connection<'_, A> {
             while let Some(ended) = tasks.try_join_next() {
                 ended.map_err(io::Error::other)??;
             }
+            // It may have been removed meanwhile. It will hear so when it connects again. That holds for a
+            // sign of life, too: who has the membership without itself, uncommitted, asks for nothing else.
+            self.credentials
+                .admit(&self.hello)
+                .map_err(|reason| io::Error::new(io::ErrorKind::PermissionDenied, reason))?;
             match frame.kind {
                 Kind::Ping => {
                     let pong = frame::encode(Kind::Pong, frame.id, 0, |_| {})?;
@@ -259,10 +264,6 @@ impl<A: Answer> Connection<'_, A> {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
             }
-            // It may have been removed meanwhile. It will hear so when it connects again.
-            self.credentials
-                .admit(&self.hello)
-                .map_err(|reason| io::Error::new(io::ErrorKind::PermissionDenied, reason))?;
             let len = frame.body.len().min(self.limits.request_len);
             let room = Arc::clone(&room);
             let permit = u32::try_from(len)
