@@ -25,8 +25,11 @@ else
     echo "skipped: the advisory database cannot be fetched: $(tail -n 1 <<< "$fetched")"
 fi
 
+# What the acceptance tests start, built once for all of them.
 step "programs"
-cargo build --locked --workspace --bins
+cargo build --quiet --locked --workspace --bins
+HEARTH_BIN_DIR=$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd)
+export HEARTH_BIN_DIR
 
 step "tests"
 log=$(mktemp)

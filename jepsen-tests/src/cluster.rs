@@ -5,8 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hearth_cli::Address;
-use serde::Deserialize;
+use hearth_cli::{Address, CLUSTER, ClusterStatus, ConnectOptions, Connection};
 
 use crate::error::{Result, RigError};
 use crate::net::Net;
@@ -17,93 +16,35 @@ use crate::run::Run;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a node that is asked for its status may take.
-const STATUS_PATIENCE: &str = "5";
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What `nsctl -o json cluster status` prints.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Status {
-    /// The leader that the node knows.
-    pub leader: Option<u64>,
-    /// Its term.
-    pub term: u64,
-    /// The node that was asked.
-    pub answered_by: u64,
-    /// All members.
-    pub members: Vec<Member>,
-}
-
-/// One member of [`Status`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct Member {
-    /// Its id.
-    pub id: u64,
-    /// Where the others reach it.
-    pub peer_addr: String,
-    /// `leader`, `follower`, `learner` or `candidate`, when it answered.
-    pub role: Option<String>,
-    /// Whether it votes.
-    pub voter: bool,
-    /// Index of the last entry that it has applied.
-    pub last_applied: Option<u64>,
-    /// Entries that it lacks, as the leader knows.
-    #[serde(default)]
-    pub lag: Option<u64>,
-    /// Hash of its state at that index.
-    #[serde(default)]
-    pub state_hash: Option<String>,
-    /// Names in its state.
-    #[serde(default)]
-    pub name_count: Option<u64>,
-    /// Index up to which its log was dropped.
-    #[serde(default)]
-    pub purged_index: Option<u64>,
-    /// Whether it can serve.
-    #[serde(default)]
-    pub ready: bool,
-    /// Whether it answered.
-    #[serde(default = "yes")]
-    pub reachable: bool,
-    /// What a person should look at.
-    #[serde(default)]
-    pub alarms: Vec<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Status {
-    /// The member with this id.
-    pub fn member(&self, id: u64) -> Option<&Member> {
-        self.members.iter().find(|member| member.id == id)
-    }
-
-    /// One line for texts.
-    pub fn summary(&self) -> String {
-        let members: Vec<String> = self
-            .members
-            .iter()
-            .map(|m| {
-                format!(
-                    "{}: {} applied {:?} hash {:.8} names {:?} ready {} {}",
-                    m.id,
-                    m.role.as_deref().unwrap_or("unreachable"),
-                    m.last_applied,
-                    m.state_hash.as_deref().unwrap_or("?"),
-                    m.name_count,
-                    m.ready,
-                    m.alarms.join("; ")
-                )
-            })
-            .collect();
-        format!(
-            "node {} in term {} takes {:?} for the leader; {}",
-            self.answered_by,
-            self.term,
-            self.leader,
-            members.join(", ")
-        )
-    }
+/// A status in one line.
+pub fn summary(status: &ClusterStatus) -> String {
+    let members: Vec<String> = status
+        .members
+        .iter()
+        .map(|m| {
+            format!(
+                "{}: {} applied {:?} lag {:?} hash {:.8} names {:?} ready {:?} {}{}",
+                m.id,
+                m.role.map_or("unreachable".into(), |role| role.to_string()),
+                m.last_applied,
+                m.lag,
+                m.state_hash.as_deref().unwrap_or("?"),
+                m.name_count,
+                m.ready,
+                m.alarms.join("; "),
+                m.error.as_deref().unwrap_or_default()
+            )
+        })
+        .collect();
+    format!(
+        "node {:?} in term {} takes {:?} for the leader; {}",
+        status.answered_by,
+        status.term,
+        status.leader,
+        members.join(", ")
+    )
 }
 
 /// A state that several nodes have in common.
@@ -334,28 +275,21 @@ impl Cluster {
     /// What the node at a place says about all members.
     ///
     /// # Errors
-    /// When it does not answer, or not so that it can be read.
-    pub async fn status_at(&self, number: u64) -> Result<Status> {
-        let args = [
-            "-o",
-            "json",
-            "--timeout",
-            STATUS_PATIENCE,
-            "cluster",
-            "status",
-        ];
-        let ran = self.nsctl(number, &args).await?;
-        if ran.code != Some(0) {
-            return Err(RigError::Command {
-                command: format!("nsctl cluster status at node {number}"),
-                status: format!("{:?}", ran.code),
-                stderr: ran.errors,
-            });
-        }
-        serde_json::from_str(&ran.printed).map_err(|error| RigError::Unreadable {
-            command: "nsctl -o json cluster status".into(),
-            reason: error.to_string(),
-            text: ran.printed,
+    /// When it does not answer.
+    pub async fn status_at(&self, number: u64) -> Result<ClusterStatus> {
+        let (host, port) = node::place(&self.run, self.net.as_deref(), number);
+        let options = ConnectOptions {
+            timeout: Some(STATUS_PATIENCE),
+            ..ConnectOptions::default()
+        };
+        let asked = async {
+            let address = Address::tcp(host, port);
+            let mut connection = Connection::connect(&address, CLUSTER, &options).await?;
+            hearth_cli::Cluster::on(&mut connection).status().await
+        };
+        asked.await.map_err(|source| RigError::Node {
+            what: format!("the status that node {number} gives"),
+            source: Box::new(source),
         })
     }
 
@@ -367,13 +301,13 @@ impl Cluster {
         let running = self.running();
         let this = &*self;
         until("a leader", patience, || async {
-            let mut best: Option<Status> = None;
+            let mut best: Option<ClusterStatus> = None;
             let mut seen = Vec::new();
             for &number in &running {
                 match this.status_at(number).await {
                     Ok(status) => {
-                        seen.push(status.summary());
-                        let leads = status.leader == Some(status.answered_by);
+                        seen.push(summary(&status));
+                        let leads = status.leader.is_some() && status.leader == status.answered_by;
                         if leads && best.as_ref().is_none_or(|best| best.term < status.term) {
                             best = Some(status);
                         }
@@ -382,7 +316,7 @@ impl Cluster {
                 }
             }
             match best {
-                Some(status) => Ok(status.answered_by),
+                Some(status) => status.leader.ok_or_else(String::new),
                 None => Err(seen.join("\n")),
             }
         })
@@ -401,17 +335,24 @@ impl Cluster {
     ///
     /// # Errors
     /// When that takes longer than `patience`.
-    pub async fn wait_until_healthy(&self, number: u64, patience: Duration) -> Result<Status> {
+    pub async fn wait_until_healthy(
+        &self,
+        number: u64,
+        patience: Duration,
+    ) -> Result<ClusterStatus> {
         until("a healthy cluster", patience, || async {
             let status = self
                 .status_at(number)
                 .await
                 .map_err(|error| error.to_string())?;
-            let all_serve = status.members.iter().all(|m| m.reachable && m.ready);
+            let all_serve = status
+                .members
+                .iter()
+                .all(|m| m.reachable && m.ready == Some(true));
             if status.leader.is_some() && all_serve {
                 Ok(status)
             } else {
-                Err(status.summary())
+                Err(summary(&status))
             }
         })
         .await
@@ -439,7 +380,7 @@ impl Cluster {
                         nodes: status.members.len(),
                     })
                 }
-                _ => Err(status.summary()),
+                _ => Err(summary(&status)),
             }
         })
         .await

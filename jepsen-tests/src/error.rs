@@ -49,6 +49,14 @@ pub enum RigError {
         /// What was there instead.
         seen: String,
     },
+    /// A node that was asked about itself said no, or nothing.
+    #[error("{what}: {source}")]
+    Node {
+        /// What was asked.
+        what: String,
+        /// What went wrong.
+        source: Box<hearth_cli::ClientError>,
+    },
     /// A program printed what it should not.
     #[error("cannot read what {command} printed: {reason}: {text}")]
     Unreadable {

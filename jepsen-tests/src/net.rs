@@ -199,6 +199,8 @@ impl Net {
         for node in 1..=size {
             let space = net.namespace(node);
             let port = format!("{bridge}v{node}");
+            // The port first: a namespace that is deleted may keep its end for a while.
+            run.note_net("link", &port)?;
             run.note_net("netns", &space)?;
             ip(&["netns", "add", &space])?;
             ip(&[

@@ -50,7 +50,7 @@ impl Settings {
         Ok(Self {
             programs: crate::programs::folder()?.to_owned(),
             storage: Storage::Disk,
-            options: Vec::new(),
+            options: vec!["--log-level".into(), "info,openraft=warn".into()],
             environment: Vec::new(),
             broadcast: false,
             notes_syncs: false,

@@ -63,6 +63,11 @@ if [ -e "$folder/net" ]; then
         else
             ip link delete "$name"
         fi
+        # Some of it goes on in the kernel afterwards, and the next run may want the same name.
+        for round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+            [ -e "/sys/class/net/$name" ] || [ -e "/run/netns/$name" ] || break
+            sleep 0.05
+        done
     done < "$folder/net"
 fi 2> /dev/null
 if [ -e "$folder/keep" ]; then

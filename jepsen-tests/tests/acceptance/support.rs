@@ -1,0 +1,132 @@
+//! What the acceptance tests have in common.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use hearth_jepsen_tests::check::name;
+use hearth_jepsen_tests::client::{Client, plain};
+use hearth_jepsen_tests::history::{Action, Entry, Operation, Outcome};
+use hearth_jepsen_tests::node::clear_environment;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One cluster at a time: they would only measure each other.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}
+
+/// Whether the full amounts are wanted.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("HEARTH_ROUNDS").is_some_and(|value| value == "full")
+}
+
+/// An amount for every commit, or the full one.
+pub(crate) fn amount(small: u64, full: u64) -> u64 {
+    if is_full() { full } else { small }
+}
+
+/// A limit on time. Where the full amounts are wanted it is what was promised; else it allows for
+/// programs that are not optimised, on a machine that does other things as well.
+pub(crate) fn limit(promised: Duration) -> Duration {
+    if is_full() {
+        promised
+    } else {
+        promised + Duration::from_secs(5)
+    }
+}
+
+/// Prints a figure.
+pub(crate) fn figure(text: impl std::fmt::Display) {
+    eprintln!("figure: {text}");
+}
+
+/// Ends a test that this machine cannot run, with the reason.
+macro_rules! skip_if {
+    ($reason:expr) => {
+        if let Some(reason) = $reason {
+            eprintln!("skipped: {reason}");
+            return;
+        }
+    };
+}
+pub(crate) use skip_if;
+
+pub(crate) fn register(name: impl Into<String>, uri: impl Into<String>) -> Action {
+    Action::Register {
+        name: name.into(),
+        entry: plain(uri),
+        safe: false,
+    }
+}
+
+pub(crate) fn register_safe(name: impl Into<String>, uri: impl Into<String>) -> Action {
+    Action::Register {
+        name: name.into(),
+        entry: plain(uri),
+        safe: true,
+    }
+}
+
+pub(crate) fn lookup(name: impl Into<String>) -> Action {
+    Action::Lookup { name: name.into() }
+}
+
+/// What a name stands for, which must be answered.
+#[track_caller]
+pub(crate) fn found(operation: &Operation) -> Option<&Entry> {
+    match operation.answer() {
+        Some(hearth_jepsen_tests::history::Answer::Entry(entry)) => entry.as_ref(),
+        _ => panic!("no answer to a look-up: {operation:?}"),
+    }
+}
+
+pub(crate) fn is_ok(operation: &Operation) -> bool {
+    matches!(operation.outcome, Outcome::Ok(_))
+}
+
+/// Writes until it is acknowledged, as one who sets up a test.
+pub(crate) async fn insist(client: &mut Client, action: Action) -> Operation {
+    for _ in 0..100 {
+        let told = client.perform(action.clone()).await;
+        if is_ok(&told) {
+            return told;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{action:?} was never acknowledged");
+}
+
+/// Judges the whole history, name by name.
+#[track_caller]
+pub(crate) fn assert_linearizable(history: &[Operation]) {
+    let verdict = name::check(history);
+    assert!(verdict.holds(), "{verdict:#?}");
+}
+
+/// The Python that has the real Pyro4 and Pyro5, and why there is none.
+pub(crate) fn python() -> Result<PathBuf, String> {
+    let python = std::env::var_os("HEARTH_TEST_PYTHON")
+        .map(PathBuf::from)
+        .ok_or("HEARTH_TEST_PYTHON names no Python that has Pyro4 and Pyro5")?;
+    let mut command = Command::new(&python);
+    clear_environment(&mut command);
+    match command.args(["-c", "import Pyro4, Pyro5"]).output() {
+        Ok(output) if output.status.success() => Ok(python),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(format!("{}: {error}", python.display())),
+    }
+}
+
+/// Durations as a row of a table: shortest, median, longest.
+pub(crate) fn row(durations: &mut [Duration]) -> String {
+    durations.sort_unstable();
+    let part = |part| hearth_jepsen_tests::load::quantile(durations, part).as_secs_f64() * 1e3;
+    format!(
+        "shortest {:.0} ms, median {:.0} ms, longest {:.0} ms of {}",
+        part(0.0),
+        part(0.5),
+        part(1.0),
+        durations.len()
+    )
+}
