@@ -43,6 +43,9 @@ pub(crate) struct Timing {
     pub(crate) ping: Duration,
     /// How long it may be without one.
     pub(crate) silence: Duration,
+    /// How long a message that is being sent may stand still. A system takes more of it only when a third of
+    /// its buffer, which may have megabytes, is free again.
+    pub(crate) standstill: Duration,
     /// Between two attempts to connect, at first and at most.
     pub(crate) retry: (Duration, Duration),
     /// Between two attempts, and for how long, after the process at the other side has ended: it may come
@@ -58,6 +61,7 @@ impl Default for Timing {
             greeting: millis(2000),
             ping: millis(500),
             silence: millis(2000),
+            standstill: millis(10_000),
             retry: (millis(20), millis(1000)),
             retry_ended: (millis(50), millis(2000)),
         }
@@ -365,7 +369,7 @@ impl Runner {
         let pending = Arc::clone(&self.pending);
         lock(&pending).hear();
         let mut reading = AbortOnDrop(tokio::spawn(read_responses(reader, Arc::clone(&pending))));
-        let writer = Patient::new(writer, self.timing.silence);
+        let writer = Patient::new(writer, self.timing.standstill);
         let error = tokio::select! {
             error = self.write_requests(writer) => error,
             end = &mut reading.0 => end.unwrap_or_else(io::Error::other),

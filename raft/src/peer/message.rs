@@ -287,3 +287,7 @@ pub(crate) enum JoinAnswer {
     /// Ask again later.
     Later(String),
 }
+
+#[cfg(test)]
+#[path = "message_test.rs"]
+mod tests;

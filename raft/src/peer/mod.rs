@@ -222,3 +222,7 @@ impl AskDisks for Peers {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "transport_test.rs"]
+mod tests;
