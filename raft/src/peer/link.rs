@@ -202,33 +202,35 @@ struct Runner {
 struct Pending {
     /// Requests that were written and not answered yet.
     replies: HashMap<u64, Reply>,
-    /// When something came last.
-    heard: Instant,
-    /// Bytes that were written since.
-    unheard: usize,
+    /// Times that a sign of life was asked for since something came last. Not the time since: when this
+    /// node itself stood still, the other one is not to blame.
+    unheard_pings: u32,
+    /// Bytes that were written since something came last.
+    unheard_len: usize,
 }
 
 impl Default for Pending {
     fn default() -> Self {
         Self {
             replies: HashMap::new(),
-            heard: Instant::now(),
-            unheard: 0,
+            unheard_pings: 0,
+            unheard_len: 0,
         }
     }
 }
 
 impl Pending {
     fn hear(&mut self) {
-        self.heard = Instant::now();
-        self.unheard = 0;
+        self.unheard_pings = 0;
+        self.unheard_len = 0;
     }
 
-    /// For how long nothing has come, if that is too long.
-    fn overdue(&self, silence_max: Duration) -> Option<Duration> {
-        let extra = Duration::from_secs_f64(self.unheard as f64 / RATE_MIN as f64);
-        let silence = self.heard.elapsed();
-        (silence > silence_max + extra).then_some(silence)
+    /// Another ping is due. For how long nothing has come, if that is too long.
+    fn overdue(&mut self, timing: &Timing) -> Option<Duration> {
+        let extra = Duration::from_secs_f64(self.unheard_len as f64 / RATE_MIN as f64);
+        let silence = timing.ping * self.unheard_pings;
+        self.unheard_pings = self.unheard_pings.saturating_add(1);
+        (silence >= timing.silence + extra).then_some(silence)
     }
 }
 
@@ -392,7 +394,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 _ = ping.tick() => {
-                    if let Some(silence) = lock(&self.pending).overdue(self.timing.silence) {
+                    if let Some(silence) = lock(&self.pending).overdue(&self.timing) {
                         let text = format!("nothing was heard for {silence:.1?}");
                         return io::Error::new(io::ErrorKind::TimedOut, text);
                     }
@@ -420,10 +422,10 @@ impl Runner {
                 return error;
             }
             let mut pending = lock(&self.pending);
-            pending.unheard = pending.unheard.saturating_add(len);
+            pending.unheard_len = pending.unheard_len.saturating_add(len);
             // Nobody else could be asked for a sign of life meanwhile, and something was taken all the time.
             if began.elapsed() > self.timing.ping {
-                pending.heard = Instant::now();
+                pending.unheard_pings = 0;
             }
         }
     }

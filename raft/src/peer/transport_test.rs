@@ -400,6 +400,26 @@ async fn a_large_request_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_node_that_stood_still_itself_blames_nobody() {
+    let node = Node::start(credentials(2)).await;
+    let timing = Timing {
+        ping: millis(50),
+        silence: millis(200),
+        ..Timing::default()
+    };
+    let link = link_with(2, node.addr, credentials(1), timing);
+    up(&link).await;
+    for _ in 0..3 {
+        link.call_text("before").await;
+        // Both ends are on this thread.
+        std::thread::sleep(millis(500));
+        link.call_text("after").await;
+        tokio::time::sleep(millis(60)).await;
+    }
+    assert_eq!(*link.state().borrow(), LinkState::Up);
+}
+
+#[tokio::test]
 async fn another_node_at_the_address_is_not_taken_for_the_member() {
     let node = Node::start(credentials(3)).await;
     let link = link(2, node.addr);
