@@ -8,7 +8,7 @@ use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hearth_raft::StorageLocation;
+pub use hearth_raft::{Birth, StorageLocation};
 use hearth_wire::{Limits, Serializer};
 
 use crate::args::{Args, Parsed};

@@ -8,11 +8,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use hearth_node::config::{AutocleanConfig, Bind, NodeConfig};
+use hearth_node::config::{AutocleanConfig, Bind, Birth, ClusterSettings, NodeConfig};
 use hearth_node::start_ns;
 use hearth_wire::Value;
 use support::PATIENCE;
 use support::client::{Client, Entry};
+use support::cluster::free_addrs;
 
 fn at_any_port() -> NodeConfig {
     NodeConfig {
@@ -71,6 +72,7 @@ async fn autoclean_takes_out_what_is_gone_and_nothing_else() {
             closed.local_addr().unwrap().port()
         };
         let mut client = Client::connect(port).unwrap();
+        let began = Instant::now();
         for (name, uri) in [
             ("alive", format!("PYRO:o@127.0.0.1:{alive_port}")),
             ("dead", format!("PYRO:o@127.0.0.1:{dead_port}")),
@@ -80,7 +82,6 @@ async fn autoclean_takes_out_what_is_gone_and_nothing_else() {
             let tags = BTreeSet::new();
             client.register(name, &Entry { uri, tags }).unwrap();
         }
-        let began = Instant::now();
         while client.list().unwrap().contains_key("dead") {
             assert!(began.elapsed() < PATIENCE, "it stays");
             std::thread::sleep(Duration::from_millis(10));
@@ -92,4 +93,44 @@ async fn autoclean_takes_out_what_is_gone_and_nothing_else() {
     .await
     .unwrap();
     ns.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_a_cluster_can_live_in_one_process() {
+    let addrs = free_addrs(2);
+    let node = |peer_addr: &str, birth| NodeConfig {
+        cluster: Some(ClusterSettings {
+            peer_addr: Some(peer_addr.to_owned()),
+            birth,
+            key: b"the secret of this test".to_vec(),
+        }),
+        ..at_any_port()
+    };
+    let founders = [(1, addrs[0].clone())].into();
+    let founder = NodeConfig {
+        node_id: Some(1),
+        ..node(&addrs[0], Birth::Found { founders })
+    };
+    let learner = Birth::Join {
+        seeds: vec![addrs[0].clone()],
+        learner: true,
+    };
+    let first = start_ns(founder).await.unwrap();
+    let second = start_ns(node(&addrs[1], learner)).await.unwrap();
+    let ports = [port_of(first.uri()), port_of(second.uri())];
+    tokio::task::spawn_blocking(move || {
+        let [mut first, mut second] = ports.map(|port| Client::connect(port).unwrap());
+        let entry = Entry {
+            uri: "PYRO:o@h:1".to_owned(),
+            tags: BTreeSet::new(),
+        };
+        second.register("name", &entry).unwrap();
+        assert_eq!(first.lookup("name").unwrap(), entry.uri);
+        first.remove("name").unwrap();
+        assert!(second.lookup("name").is_err());
+    })
+    .await
+    .unwrap();
+    second.shutdown().await;
+    first.shutdown().await;
 }

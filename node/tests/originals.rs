@@ -3,23 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::path::Path;
 use std::process::Command;
 
-/// A Python that has Pyro4, Pyro5 and msgpack; `make test` names it.
-fn python() -> Option<String> {
-    let python = std::env::var("HEARTH_TEST_PYTHON")
-        .ok()
-        .filter(|python| !python.is_empty())?;
-    let check = Command::new(&python)
-        .args(["-c", "import Pyro4, Pyro5.api, msgpack"])
-        .output();
-    assert!(
-        check.is_ok_and(|output| output.status.success()),
-        "HEARTH_TEST_PYTHON is {python}, which cannot import Pyro4, Pyro5 and msgpack"
-    );
-    Some(python)
-}
+use support::python;
 
 #[test]
 fn every_method_answers_as_the_originals_do() {

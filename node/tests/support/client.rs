@@ -85,7 +85,18 @@ impl Client {
         args: Vec<Value>,
         kwargs: Vec<(&str, Value)>,
     ) -> io::Result<Value> {
-        let mut call = Call::new("Pyro.NameServer", method, args);
+        self.call_object("Pyro.NameServer", method, args, kwargs)
+    }
+
+    /// Calls a method of another object there.
+    pub fn call_object(
+        &mut self,
+        object: &str,
+        method: &str,
+        args: Vec<Value>,
+        kwargs: Vec<(&str, Value)>,
+    ) -> io::Result<Value> {
+        let mut call = Call::new(object, method, args);
         call.kwargs = Value::Dict(
             kwargs
                 .into_iter()

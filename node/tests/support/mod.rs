@@ -4,13 +4,15 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod cluster;
 pub mod failing_disk;
 pub mod load;
 pub mod small_disk;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,11 +34,27 @@ pub fn hearthd(args: &[&str]) -> Command {
     command
 }
 
+/// A Python that has Pyro4, Pyro5 and msgpack; `make test` names it.
+pub fn python() -> Option<String> {
+    let python = std::env::var("HEARTH_TEST_PYTHON")
+        .ok()
+        .filter(|python| !python.is_empty())?;
+    let check = Command::new(&python)
+        .args(["-c", "import Pyro4, Pyro5.api, msgpack"])
+        .output();
+    assert!(
+        check.is_ok_and(|output| output.status.success()),
+        "HEARTH_TEST_PYTHON is {python}, which cannot import Pyro4, Pyro5 and msgpack"
+    );
+    Some(python)
+}
+
 /// A running `hearthd`. Dropping it kills it.
 pub struct Server {
     child: Child,
     lines: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    log: Arc<Mutex<String>>,
     /// What it has printed so far.
     pub printed: Vec<String>,
 }
@@ -63,7 +81,7 @@ impl Server {
             .spawn()
             .expect("the test's own binary starts");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -72,15 +90,24 @@ impl Server {
                 }
             }
         });
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
         let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
+            let mut stderr = BufReader::new(stderr);
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|len| len > 0) {
+                written
+                    .lock()
+                    .expect("nobody panics with it")
+                    .push_str(&line);
+                line.clear();
+            }
         });
         Self {
             child,
             lines,
             stderr: Some(stderr),
+            log,
             printed: Vec::new(),
         }
     }
@@ -180,11 +207,17 @@ impl Server {
         self.child.wait().expect("the child is ours");
     }
 
+    /// What it has written to standard error until now.
+    pub fn log_so_far(&self) -> String {
+        self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    /// What it has written to standard error until its end.
     fn stderr(&mut self) -> String {
-        self.stderr
-            .take()
-            .map(|reader| reader.join().expect("the reader does not panic"))
-            .unwrap_or_default()
+        if let Some(reader) = self.stderr.take() {
+            reader.join().expect("the reader does not panic");
+        }
+        self.log_so_far()
     }
 }
 
