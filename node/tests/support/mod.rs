@@ -1,7 +1,7 @@
 //! A `hearthd` of its own for each test: started, watched, signalled and always cleaned up.
 
-// Each test binary uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+// Each test binary uses its own part of this, and what fails here fails a test.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod client;
 pub mod cluster;
