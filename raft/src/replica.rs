@@ -76,6 +76,8 @@ pub struct Status {
     pub last_applied: u64,
     /// Commands applied since the start.
     pub command_count: u64,
+    /// Snapshots of other nodes that were installed since the start.
+    pub install_count: u64,
     /// Completed syncs of the log since the start.
     pub sync_count: u64,
     /// Index of the last entry that a snapshot covers, if there is one.
@@ -364,6 +366,7 @@ impl Replica {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             last_applied: shared.counters.last_applied.load(Ordering::Acquire),
             command_count: shared.counters.command_count.load(Ordering::Relaxed),
+            install_count: shared.counters.install_count.load(Ordering::Relaxed),
             sync_count: log.map_or(0, LogHome::sync_count),
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),

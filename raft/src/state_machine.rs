@@ -39,6 +39,8 @@ pub(crate) struct Counters {
     pub(crate) applied: Applied,
     /// Commands executed since the start; repeated and refused numbers do not count.
     pub(crate) command_count: AtomicU64,
+    /// Snapshots installed since the start.
+    pub(crate) install_count: AtomicU64,
     /// Batches written since the start.
     pub(crate) batch_count: AtomicU64,
     /// Index of the entry that was applied last.
@@ -381,6 +383,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.check()?;
         self.gate.installing();
         aside(|| snapshot::install(&self.registry, meta, snapshot)).map_err(io_error)?;
+        self.counters.install_count.fetch_add(1, Ordering::Relaxed);
         self.reload().map_err(io_error)
     }
 
