@@ -1,15 +1,19 @@
 //! The way of this node's proposals and reads to the leader, which may be this node; and the leader's side
 //! of it.
+//!
+//! What was sent to a leader and not answered is given up, as perhaps done, the moment that another one is
+//! known: the new one answers for both.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::disk::Disk;
+use crate::leadership::Leadership;
 use crate::peer::message::{ProposalRecord, ProposeAnswer, ReadIndexAnswer, Request, Response};
 use crate::peer::{CallError, Peers};
 use crate::reads::Reads;
@@ -21,57 +25,76 @@ const PROPOSAL_DURATION_MAX: Duration = Duration::from_secs(5);
 /// How long a leader is waited for to confirm that it leads.
 const READ_INDEX_DURATION_MAX: Duration = Duration::from_secs(2);
 
+/// Proposals of other nodes that a leader has under way. More wait, and their nodes with them.
+const PROPOSAL_COUNT_MAX: usize = 256;
+
+/// This node's Raft has stopped.
+#[derive(Debug)]
+pub(crate) struct RaftStopped;
+
+/// The way to whoever leads: [`Route`], and what tests put in its place.
+pub(crate) trait Way: Clone + Send + Sync + 'static {
+    /// Who leads.
+    fn leadership(&self) -> &Leadership;
+
+    /// Has this node's own Raft propose. `done` is called exactly once, on whichever task has the answer;
+    /// with `None` when Raft stopped and nobody will ever say.
+    ///
+    /// # Errors
+    /// [`RaftStopped`]; `done` is called all the same.
+    fn propose_here(
+        &self,
+        proposal: Proposal,
+        done: impl FnOnce(Option<ProposeAnswer>) + Send + 'static,
+    ) -> impl Future<Output = Result<(), RaftStopped>> + Send;
+
+    /// Has the leader `to` propose, and returns what became of that.
+    fn propose_at(
+        &self,
+        to: u64,
+        record: ProposalRecord,
+    ) -> impl Future<Output = ProposeAnswer> + Send;
+
+    /// The index that must be applied here before a read that began before this call; otherwise why nobody
+    /// could say.
+    fn read_index(&self) -> impl Future<Output = Result<u64, String>> + Send;
+}
+
 /// Finds the leader and reaches it.
 #[derive(Clone)]
 pub(crate) struct Route {
-    pub(crate) node_id: u64,
+    pub(crate) leadership: Leadership,
     pub(crate) raft: Raft,
     pub(crate) peers: Peers,
 }
 
-/// Where the leader is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leader {
-    Here,
-    At(u64),
-    Unknown,
-}
-
-impl Route {
-    /// Where this node believes the leader to be.
-    pub(crate) fn leader(&self) -> Leader {
-        match self.raft.metrics().borrow_watched().current_leader {
-            Some(id) if id == self.node_id => Leader::Here,
-            Some(id) => Leader::At(id),
-            None => Leader::Unknown,
-        }
+impl Way for Route {
+    fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
-    /// Resolves when another node than `leader` leads.
-    async fn another_leads(&self, leader: u64) {
-        let mut server = self.raft.server_metrics();
-        while server
-            .borrow_and_update()
-            .current_leader
-            .is_none_or(|id| id == leader)
-        {
-            if server.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
+    async fn propose_here(
+        &self,
+        proposal: Proposal,
+        done: impl FnOnce(Option<ProposeAnswer>) + Send + 'static,
+    ) -> Result<(), RaftStopped> {
+        let completion = Completion::new(move |result| done(propose_answer(result)));
+        self.raft
+            .client_write_ff(proposal, Some(completion))
+            .await
+            .map_err(|_| RaftStopped)
     }
 
-    /// Has the leader `to` propose, and returns what became of that.
-    pub(crate) async fn propose(&self, to: u64, record: ProposalRecord) -> ProposeAnswer {
+    async fn propose_at(&self, to: u64, record: ProposalRecord) -> ProposeAnswer {
         let request = Request::Propose(record);
-        let call = self.peers.call(to, request, PROPOSAL_DURATION_MAX);
-        let answer = tokio::select! {
+        let called = tokio::select! {
             biased;
-            answer = call => answer,
-            // A leader that was cut off may not answer for long, and what it does answer is not needed.
-            () = self.another_leads(to) => Err(CallError::Lost("another node leads now".to_owned())),
+            called = self.peers.call(to, request, PROPOSAL_DURATION_MAX) => called,
+            next = self.leadership.passes_from(to) => {
+                return ProposeAnswer::Unknown(format!("node {next} leads in place of node {to}"));
+            }
         };
-        match answer {
+        match called {
             Ok(Response::Propose(answer)) => answer,
             Ok(Response::Unavailable(reason)) | Err(CallError::Unreachable(reason)) => {
                 ProposeAnswer::NotProposed(format!("the leader, node {to}: {reason}"))
@@ -83,25 +106,23 @@ impl Route {
         }
     }
 
-    /// The index that must be applied here before a read that began before this call.
-    ///
-    /// # Errors
-    /// Why nobody could say.
-    pub(crate) async fn read_index(&self) -> Result<u64, String> {
-        let to = match self.leader() {
-            Leader::Here => return own_read_index(&self.raft).await,
-            Leader::At(id) => id,
-            Leader::Unknown => return Err("no leader is known".to_owned()),
+    async fn read_index(&self) -> Result<u64, String> {
+        let to = match self.leadership.leader() {
+            Some(id) if id == self.leadership.node_id() => return own_read_index(&self.raft).await,
+            Some(id) => id,
+            None => return Err(NO_LEADER.to_owned()),
         };
         let call = self
             .peers
             .call(to, Request::ReadIndex, READ_INDEX_DURATION_MAX);
-        let answer = tokio::select! {
+        let called = tokio::select! {
             biased;
-            answer = call => answer,
-            () = self.another_leads(to) => return Err("another node leads now".to_owned()),
+            called = call => called,
+            next = self.leadership.passes_from(to) => {
+                return Err(format!("node {next} leads in place of node {to}"));
+            }
         };
-        match answer {
+        match called {
             Ok(Response::ReadIndex(ReadIndexAnswer::Index(index))) => Ok(index),
             Ok(Response::ReadIndex(ReadIndexAnswer::NotLeader { .. })) => {
                 Err(format!("node {to} does not lead any more"))
@@ -113,6 +134,9 @@ impl Route {
         }
     }
 }
+
+/// What is said when nobody is known to lead.
+pub(crate) const NO_LEADER: &str = "no leader is known";
 
 /// ReadIndex on the leader: a majority confirms that it still leads.
 ///
@@ -129,12 +153,29 @@ pub(crate) async fn own_read_index(raft: &Raft) -> Result<u64, String> {
 /// Answers what other nodes ask of a leader.
 #[derive(Clone)]
 pub(crate) struct Lead {
-    pub(crate) raft: Raft,
-    pub(crate) reads: Arc<Reads>,
-    pub(crate) disk: Arc<Disk>,
+    leadership: Leadership,
+    raft: Raft,
+    reads: Arc<Reads>,
+    disk: Arc<Disk>,
+    places: Arc<Semaphore>,
 }
 
 impl Lead {
+    pub(crate) fn new(
+        leadership: Leadership,
+        raft: Raft,
+        reads: Arc<Reads>,
+        disk: Arc<Disk>,
+    ) -> Self {
+        Self {
+            leadership,
+            raft,
+            reads,
+            disk,
+            places: Arc::new(Semaphore::new(PROPOSAL_COUNT_MAX)),
+        }
+    }
+
     /// Proposes what another node sent.
     pub(crate) async fn propose(&self, record: ProposalRecord) -> ProposeAnswer {
         let proposal = match record {
@@ -146,6 +187,9 @@ impl Lead {
                 Proposal::Commands(list)
             }
         };
+        let Ok(_place) = self.places.acquire().await else {
+            return ProposeAnswer::NotProposed("this node is stopping".to_owned());
+        };
         let (done, result) = oneshot::channel();
         let completion = Completion::new(move |result| {
             // Whoever asked may have gone.
@@ -154,20 +198,19 @@ impl Lead {
         if let Err(error) = self.raft.client_write_ff(proposal, Some(completion)).await {
             return ProposeAnswer::NotProposed(error.to_string());
         }
-        match result.await {
-            Ok(result) => propose_answer(result),
-            Err(_) => ProposeAnswer::Unknown("Raft stopped".to_owned()),
+        let unknown = |reason: &str| ProposeAnswer::Unknown(reason.to_owned());
+        match tokio::time::timeout(PROPOSAL_DURATION_MAX, result).await {
+            Ok(Ok(result)) => propose_answer(result).unwrap_or_else(|| unknown("Raft stopped")),
+            Ok(Err(_)) => unknown("Raft stopped"),
+            // It is still in the log, and whoever sent it has given up waiting by now.
+            Err(_) => unknown("no majority has confirmed it yet"),
         }
     }
 
     /// Says up to where a read must see.
     pub(crate) async fn read_index(&self) -> ReadIndexAnswer {
-        let metrics = self.raft.metrics();
-        let (id, leader) = {
-            let metrics = metrics.borrow_watched();
-            (metrics.id, metrics.current_leader)
-        };
-        if leader != Some(id) {
+        let leader = self.leadership.leader();
+        if leader != Some(self.leadership.node_id()) {
             return ReadIndexAnswer::NotLeader { leader };
         }
         match self.reads.index().await {
@@ -177,10 +220,10 @@ impl Lead {
     }
 }
 
-/// What openraft made of a proposal; `None` when it stopped and nobody will ever say.
-pub(crate) fn propose_answer(result: Option<ClientWriteResult<TypeConfig>>) -> ProposeAnswer {
-    match result {
-        Some(Ok(response)) => {
+/// What openraft made of a proposal. `None` when it stopped and nobody will ever say.
+fn propose_answer(result: Option<ClientWriteResult<TypeConfig>>) -> Option<ProposeAnswer> {
+    Some(match result? {
+        Ok(response) => {
             let index = response.log_id.index;
             match response.data {
                 Outcome::Session(id) => ProposeAnswer::Session { index, id },
@@ -191,10 +234,9 @@ pub(crate) fn propose_answer(result: Option<ClientWriteResult<TypeConfig>>) -> P
             }
         }
         // Since openraft's alpha 35 this means that it was not appended, and never will be.
-        Some(Err(ClientWriteError::ForwardToLeader(error))) => {
+        Err(ClientWriteError::ForwardToLeader(error)) => {
             ProposeAnswer::NotProposed(error.to_string())
         }
-        Some(Err(error)) => ProposeAnswer::Unknown(error.to_string()),
-        None => ProposeAnswer::Unknown("Raft stopped".to_owned()),
-    }
+        Err(error) => ProposeAnswer::Unknown(error.to_string()),
+    })
 }

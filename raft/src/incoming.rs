@@ -126,11 +126,12 @@ impl Services {
                     entries,
                     leader_commit: leader_commit.map(LogId::from),
                 };
-                Response::Append(match raft.append_entries(request).await {
-                    Ok(AppendEntriesResponse::Success) => {
-                        self.contact.heard();
-                        AppendAnswer::Success
-                    }
+                let answer = raft.append_entries(request).await;
+                if !matches!(answer, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
+                    self.contact.heard();
+                }
+                Response::Append(match answer {
+                    Ok(AppendEntriesResponse::Success) => AppendAnswer::Success,
                     Ok(AppendEntriesResponse::PartialSuccess(id)) => {
                         AppendAnswer::PartialSuccess(id.as_ref().map(LogIdRecord::from))
                     }

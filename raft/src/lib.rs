@@ -20,6 +20,7 @@ mod forward;
 mod gate;
 mod ids;
 mod incoming;
+mod leadership;
 mod log_store;
 mod membership;
 mod network;

@@ -2,37 +2,62 @@
 //!
 //! A round asks the leader, which may be this node, up to which index a read must see; what waits here
 //! then waits until that is applied here. A round that is under way says nothing about a read that came
-//! after it began, so such a read waits for the next one. Under load there are therefore two rounds per
-//! round-trip time, whatever the number of readers. The leader answers other nodes from the same rounds.
+//! after it began, so such a read waits for the next one, which may begin before that one ends: two are
+//! under way at most, whatever the number of readers. The leader answers other nodes from the same rounds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::ReadError;
-use crate::forward::Route;
+use crate::forward::Way;
+use crate::leadership::Leadership;
 use crate::state_machine::Counters;
 
-/// How long a reader waits before it asks again, after a round that failed.
-const RETRY_DELAY: Duration = Duration::from_millis(10);
+/// How long a reader waits before it asks again, after a round that failed: at first, and at most. A change
+/// of leaders ends the wait.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
 
-type Waiting = oneshot::Sender<Result<u64, String>>;
+/// Rounds that are under way at once.
+const ROUND_COUNT_MAX: usize = 2;
+
+/// How often a round is tried for nobody, while the last one failed: to know when they succeed again.
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Gets the index, or why there is none.
+type Reader = oneshot::Sender<Result<u64, String>>;
 
 /// The readers that wait for a round.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reads {
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Waiting>,
     arrived: Notify,
     counters: Arc<Counters>,
+    leadership: Leadership,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Those of other nodes: the index is all that they want.
+    for_index: Vec<Reader>,
+    /// Those of this node: they go on when the index is applied here.
+    for_applied: Vec<Reader>,
+    /// Nobody will run a round again.
+    ended: bool,
 }
 
 impl Reads {
     /// Readers of what `counters` says is applied.
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(counters: Arc<Counters>, leadership: Leadership) -> Self {
         Self {
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
             counters,
-            ..Self::default()
+            leadership,
         }
     }
 
@@ -41,26 +66,33 @@ impl Reads {
     /// # Errors
     /// [`ReadError::NoQuorum`] when none succeeded within `timeout`, [`ReadError::Stopping`].
     pub(crate) async fn barrier(&self, timeout: Duration) -> Result<(), ReadError> {
-        let mut reason = "no answer in time".to_owned();
+        let mut reason = None;
         let attempts = async {
+            let mut delay = RETRY_DELAY_MIN;
+            let mut leader = self.leadership.watch();
             loop {
-                match self.join_round().await {
-                    Ok(Ok(index)) => {
-                        reason = format!(
-                            "this node is behind: it waited for entry {index} to arrive here"
-                        );
-                        self.counters.applied.reaches(index).await;
-                        return Ok(());
-                    }
-                    Ok(Err(failure)) => reason = failure,
+                leader.mark_unchanged();
+                match self.join_round(|waiting| &mut waiting.for_applied).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(failure)) => reason = Some(failure),
                     Err(_) => return Err(ReadError::Stopping("Raft has stopped".to_owned())),
                 }
-                tokio::time::sleep(RETRY_DELAY).await;
+                // That the leader has changed is as good a reason to go on as that time has passed.
+                let _ = tokio::time::timeout(delay, leader.changed()).await;
+                delay = (delay * 2).min(RETRY_DELAY_MAX);
             }
         };
         match tokio::time::timeout(timeout, attempts).await {
             Ok(result) => result,
-            Err(_) => Err(ReadError::NoQuorum(reason)),
+            Err(_) => Err(ReadError::NoQuorum(reason.unwrap_or_else(|| {
+                match self.leadership.leader() {
+                    Some(leader) if leader != self.leadership.node_id() => format!(
+                        "node {leader}, the leader, did not answer in time, or this node is behind"
+                    ),
+                    Some(_) => "no majority has confirmed in time that this node leads".to_owned(),
+                    None => crate::forward::NO_LEADER.to_owned(),
+                }
+            }))),
         }
     }
 
@@ -69,38 +101,90 @@ impl Reads {
     /// # Errors
     /// Why the round failed.
     pub(crate) async fn index(&self) -> Result<u64, String> {
-        match self.join_round().await {
+        match self.join_round(|waiting| &mut waiting.for_index).await {
             Ok(result) => result,
             Err(_) => Err("this node is stopping".to_owned()),
         }
     }
 
-    async fn join_round(&self) -> Result<Result<u64, String>, oneshot::error::RecvError> {
-        let (sender, receiver) = oneshot::channel();
-        self.lock().push(sender);
+    async fn join_round(
+        &self,
+        list: impl FnOnce(&mut Waiting) -> &mut Vec<Reader>,
+    ) -> Result<Result<u64, String>, oneshot::error::RecvError> {
+        let (reader, answer) = oneshot::channel();
+        {
+            let mut waiting = self.lock();
+            if !waiting.ended {
+                list(&mut waiting).push(reader);
+            }
+        }
         self.arrived.notify_one();
-        receiver.await
+        answer.await
     }
 
     /// Runs rounds until it is dropped.
-    pub(crate) async fn run(self: Arc<Self>, route: Route) {
+    pub(crate) async fn run(self: Arc<Self>, way: impl Way) {
         let _release = ReleaseWaiting(&self);
+        let mut rounds = FuturesUnordered::new();
+        let mut applying = FuturesUnordered::new();
         loop {
-            self.arrived.notified().await;
-            let waiting = std::mem::take(&mut *self.lock());
-            if waiting.is_empty() {
-                continue;
-            }
-            let result = route.read_index().await;
-            for reader in waiting {
-                // One that gave up is gone.
-                let _ = reader.send(result.clone());
+            let probes = self.leadership.rounds_fail() && rounds.is_empty();
+            let for_nobody = tokio::select! {
+                Some((readers, index)) = rounds.next(), if !rounds.is_empty() => {
+                    applying.push(self.apply(readers, index));
+                    continue;
+                }
+                Some(()) = applying.next(), if !applying.is_empty() => continue,
+                () = self.arrived.notified(), if rounds.len() < ROUND_COUNT_MAX => false,
+                () = tokio::time::sleep(PROBE_INTERVAL), if probes => true,
+            };
+            let waiting = {
+                let mut waiting = self.lock();
+                let for_index = std::mem::take(&mut waiting.for_index);
+                (for_index, std::mem::take(&mut waiting.for_applied))
+            };
+            if for_nobody || !waiting.0.is_empty() || !waiting.1.is_empty() {
+                rounds.push(self.round(&way, waiting.0, waiting.1));
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
+    /// Asks once. Returns those who wait for more than the index, with it.
+    async fn round(
+        &self,
+        way: &impl Way,
+        for_index: Vec<Reader>,
+        for_applied: Vec<Reader>,
+    ) -> (Vec<Reader>, Result<u64, String>) {
+        let result = way.read_index().await;
+        self.leadership.round(result.is_ok());
+        answer(for_index, &result);
+        (for_applied, result)
+    }
+
+    fn apply(
+        &self,
+        readers: Vec<Reader>,
+        result: Result<u64, String>,
+    ) -> impl Future<Output = ()> + use<> {
+        let counters = Arc::clone(&self.counters);
+        async move {
+            if let Ok(index) = result {
+                counters.applied.reaches(index).await;
+            }
+            answer(readers, &result);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn answer(readers: Vec<Reader>, result: &Result<u64, String>) {
+    for reader in readers {
+        // One that gave up is gone.
+        let _ = reader.send(result.clone());
     }
 }
 
@@ -109,6 +193,9 @@ struct ReleaseWaiting<'a>(&'a Reads);
 
 impl Drop for ReleaseWaiting<'_> {
     fn drop(&mut self) {
-        self.0.lock().clear();
+        *self.0.lock() = Waiting {
+            ended: true,
+            ..Waiting::default()
+        };
     }
 }

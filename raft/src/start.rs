@@ -14,13 +14,14 @@ use hearth_storage::{Location, Registry, RocksStore, StoreError};
 
 use crate::birth::{Ask, Folder, Waits, be_born, commit_founding};
 use crate::codec::FolderRecord;
-use crate::contact::{Contact, readiness};
+use crate::contact::Contact;
 use crate::disk::{Disk, Watch};
 use crate::error::{ReadError, StartError};
 use crate::failover::replace_lost_leaders;
 use crate::forward::{Lead, Route};
 use crate::gate::Gate;
 use crate::incoming::{Incoming, Services};
+use crate::leadership::Leadership;
 use crate::log_store::LogStore;
 use crate::membership::Admin;
 use crate::network::Network;
@@ -139,17 +140,19 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
     tasks.push(tokio::spawn(removal));
 
+    let silence_max = tuning.election_timeout.1;
+    let leadership = Leadership::of(&raft, node_id, Arc::clone(&contact), silence_max);
+    tasks.push(tokio::spawn(leadership.clone().follow(raft.clone())));
     let route = Route {
-        node_id,
+        leadership: leadership.clone(),
         raft: raft.clone(),
         peers: peers.clone(),
     };
     let in_flight_max = tuning.entries_in_flight_max;
     let (writer, batcher) = Writer::new(route.clone(), Arc::clone(&counters), in_flight_max);
     let batcher = tokio::spawn(batcher.run());
-    let reads = Arc::new(Reads::new(Arc::clone(&counters)));
+    let reads = Arc::new(Reads::new(Arc::clone(&counters), leadership.clone()));
     tasks.push(tokio::spawn(Arc::clone(&reads).run(route)));
-    let silence_max = tuning.election_timeout.1;
     let admin = config.cluster.as_ref().map(|_| {
         let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
         Arc::new(admin)
@@ -164,7 +167,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         peers: peers.clone(),
         registry: registry.clone(),
         disk: Arc::clone(&disk),
-        is_ready: readiness(&raft, Arc::clone(&gate), Arc::clone(&contact), silence_max),
+        is_ready: ready(&raft, &gate, &leadership),
     });
     let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone(), Arc::clone(&disk));
     tasks.push(receiving);
@@ -174,12 +177,13 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         reporter: Arc::clone(&reporter),
         disk: Arc::clone(&disk),
         snapshots,
+        lead: Lead::new(
+            leadership.clone(),
+            raft.clone(),
+            Arc::clone(&reads),
+            Arc::clone(&disk),
+        ),
         contact,
-        lead: Lead {
-            raft: raft.clone(),
-            reads: Arc::clone(&reads),
-            disk: Arc::clone(&disk),
-        },
     });
     let watch = Watch {
         disk: Arc::clone(&disk),
@@ -504,6 +508,19 @@ async fn introduce(admin: Arc<Admin>, peer_addr: String) {
             "the cluster does not take this node's peer address: {reason}"
         );
     }
+}
+
+/// Whether this node could serve now, from what it knows.
+fn ready(
+    raft: &Raft,
+    gate: &Arc<Gate>,
+    leadership: &Leadership,
+) -> Arc<dyn Fn() -> bool + Send + Sync> {
+    let (metrics, gate) = (raft.metrics(), Arc::clone(gate));
+    let leadership = leadership.clone();
+    Arc::new(move || {
+        gate.is_open() || !leadership.is_cut_off() && metrics.borrow_watched().running_state.is_ok()
+    })
 }
 
 /// Tells when openraft's core or the state machine has ended for any reason but a shutdown.

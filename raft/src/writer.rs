@@ -1,25 +1,26 @@
 //! This node's own writes: numbered, packed into log entries, sent again until their fate is known.
 //!
 //! One task, the batcher, takes what waits in a bounded queue, gives each command the next number of
-//! this node's session, and has the leader, wherever it is, propose them together as one log entry. While [`crate::Tuning::entries_in_flight_max`]
-//! entries are under way it lets commands gather, so that entries grow with the load. Replies go straight
-//! to the callers, from the state machine where this node leads, and otherwise from the connection to the
-//! leader as soon as the entry is applied here too; the batcher is only told that numbers are done.
+//! this node's session, and has the leader, wherever it is, propose them together as one log entry. While
+//! [`crate::Tuning::entries_in_flight_max`] entries are under way it lets commands gather, so that entries
+//! grow with the load. Replies go straight to the callers, from the state machine where this node leads, and
+//! otherwise from the connection to the leader, as soon as the entry is applied here too, so that whoever has
+//! a reply finds what it wrote at this node. The batcher is only told that numbers are done.
 //!
-//! A change of leaders is no fate: the same numbers go to the next one.
-//!
-//! A command has one of three fates (see [`WriteError`]). A proposal that Raft refused before it was
+//! A command has one of three fates (see [`WriteError`]). A proposal that was refused before it was
 //! appended changes nothing and is made again; one that may be in a log is made again under the numbers
-//! that it has, for which the state machine keeps the first reply. A caller whose deadline passes in
-//! between is told "unknown", and the batcher goes on until there is a reply: only then is the number
-//! acknowledged, so that no number is ever lost from the window.
+//! that it has, for which the state machine keeps the first reply, to whoever leads then. A caller whose
+//! deadline passes in between is told "unknown", and the batcher goes on until there is a reply: only then is
+//! the number acknowledged, so that no number is ever lost from the window.
+//!
+//! A change of leaders ends every wait. Without one, the batcher asks again after a pause that grows.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -27,18 +28,12 @@ use hearth_storage::{Command, Reply};
 
 use crate::codec;
 use crate::error::WriteError;
-use crate::forward::{Leader, Route, propose_answer};
+use crate::forward::{NO_LEADER, RaftStopped, Way};
+use crate::leadership::Leadership;
 use crate::peer::message::{ProposalRecord, ProposeAnswer};
 use crate::session::WINDOW;
 use crate::state_machine::Counters;
-use crate::type_config::{Completion, NumberedCommand, NumberedReply, Proposal, TypeConfig};
-
-type ServerMetrics = openraft::type_config::alias::WatchReceiverOf<
-    TypeConfig,
-    openraft::metrics::RaftServerMetrics<TypeConfig>,
->;
-
-const NO_LEADER: &str = "no leader is known";
+use crate::type_config::{NumberedCommand, NumberedReply, Proposal};
 
 /// Commands that may wait for the batcher. Beyond that, callers wait in line.
 const QUEUE_LEN: usize = 1024;
@@ -49,8 +44,20 @@ const ENTRY_COMMANDS_MAX: usize = 512;
 /// Bytes of commands in one log entry, about, unless one command alone has more.
 const ENTRY_LEN_MAX: usize = 1 << 20;
 
-/// How long a refused proposal waits before it is made again.
-const RETRY_DELAY: Duration = Duration::from_millis(20);
+/// How long a refused proposal waits before it is made again to the same leader: at first, and at most.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
+
+/// How long a node that is no member waits before it asks again whether it is one.
+const NO_MEMBER_DELAY: Duration = Duration::from_millis(500);
+
+/// When nothing at all is done for so long, that is not because there is so much to do.
+const STALL_DURATION_MIN: Duration = Duration::from_secs(1);
+
+/// Lists that the leader has applied, and this node has not yet.
+const ANSWERING_COUNT_MAX: usize = 64;
+
+const NO_MEMBER: &str = "this node is not a member of the cluster";
 
 /// How long [`Writer::stop`] waits for what is under way.
 const DRAIN_DURATION_MAX: Duration = Duration::from_secs(5);
@@ -61,8 +68,28 @@ pub(crate) struct Writer {
     queue: mpsc::Sender<Waiting>,
     session: watch::Receiver<Option<u64>>,
     stop: Arc<watch::Sender<bool>>,
+    leadership: Leadership,
+    progress: Arc<Progress>,
+}
+
+/// What callers are told about when they are told that it took too long.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Lists that have had their final replies.
+    done_count: AtomicU64,
     /// Why the last proposal was refused, while none has succeeded since.
-    obstacle: Arc<Mutex<Option<String>>>,
+    obstacle: Mutex<Option<String>>,
+}
+
+impl Progress {
+    fn set_obstacle(&self, reason: String) {
+        *lock(&self.obstacle) = Some(reason);
+    }
+
+    fn done(&self) {
+        self.done_count.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.obstacle) = None;
+    }
 }
 
 /// A command whose caller waits.
@@ -87,6 +114,7 @@ impl Claim {
     const WAITS: u8 = 0;
     const PROPOSED: u8 = 1;
     const WITHDRAWN: u8 = 2;
+    const APPLIED: u8 = 3;
 
     fn go(&self, from: u8, to: u8) -> bool {
         self.0
@@ -104,6 +132,15 @@ impl Claim {
         self.go(Self::PROPOSED, Self::WAITS);
     }
 
+    /// The cluster has applied it.
+    fn applied(&self) {
+        self.go(Self::PROPOSED, Self::APPLIED);
+    }
+
+    fn is_applied(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::APPLIED
+    }
+
     /// The caller goes. True when the command will never be proposed.
     fn withdraw(&self) -> bool {
         self.go(Self::WAITS, Self::WITHDRAWN)
@@ -112,39 +149,43 @@ impl Claim {
 
 impl Writer {
     /// A writer and the batcher behind it, which does nothing before [`Batcher::run`].
-    pub(crate) fn new(
-        route: Route,
+    pub(crate) fn new<W: Way>(
+        way: W,
         counters: Arc<Counters>,
         entries_in_flight_max: usize,
-    ) -> (Self, Batcher) {
+    ) -> (Self, Batcher<W>) {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (session_sender, session) = watch::channel(None);
         let (stop_sender, stop) = watch::channel(false);
-        // At most one event for each proposal that is under way.
+        // At most two events for each proposal that is under way.
         let (events_sender, events) = mpsc::unbounded_channel();
-        let obstacle = Arc::default();
+        let progress = Arc::<Progress>::default();
+        let leadership = way.leadership().clone();
         let batcher = Batcher {
-            leaders: route.raft.server_metrics(),
-            route,
+            leader: leadership.watch(),
+            way,
             counters,
-            obstacle: Arc::clone(&obstacle),
+            progress: Arc::clone(&progress),
             entries_in_flight_max: entries_in_flight_max.max(1),
             queue: waiting,
             stop,
             session: session_sender,
+            opening: Opening::default(),
             events_sender,
             events,
             numbers: Numbers::default(),
             gathered: VecDeque::new(),
             refused: VecDeque::new(),
-            retry_at: None,
+            retry: Retry::default(),
             in_flight: 0,
+            answering: 0,
         };
         let writer = Self {
             queue,
             session,
             stop: Arc::new(stop_sender),
-            obstacle,
+            leadership,
+            progress,
         };
         (writer, batcher)
     }
@@ -161,31 +202,75 @@ impl Writer {
             claim: Arc::clone(&claim),
             reply,
         };
+        let began = (
+            Instant::now(),
+            self.progress.done_count.load(Ordering::Relaxed),
+        );
         let waiting = Waiting { command, caller };
         match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(WriteError::NotProposed("this node is stopping".to_owned())),
-            Err(_) => {
-                return Err(self.not_proposed("too many writes were waiting until the deadline"));
-            }
+            Ok(Err(_)) => return Err(stopping()),
+            Err(_) => return Err(self.not_proposed(began)),
         }
-        let reason = match tokio::time::timeout_at(deadline, answer).await {
+        let in_time = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(result)) => return result,
-            Ok(Err(_)) => "this node is stopping",
-            Err(_) => "no answer within the deadline",
+            Ok(Err(_)) => true,
+            Err(_) => false,
         };
-        Err(if claim.withdraw() {
-            self.not_proposed(reason)
-        } else {
-            WriteError::Unknown(reason.to_owned())
+        Err(match (claim.withdraw(), in_time) {
+            (true, true) => stopping(),
+            (true, false) => self.not_proposed(began),
+            (false, true) => WriteError::Unknown(STOPPING.to_owned()),
+            (false, false) if claim.is_applied() => WriteError::Unknown(
+                "the cluster has applied it, and this node has not caught up with that within the deadline"
+                    .to_owned(),
+            ),
+            (false, false) => self.not_confirmed(),
         })
     }
 
-    fn not_proposed(&self, reason: &str) -> WriteError {
-        match &*lock(&self.obstacle) {
-            Some(obstacle) => WriteError::NoQuorum(format!("{reason}: {obstacle}")),
-            None => WriteError::NotProposed(reason.to_owned()),
+    /// Why a command was never proposed that came then, when so much was done.
+    fn not_proposed(&self, (came, done_before): (Instant, u64)) -> WriteError {
+        let refused = lock(&self.progress.obstacle).clone();
+        let stalls = self.progress.done_count.load(Ordering::Relaxed) == done_before
+            && came.elapsed() >= STALL_DURATION_MIN;
+        match (refused, self.leadership.leader()) {
+            (_, None) => WriteError::NoQuorum(format!("{NO_LEADER}, until the deadline")),
+            (Some(reason), Some(_)) if reason == NO_MEMBER => WriteError::NotProposed(reason),
+            (Some(reason), Some(_)) => {
+                WriteError::NoQuorum(format!("no leader took it until the deadline; {reason}"))
+            }
+            (None, Some(leader)) if stalls => WriteError::NoQuorum(format!(
+                "earlier writes of this node have waited for {} until the deadline",
+                self.name(leader)
+            )),
+            (None, Some(_)) => WriteError::NotProposed(
+                "too many other writes of this node were waiting until the deadline".to_owned(),
+            ),
         }
+    }
+
+    /// Why a command that was proposed has no reply.
+    fn not_confirmed(&self) -> WriteError {
+        let reason = match self.leadership.leader() {
+            Some(leader) => format!(
+                "it was proposed, and {} has not confirmed it within the deadline",
+                self.name(leader)
+            ),
+            None => "it was proposed, the leader was lost, and no other one is known within the deadline"
+                .to_owned(),
+        };
+        WriteError::Unknown(match &*lock(&self.progress.obstacle) {
+            Some(obstacle) => format!("{reason}; {obstacle}"),
+            None => reason,
+        })
+    }
+
+    fn name(&self, leader: u64) -> String {
+        if leader == self.leadership.node_id() {
+            return "a majority, as this node leads,".to_owned();
+        }
+        format!("node {leader}, the leader,")
     }
 
     /// Waits until this node has a session. `None` when the batcher stopped before that.
@@ -199,6 +284,12 @@ impl Writer {
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
+}
+
+const STOPPING: &str = "this node is stopping";
+
+fn stopping() -> WriteError {
+    WriteError::NotProposed(STOPPING.to_owned())
 }
 
 /// The numbers of a session: which are given, and up to which all have had their final reply.
@@ -242,6 +333,8 @@ struct Package {
     callers: Vec<Caller>,
     /// A proposal of it may be in some log.
     maybe_appended: bool,
+    /// Who was asked to propose it last.
+    asked: Option<u64>,
 }
 
 impl Package {
@@ -252,8 +345,13 @@ impl Package {
 
 /// What became of a proposal.
 enum Event {
-    /// All commands of the list have had their final replies.
-    Done(Arc<[NumberedCommand]>),
+    /// All commands of the list have had their final replies. `to_answer` says that the callers will be
+    /// told when it is applied here, and then comes [`Event::Answered`].
+    Done {
+        list: Arc<[NumberedCommand]>,
+        to_answer: bool,
+    },
+    Answered,
     /// It was refused before it was appended, for this reason.
     Refused(Package, String),
     /// The same, because a disk is full.
@@ -262,42 +360,95 @@ enum Event {
     Lost(Package, String),
     /// Its session has ended; nothing of it was executed by this proposal.
     SessionExpired(Package),
+    /// What became of the proposal to open a session, and who was asked.
+    Opened(ProposeAnswer, u64),
     /// Raft has stopped; the callers were told.
     Stopped,
 }
 
+/// How this node comes to a session.
+#[derive(Debug, Default)]
+struct Opening {
+    /// The same for each attempt, so that two of them open one session.
+    nonce: Option<u64>,
+    /// A proposal for it is under way.
+    under_way: bool,
+    /// The cluster does not take this node for a member.
+    no_member: bool,
+}
+
+/// When to ask again.
+#[derive(Debug)]
+struct Retry {
+    at: Option<Instant>,
+    delay: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            at: None,
+            delay: RETRY_DELAY_MIN,
+        }
+    }
+}
+
+impl Retry {
+    /// At once, and patiently from then on.
+    fn now(&mut self) {
+        *self = Self {
+            at: Some(Instant::now()),
+            ..Self::default()
+        };
+    }
+
+    /// After a pause, longer each time, unless that is to be sooner anyway.
+    fn later(&mut self) {
+        if self.at.is_none() {
+            self.after(self.delay.mul_f64(rand::rng().random_range(0.5..1.0)));
+            self.delay = (self.delay * 2).min(RETRY_DELAY_MAX);
+        }
+    }
+
+    fn after(&mut self, pause: Duration) {
+        self.at = Some(Instant::now() + pause);
+    }
+}
+
 /// The task behind a [`Writer`].
-pub(crate) struct Batcher {
-    route: Route,
+pub(crate) struct Batcher<W> {
+    way: W,
+    leader: watch::Receiver<Option<u64>>,
     counters: Arc<Counters>,
-    obstacle: Arc<Mutex<Option<String>>>,
-    /// Changes with the leader.
-    leaders: ServerMetrics,
+    progress: Arc<Progress>,
     entries_in_flight_max: usize,
     queue: mpsc::Receiver<Waiting>,
     stop: watch::Receiver<bool>,
     session: watch::Sender<Option<u64>>,
+    opening: Opening,
     events_sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     numbers: Numbers,
     /// Taken from the queue and not numbered yet; no more than fit into one entry by their number.
     gathered: VecDeque<Waiting>,
-    /// To be proposed again, under the numbers that they have.
+    /// To be proposed again, under the numbers that they have; no more than may be in flight.
     refused: VecDeque<Package>,
-    retry_at: Option<Instant>,
-    /// Proposals that Raft has.
+    /// When to propose those, or a session, again. Not needed while no leader is known: that one is, is
+    /// an event.
+    retry: Retry,
+    /// Proposals that somebody has.
     in_flight: usize,
+    /// Lists that are done, and whose callers wait until this node has applied them.
+    answering: usize,
 }
 
-/// Raft has stopped, so there is nothing left to do.
-struct RaftStopped;
-
-impl Batcher {
+impl<W: Way> Batcher<W> {
     /// Works until [`Writer::stop`] and everything that was let in is done, or Raft stops.
     pub(crate) async fn run(mut self) {
         let mut drain_until = None;
         while let Ok(()) = self.step(&mut drain_until).await {
             let idle = self.in_flight == 0
+                && self.answering == 0
                 && self.refused.is_empty()
                 && self.gathered.is_empty()
                 && self.queue.is_empty();
@@ -312,19 +463,26 @@ impl Batcher {
 
     async fn step(&mut self, drain_until: &mut Option<Instant>) -> Result<(), RaftStopped> {
         let draining = drain_until.is_some();
-        if self.session.borrow().is_none() {
+        if self.retry.at.is_some_and(|at| Instant::now() >= at) {
+            self.retry.at = None;
+            self.propose_again().await?;
+        }
+        if self.session.borrow().is_none() && self.retry.at.is_none() {
             self.open_session().await?;
         }
-        if self.retry_at.is_some_and(|at| Instant::now() >= at) {
-            self.propose_again().await?;
+        if self.opening.no_member {
+            self.refuse_gathered();
         }
         while self.may_propose() && !self.gathered.is_empty() {
             self.propose_gathered().await?;
         }
         let room = self.numbers.room().min(ENTRY_COMMANDS_MAX);
         let exhausted = self.queue.is_closed() && self.queue.is_empty();
-        let takes = self.may_propose() && self.gathered.is_empty() && !exhausted;
-        let wake_at = [self.retry_at, *drain_until].into_iter().flatten().min();
+        let takes = (self.may_propose() || self.opening.no_member)
+            && self.gathered.is_empty()
+            && room > 0
+            && !exhausted;
+        let wake_at = [self.retry.at, *drain_until].into_iter().flatten().min();
         let mut taken = Vec::new();
         tokio::select! {
             biased;
@@ -337,15 +495,15 @@ impl Batcher {
                     self.handle(event)?;
                 }
             }
+            // An error cannot be: the sender is also ours, in `way`.
+            Ok(()) = self.leader.changed() => {
+                // Whoever leads now may take what the last one did not.
+                if self.leader.borrow_and_update().is_some() {
+                    self.retry.now();
+                }
+            }
             _ = self.queue.recv_many(&mut taken, room), if takes => {
                 self.gathered.extend(taken);
-            }
-            changed = self.leaders.changed(), if self.retry_at.is_some() => {
-                if changed.is_err() {
-                    return Err(RaftStopped);
-                }
-                // Whoever leads now may take what the last one did not.
-                self.retry_at = Some(Instant::now());
             }
             () = requested(&mut self.stop), if !draining => {
                 self.queue.close();
@@ -359,67 +517,97 @@ impl Batcher {
     /// Whether new commands may be numbered and proposed. Refused ones go first: they hold the window.
     fn may_propose(&self) -> bool {
         self.in_flight < self.entries_in_flight_max
+            && self.answering < ANSWERING_COUNT_MAX
             && self.refused.is_empty()
             && self.numbers.room() > 0
             && self.session.borrow().is_some()
+            && self.leader.borrow().is_some()
     }
 
-    /// Opens a session, for as long as it takes.
+    fn leader(&self) -> Option<u64> {
+        *self.leader.borrow()
+    }
+
+    fn leads(&self, leader: u64) -> bool {
+        leader == self.way.leadership().node_id()
+    }
+
+    /// Begins to open a session, unless that is under way.
     async fn open_session(&mut self) -> Result<(), RaftStopped> {
-        let nonce = rand::random();
-        let node = self.route.node_id;
-        loop {
-            let answer = match self.route.leader() {
-                Leader::Here => {
-                    let (done, outcome) = oneshot::channel();
-                    let completion = Completion::new(move |result| {
-                        // The receiver is the next statement's.
-                        let _ = done.send(result);
-                    });
-                    let proposal = Proposal::OpenSession { node, nonce };
-                    self.route
-                        .raft
-                        .client_write_ff(proposal, Some(completion))
-                        .await
-                        .map_err(|_| RaftStopped)?;
-                    match outcome.await {
-                        Ok(Some(result)) => propose_answer(Some(result)),
-                        Ok(None) | Err(_) => return Err(RaftStopped),
-                    }
-                }
-                Leader::At(id) => {
-                    let record = ProposalRecord::OpenSession { node, nonce };
-                    self.route.propose(id, record).await
-                }
-                Leader::Unknown => ProposeAnswer::NotProposed(NO_LEADER.to_owned()),
+        let Some(leader) = self.leader() else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut self.opening.under_way, true) {
+            return Ok(());
+        }
+        let node = self.way.leadership().node_id();
+        let nonce = *self.opening.nonce.get_or_insert_with(rand::random);
+        let events = self.events_sender.clone();
+        if self.leads(leader) {
+            let proposal = Proposal::OpenSession { node, nonce };
+            let done = move |answer: Option<ProposeAnswer>| {
+                // The batcher may have gone; it has nothing to do with the event then.
+                let _ = events.send(match answer {
+                    Some(answer) => Event::Opened(answer, leader),
+                    None => Event::Stopped,
+                });
             };
-            match answer {
-                ProposeAnswer::Session { id: Some(id), .. } => {
-                    self.numbers = Numbers::default();
-                    self.session.send_replace(Some(id));
-                    return Ok(());
+            return self.way.propose_here(proposal, done).await;
+        }
+        let way = self.way.clone();
+        tokio::spawn(async move {
+            let record = ProposalRecord::OpenSession { node, nonce };
+            let answer = way.propose_at(leader, record).await;
+            let _ = events.send(Event::Opened(answer, leader));
+        });
+        Ok(())
+    }
+
+    fn opened(&mut self, answer: ProposeAnswer, asked: u64) {
+        self.opening.under_way = false;
+        let reason = match answer {
+            ProposeAnswer::Session { id: Some(id), .. } => {
+                self.numbers = Numbers::default();
+                self.opening = Opening::default();
+                self.progress.done();
+                self.session.send_replace(Some(id));
+                self.retry = Retry::default();
+                if !self.refused.is_empty() {
+                    self.retry.now();
                 }
-                ProposeAnswer::Session { id: None, .. } => {
-                    tracing::warn!(node, "this node is no member, so it cannot write");
-                    *lock(&self.obstacle) = Some("this node is no member".to_owned());
+                return;
+            }
+            ProposeAnswer::Session { id: None, .. } => {
+                if !std::mem::replace(&mut self.opening.no_member, true) {
+                    tracing::warn!("{NO_MEMBER}, so it cannot write");
                 }
-                ProposeAnswer::NotProposed(reason)
-                | ProposeAnswer::DiskFull(reason)
-                | ProposeAnswer::Unknown(reason) => {
-                    tracing::debug!(reason, "no session yet");
-                    *lock(&self.obstacle) = Some(reason);
-                }
-                ProposeAnswer::Replies { .. } => {}
+                self.progress.set_obstacle(NO_MEMBER.to_owned());
+                return self.retry.after(NO_MEMBER_DELAY);
             }
-            if *self.stop.borrow() {
-                // Nothing was numbered, so nothing is owed to anyone.
-                return Err(RaftStopped);
-            }
-            // A change of the leader ends the wait; an error of it means that Raft has stopped.
-            let changed = tokio::time::timeout(RETRY_DELAY, self.leaders.changed());
-            if let Ok(Err(_)) = changed.await {
-                return Err(RaftStopped);
-            }
+            ProposeAnswer::NotProposed(reason)
+            | ProposeAnswer::DiskFull(reason)
+            | ProposeAnswer::Unknown(reason) => reason,
+            ProposeAnswer::Replies { .. } => OTHER_ANSWER.to_owned(),
+        };
+        tracing::debug!(reason, "no session yet");
+        self.progress.set_obstacle(reason);
+        self.ask_again(Some(asked));
+    }
+
+    /// Says when to ask again, after `asked` gave no answer.
+    fn ask_again(&mut self, asked: Option<u64>) {
+        match self.leader() {
+            Some(leader) if Some(leader) != asked => self.retry.now(),
+            Some(_) => self.retry.later(),
+            None => {}
+        }
+    }
+
+    /// Nothing can be written in the name of a node that is no member.
+    fn refuse_gathered(&mut self) {
+        for waiting in self.gathered.drain(..) {
+            let refusal = WriteError::NotProposed(NO_MEMBER.to_owned());
+            waiting.caller.answer(Err(refusal));
         }
     }
 
@@ -461,13 +649,13 @@ impl Batcher {
             list: list.into(),
             callers,
             maybe_appended: false,
+            asked: None,
         })
         .await
     }
 
     /// Proposes what was refused, without the commands whose callers have gone meanwhile.
     async fn propose_again(&mut self) -> Result<(), RaftStopped> {
-        self.retry_at = None;
         for package in std::mem::take(&mut self.refused) {
             let package = if package.maybe_appended {
                 package
@@ -490,106 +678,134 @@ impl Batcher {
                 callers.push(caller);
             } else {
                 // It is in no log, and never will be: its number is as good as answered.
-                self.numbers.finish(numbered.seq);
+                self.finish(numbered);
             }
         }
         Package {
             list: list.into(),
             callers,
             maybe_appended: false,
+            asked: None,
         }
     }
 
-    async fn propose(&mut self, package: Package) -> Result<(), RaftStopped> {
+    /// The number of this command has its final reply.
+    fn finish(&mut self, numbered: &NumberedCommand) {
+        if Some(numbered.session) == *self.session.borrow() {
+            self.numbers.finish(numbered.seq);
+        }
+    }
+
+    /// Has the leader propose it; a package that may be proposed, so its commands are claimed.
+    async fn propose(&mut self, mut package: Package) -> Result<(), RaftStopped> {
+        let Some(leader) = self.leader() else {
+            self.refused_by_all(package, NO_LEADER.to_owned());
+            return Ok(());
+        };
+        package.asked = Some(leader);
+        self.in_flight += 1;
         let events = self.events_sender.clone();
         // The batcher may have gone when there is an event; it has nothing to do with it then.
         let tell = move |event| {
             let _ = events.send(event);
         };
-        self.in_flight += 1;
-        match self.route.leader() {
-            Leader::Here => {
-                let proposal = Proposal::Commands(Arc::clone(&package.list));
-                let completion = Completion::new(move |result: Option<_>| {
-                    let stopped = result.is_none();
-                    let (event, answers) = complete(package, propose_answer(result), stopped);
-                    answers.give();
-                    tell(event);
-                });
-                self.route
-                    .raft
-                    .client_write_ff(proposal, Some(completion))
-                    .await
-                    .map_err(|_| RaftStopped)
-            }
-            Leader::At(id) => {
-                let (route, counters) = (self.route.clone(), Arc::clone(&self.counters));
-                tokio::spawn(async move {
-                    let record = ProposalRecord::Commands {
-                        again: package.maybe_appended,
-                        list: Arc::clone(&package.list),
-                    };
-                    let answer = route.propose(id, record).await;
-                    let index = match answer {
-                        ProposeAnswer::Replies { index, .. } => index,
-                        _ => 0,
-                    };
-                    let (event, answers) = complete(package, answer, false);
-                    tell(event);
-                    // So that whoever is told can read it here at once.
-                    counters.applied.reaches(index).await;
-                    answers.give();
-                });
-                Ok(())
-            }
-            Leader::Unknown => {
-                tell(Event::Refused(package, NO_LEADER.to_owned()));
-                Ok(())
-            }
+        if self.leads(leader) {
+            let proposal = Proposal::Commands(Arc::clone(&package.list));
+            let done = move |answer: Option<ProposeAnswer>| {
+                let Some(answer) = answer else {
+                    for caller in package.callers {
+                        caller.unknown("Raft stopped while the write was under way");
+                    }
+                    return tell(Event::Stopped);
+                };
+                match complete(package, answer) {
+                    Ok(Completed { list, answers, .. }) => {
+                        answers.give();
+                        let to_answer = false;
+                        tell(Event::Done { list, to_answer });
+                    }
+                    Err(event) => tell(event),
+                }
+            };
+            return self.way.propose_here(proposal, done).await;
         }
+        let (way, counters) = (self.way.clone(), Arc::clone(&self.counters));
+        tokio::spawn(async move {
+            let record = ProposalRecord::Commands {
+                again: package.maybe_appended,
+                list: Arc::clone(&package.list),
+            };
+            let answer = way.propose_at(leader, record).await;
+            match complete(package, answer) {
+                Ok(completed) => {
+                    let (list, to_answer) = (completed.list, true);
+                    tell(Event::Done { list, to_answer });
+                    // So that whoever is told can read it here at once.
+                    counters.applied.reaches(completed.index).await;
+                    completed.answers.give();
+                    tell(Event::Answered);
+                }
+                Err(event) => tell(event),
+            }
+        });
+        Ok(())
     }
 
     fn handle(&mut self, event: Event) -> Result<(), RaftStopped> {
-        self.in_flight -= 1;
         match event {
-            Event::Done(list) => {
-                lock(&self.obstacle).take();
+            Event::Answered => {
+                self.answering -= 1;
+                return Ok(());
+            }
+            Event::Opened(answer, asked) => {
+                self.opened(answer, asked);
+                return Ok(());
+            }
+            Event::Stopped => return Err(RaftStopped),
+            _ => self.in_flight -= 1,
+        }
+        match event {
+            Event::Done { list, to_answer } => {
+                self.answering += usize::from(to_answer);
+                self.retry.delay = RETRY_DELAY_MIN;
+                self.progress.done();
                 for numbered in list.iter() {
-                    if Some(numbered.session) == *self.session.borrow() {
-                        self.numbers.finish(numbered.seq);
-                    }
+                    self.finish(numbered);
                 }
             }
-            Event::Refused(package, reason) => {
-                *lock(&self.obstacle) = Some(reason);
-                self.give_back(&package);
-                self.keep_for_later(package);
-            }
+            Event::Refused(package, reason) => self.refused_by_all(package, reason),
             Event::DiskFull(package, reason) => self.after_disk_full(package, &reason),
             Event::Lost(mut package, reason) => {
-                *lock(&self.obstacle) = Some(reason);
                 package.maybe_appended = true;
-                self.keep_for_later(package);
+                self.keep_for_later(package, reason);
             }
             Event::SessionExpired(package) => self.after_expiry(package),
-            Event::Stopped => return Err(RaftStopped),
+            Event::Answered | Event::Opened(..) | Event::Stopped => {}
         }
         Ok(())
     }
 
-    fn give_back(&self, package: &Package) {
+    /// This proposal of it is in no log.
+    fn refused_by_all(&mut self, package: Package, reason: String) {
         if !package.maybe_appended {
             for caller in &package.callers {
                 caller.claim.give_back();
             }
         }
+        self.keep_for_later(package, reason);
+    }
+
+    fn keep_for_later(&mut self, package: Package, reason: String) {
+        self.progress.set_obstacle(reason);
+        let asked = package.asked;
+        self.refused.push_back(package);
+        self.ask_again(asked);
     }
 
     /// A leader refuses a list as a whole; what needs no room is proposed again without the rest.
     fn after_disk_full(&mut self, package: Package, reason: &str) {
         if package.maybe_appended {
-            self.keep_for_later(package);
-            return;
+            return self.keep_for_later(package, reason.to_owned());
         }
         let mut list = Vec::new();
         let mut callers = Vec::new();
@@ -600,22 +816,18 @@ impl Batcher {
                 callers.push(caller);
             } else {
                 caller.answer(Err(WriteError::DiskFull(reason.to_owned())));
-                self.numbers.finish(numbered.seq);
+                self.finish(numbered);
             }
         }
         if !list.is_empty() {
-            self.keep_for_later(Package {
+            let package = Package {
                 list: list.into(),
                 callers,
                 maybe_appended: false,
-            });
+                asked: package.asked,
+            };
+            self.keep_for_later(package, reason.to_owned());
         }
-    }
-
-    fn keep_for_later(&mut self, package: Package) {
-        self.refused.push_back(package);
-        self.retry_at
-            .get_or_insert_with(|| Instant::now() + RETRY_DELAY);
     }
 
     fn after_expiry(&mut self, package: Package) {
@@ -668,33 +880,40 @@ impl Answers {
     }
 }
 
-/// What an answer means for a package and its callers. `stopped` says that this node's own Raft has ended.
-fn complete(package: Package, answer: ProposeAnswer, stopped: bool) -> (Event, Answers) {
-    let nobody = || Answers(Vec::new());
-    let replies = match answer {
-        ProposeAnswer::Replies { replies, .. } if replies.len() == package.list.len() => replies,
+/// A package whose commands have all had their final replies.
+struct Completed {
+    list: Arc<[NumberedCommand]>,
+    answers: Answers,
+    /// The entry that gave the replies.
+    index: u64,
+}
+
+const OTHER_ANSWER: &str = "the leader answered another question";
+
+/// What an answer means for a package; an event when the callers cannot be told anything yet.
+fn complete(package: Package, answer: ProposeAnswer) -> Result<Completed, Event> {
+    let (index, replies) = match answer {
+        ProposeAnswer::Replies { index, replies } if replies.len() == package.list.len() => {
+            (index, replies)
+        }
         ProposeAnswer::Replies { .. } | ProposeAnswer::Session { .. } => {
-            let reason = "the leader answered another proposal".to_owned();
-            return (Event::Lost(package, reason), nobody());
+            return Err(Event::Lost(package, OTHER_ANSWER.to_owned()));
         }
-        ProposeAnswer::NotProposed(reason) => return (Event::Refused(package, reason), nobody()),
-        ProposeAnswer::DiskFull(reason) => return (Event::DiskFull(package, reason), nobody()),
-        ProposeAnswer::Unknown(_) if stopped => {
-            let unknown = || WriteError::Unknown("Raft stopped while it was under way".to_owned());
-            let callers = package.callers.into_iter();
-            let answers = callers.map(|caller| (caller, Err(unknown()))).collect();
-            return (Event::Stopped, Answers(answers));
-        }
-        ProposeAnswer::Unknown(reason) => return (Event::Lost(package, reason), nobody()),
+        ProposeAnswer::NotProposed(reason) => return Err(Event::Refused(package, reason)),
+        ProposeAnswer::DiskFull(reason) => return Err(Event::DiskFull(package, reason)),
+        ProposeAnswer::Unknown(reason) => return Err(Event::Lost(package, reason)),
     };
     // One session for the whole package, so all of it has ended or nothing.
     if replies.contains(&NumberedReply::SessionExpired) {
-        return (Event::SessionExpired(package), nobody());
+        return Err(Event::SessionExpired(package));
     }
     let answers = package.callers.into_iter().zip(replies);
     let answers = answers.map(|(caller, reply)| {
         let answer = match reply {
-            NumberedReply::Applied(reply) => Ok(reply),
+            NumberedReply::Applied(reply) => {
+                caller.claim.applied();
+                Ok(reply)
+            }
             NumberedReply::BeyondWindow => Err(WriteError::NotProposed(
                 "too many writes of this node are without an answer".to_owned(),
             )),
@@ -704,7 +923,11 @@ fn complete(package: Package, answer: ProposeAnswer, stopped: bool) -> (Event, A
         };
         (caller, answer)
     });
-    (Event::Done(package.list), Answers(answers.collect()))
+    Ok(Completed {
+        index,
+        answers: Answers(answers.collect()),
+        list: package.list,
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
