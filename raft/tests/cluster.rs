@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hearth_raft::{
     Birth, ClusterChange, ClusterError, ClusterReply, Replica, ReplicaConfig, Role, StorageLocation,
