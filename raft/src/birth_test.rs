@@ -213,6 +213,60 @@ async fn all_founders_crash_when_the_identity_is_kept() {
     assert_eq!(finish(after).await, first);
 }
 
+/// The lowest founder has decided on its cluster and told nobody.
+async fn decided(net: &Net) -> Vec<Node> {
+    let nodes: Vec<Node> = (1..=3).map(|id| Node::new(id, three())).collect();
+    let others: Vec<_> = nodes[1..]
+        .iter()
+        .map(|node| node.start(net, 0, false))
+        .collect();
+    // Both probes are answered, and what it sends afterwards is lost.
+    let first = nodes[0].start(net, 3, false);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for task in others.into_iter().chain([first]) {
+        assert!(!task.is_finished());
+        task.abort();
+    }
+    assert!(matches!(
+        nodes[0].folder().unwrap().record(),
+        FolderRecord::Founder { .. }
+    ));
+    for node in &nodes {
+        node.stop(net);
+    }
+    nodes
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_before_all_founders_know_their_cluster() {
+    let net = Net::default();
+    let nodes = decided(&net).await;
+    let first = nodes[0].start(&net, usize::MAX, true);
+    let second = nodes[1].start(&net, usize::MAX, true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!first.is_finished());
+    let third = nodes[2].start(&net, usize::MAX, true);
+    finish(vec![first, second, third]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_founder_that_was_wiped_before_it_was_told_is_refused() {
+    let net = Net::default();
+    let mut nodes = decided(&net).await;
+    nodes[2] = Node::new(3, three());
+    let first = nodes[0].start(&net, usize::MAX, true);
+    let second = nodes[1].start(&net, usize::MAX, true);
+    let third = nodes[2].start(&net, usize::MAX, true);
+    for task in [first, third] {
+        let error = soon(task).await.unwrap_err().to_string();
+        assert!(
+            error.contains("node 3 came back with another data folder"),
+            "{error}"
+        );
+    }
+    second.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn different_lists_are_refused_and_shown() {
     let net = Net::default();
