@@ -56,13 +56,18 @@ impl Tuning {
     /// As openraft takes it.
     pub(crate) fn to_openraft(&self, cluster_name: &str) -> Result<Arc<Config>, StartError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let election_timeout_max = millis(self.election_timeout.1);
+        let heartbeat_interval = millis(self.heartbeat_interval);
+        let (election_timeout_min, election_timeout_max) = after_lease(
+            millis(self.election_timeout.0),
+            millis(self.election_timeout.1),
+            heartbeat_interval,
+        );
         let config = Config {
             cluster_name: cluster_name.to_owned(),
-            election_timeout_min: millis(self.election_timeout.0),
+            election_timeout_min,
             election_timeout_max,
-            heartbeat_interval: millis(self.heartbeat_interval),
-            heartbeat_min_interval: Some(millis(self.heartbeat_interval)),
+            heartbeat_interval,
+            heartbeat_min_interval: Some(heartbeat_interval),
             // A whole state may be under way for minutes.
             install_snapshot_timeout: 600_000,
             max_payload_entries: 1024,
@@ -83,5 +88,50 @@ impl Tuning {
             .validate()
             .map_err(|error| StartError::Raft(format!("settings: {error}")))?;
         Ok(Arc::new(config))
+    }
+}
+
+/// openraft's timeouts for a follower that is to campaign after `min` to `max` milliseconds of silence. It
+/// waits for the leader's lease, which is as long as the greater of its timeouts, and then for a time
+/// between the two; the lesser must be longer than two heartbeats and a tick.
+fn after_lease(min: u64, max: u64, heartbeat_interval: u64) -> (u64, u64) {
+    let least = 2 * heartbeat_interval + heartbeat_interval * 13 / 64 + 2;
+    let lease = (max / 2).max(least + heartbeat_interval / 2 + 1);
+    (min.saturating_sub(lease).clamp(least, lease - 1), lease)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_campaigns_when_it_was_told_to() {
+        for (min, max, heartbeat) in [
+            (1000, 2000, 100),
+            (1800, 2000, 100),
+            (300, 600, 100),
+            (60, 120, 10),
+            (10_000, 60_000, 3_000),
+        ] {
+            let tuning = Tuning {
+                election_timeout: (Duration::from_millis(min), Duration::from_millis(max)),
+                heartbeat_interval: Duration::from_millis(heartbeat),
+                ..Tuning::default()
+            };
+            let config = tuning.to_openraft("test").expect("settings that fit");
+            let lease = config.election_timeout_max;
+            let (first, last) = (lease + config.election_timeout_min, 2 * lease);
+            assert!((min..=max).contains(&first), "{first} {min}-{max}");
+            assert!(last <= max, "{last} {min}-{max}");
+        }
+    }
+
+    #[test]
+    fn timeouts_of_few_heartbeats_are_stretched_and_not_refused() {
+        let tuning = Tuning {
+            election_timeout: (Duration::from_millis(300), Duration::from_millis(301)),
+            ..Tuning::default()
+        };
+        assert!(tuning.to_openraft("test").is_ok());
     }
 }
