@@ -31,7 +31,7 @@ from nodes import HEARTHD, NSCTL, Hearth, environment, file_system, machine, syn
 
 CLIENTS_A_NODE = 2
 # Seconds of writing before the fault and after it.
-BEFORE, AFTER = 1.0, 4.0
+BEFORE, AFTER = 1.0, 5.0
 TITLES = {"kill": "killed with -9", "term": "stopped with SIGTERM", "cut": "cut off, no socket closed",
           "pause": "stopped with SIGSTOP, no socket closed"}
 NANO = 1e9
