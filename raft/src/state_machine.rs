@@ -62,6 +62,16 @@ impl Applied {
         self.0.send_replace(index);
     }
 
+    /// As if everything up to `index` were applied.
+    #[cfg(test)]
+    pub(crate) fn raise(&self, index: u64) {
+        self.0.send_if_modified(|applied| {
+            let news = index > *applied;
+            *applied = index.max(*applied);
+            news
+        });
+    }
+
     /// Waits until the entry at `index` is applied here.
     pub(crate) async fn reaches(&self, index: u64) {
         if *self.0.borrow() >= index {

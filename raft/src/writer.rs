@@ -949,50 +949,5 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_acknowledged_without_gaps() {
-        let mut numbers = Numbers::default();
-        for expected in 1..=5 {
-            assert_eq!(numbers.give(), expected);
-        }
-        numbers.finish(2);
-        numbers.finish(4);
-        assert_eq!(numbers.acked_upto, 0);
-        numbers.finish(1);
-        assert_eq!(numbers.acked_upto, 2);
-        numbers.finish(3);
-        assert_eq!(numbers.acked_upto, 4);
-        assert!(numbers.final_beyond.is_empty());
-    }
-
-    #[test]
-    fn one_open_number_holds_the_window() {
-        let mut numbers = Numbers::default();
-        for _ in 0..WINDOW {
-            numbers.give();
-        }
-        assert_eq!(numbers.room(), 0);
-        for seq in 2..=WINDOW {
-            numbers.finish(seq);
-        }
-        assert_eq!(numbers.room(), 0);
-        numbers.finish(1);
-        assert_eq!(numbers.room(), WINDOW as usize);
-    }
-
-    #[test]
-    fn a_command_is_withdrawn_or_proposed_never_both() {
-        let claim = Claim::default();
-        assert!(claim.withdraw());
-        assert!(!claim.propose());
-        let claim = Claim::default();
-        assert!(claim.propose());
-        assert!(!claim.withdraw());
-        claim.give_back();
-        assert!(claim.withdraw());
-        assert!(!claim.propose());
-    }
-}
+#[path = "writer_test.rs"]
+mod tests;
