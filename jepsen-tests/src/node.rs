@@ -15,6 +15,10 @@ use crate::net::Net;
 use crate::process::{Memory, Process};
 use crate::run::Run;
 
+/// Options of `hearthd` that every node of a run gets, for experiments: with `--reads stale` the tests of
+/// look-ups must fail.
+pub const NODE_OPTIONS: &str = "HEARTH_NODE_OPTIONS";
+
 /// Where a node keeps its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
@@ -47,10 +51,13 @@ impl Settings {
     /// # Errors
     /// When the programs cannot be built.
     pub fn new() -> Result<Self> {
+        let mut options = vec!["--log-level".to_owned(), "info,openraft=warn".to_owned()];
+        let more = std::env::var(NODE_OPTIONS).unwrap_or_default();
+        options.extend(more.split_whitespace().map(str::to_owned));
         Ok(Self {
             programs: crate::programs::folder()?.to_owned(),
             storage: Storage::Disk,
-            options: vec!["--log-level".into(), "info,openraft=warn".into()],
+            options,
             environment: Vec::new(),
             broadcast: false,
             notes_syncs: false,
