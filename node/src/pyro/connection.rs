@@ -27,6 +27,10 @@ use super::python;
 use super::reply::{self, Next, Reply};
 use super::socket::{Peer, Socket};
 
+/// How long the next call of a client is waited for when the node stops. One that was idle for so long is
+/// not about to call in the very moment of the end.
+const PARTING: Duration = Duration::from_millis(200);
+
 /// Bytes that are read at most at once.
 const READ_LEN_MAX: usize = 64 << 10;
 /// Replies of so many bytes are written before the next call is run.
@@ -98,6 +102,8 @@ pub(super) struct Connection {
     is_greeted: bool,
     /// When the connection was accepted, or the message that is under way began.
     waiting_since: Option<Instant>,
+    /// Once the node stops: until when a further call of the client is waited for.
+    parting: Option<Instant>,
     /// When the client was last heard; kept only where an idle timeout is set.
     heard: Option<Instant>,
     /// Fires at or before the next deadline, and is moved when it does: a busy connection never
@@ -119,22 +125,34 @@ impl Connection {
             out: Vec::new(),
             is_greeted: false,
             waiting_since: Some(Instant::now()),
+            parting: None,
             heard: None,
             timer: None,
         }
     }
 
     /// Serves the client until the connection ends or `stopping` resolves. What was asked whole before
-    /// that is answered.
+    /// that is answered, and so is the next call if it comes soon: its reply and the end of the connection
+    /// arrive together, so a client that looks for the end before it calls again never loses a call.
     pub(super) async fn serve(
         mut self,
         mut stopping: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> End {
         loop {
+            // Who has just been greeted is about to call.
+            let may_leave = self.parting.is_some() && self.is_greeted;
             let outcome = self.handle_all().await;
             let has_last_word = outcome.is_err() && !self.out.is_empty();
+            let is_last = may_leave && outcome.is_ok() && !self.out.is_empty();
+            if is_last {
+                self.socket.hold_back();
+            }
             let flushed = self.flush().await;
             match (outcome, flushed) {
+                (Ok(()), Ok(())) if is_last => {
+                    self.linger().await;
+                    return End::Stopping;
+                }
                 (Ok(()), Ok(())) => {}
                 (Err(end), Ok(())) => {
                     if has_last_word {
@@ -409,8 +427,8 @@ impl Connection {
         mut stopping: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> Result<(), End> {
         poll_fn(|cx| {
-            if stopping.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Stopping));
+            if self.parting.is_none() && stopping.as_mut().poll(cx).is_ready() {
+                self.parting = Some(Instant::now() + PARTING);
             }
             if let Poll::Ready(read) = self.poll_read(cx) {
                 return Poll::Ready(match read {
@@ -470,6 +488,9 @@ impl Connection {
     /// Until when the client is waited for, and what happens then.
     fn deadline(&self) -> Option<(Instant, fn() -> End)> {
         let config = &self.front.config;
+        if let Some(parting) = self.parting {
+            return Some((parting, || End::Stopping));
+        }
         if let Some(since) = self.waiting_since {
             return Some((since + config.header_timeout, || {
                 End::Dropped("its message was not whole in time".to_owned())
@@ -479,7 +500,7 @@ impl Connection {
         Some((heard + config.idle_timeout?, || End::Idle))
     }
 
-    /// Lets a refused client read its refusal.
+    /// Lets a client read the last that it is told.
     async fn linger(&mut self) {
         let forget = async {
             self.socket.shutdown().await?;

@@ -47,6 +47,16 @@ impl Socket {
         Ok(Self::Tcp(stream))
     }
 
+    /// Keeps what is written from now on until the stream is shut down, so that the last bytes and the end
+    /// travel together where they fit into one segment.
+    pub(super) fn hold_back(&self) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Self::Tcp(stream) = self {
+            // Without it the end comes a moment later.
+            let _ = socket2::SockRef::from(stream).set_tcp_cork(true);
+        }
+    }
+
     /// Writes as much as the socket takes now.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
