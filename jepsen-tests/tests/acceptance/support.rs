@@ -32,7 +32,7 @@ pub(crate) fn limit(promised: Duration) -> Duration {
     if is_full() {
         promised
     } else {
-        promised + Duration::from_secs(5)
+        promised + Duration::from_millis(1500)
     }
 }
 
