@@ -78,3 +78,39 @@ pub(crate) fn split(addr: &str) -> io::Result<(&str, u16)> {
         io::Error::new(io::ErrorKind::InvalidInput, text)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_foreign_address_is_listened_to_on_all_interfaces() {
+        // Of a network that is for documentation only.
+        let listener = listen("192.0.2.1:0").await.unwrap();
+        let bound = listener.local_addr().unwrap();
+        assert!(bound.ip().is_unspecified(), "{bound}");
+        connect(
+            &format!("127.0.0.1:{}", bound.port()),
+            Duration::from_secs(10),
+        )
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_own_address_is_listened_to_alone_and_only_once() {
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let bound = listener.local_addr().unwrap();
+        assert!(bound.ip().is_loopback(), "{bound}");
+        let error = listen(&bound.to_string()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused() {
+        for addr in ["", "host", "host:", "host:99999", "host:x"] {
+            let error = listen(addr).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{addr}");
+        }
+    }
+}
