@@ -198,7 +198,7 @@ struct Runner {
 }
 
 /// What the reader and the writer of a connection share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pending {
     /// Requests that were written and not answered yet.
     replies: HashMap<u64, Reply>,
@@ -207,16 +207,6 @@ struct Pending {
     unheard_pings: u32,
     /// Bytes that were written since something came last.
     unheard_len: usize,
-}
-
-impl Default for Pending {
-    fn default() -> Self {
-        Self {
-            replies: HashMap::new(),
-            unheard_pings: 0,
-            unheard_len: 0,
-        }
-    }
 }
 
 impl Pending {
