@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from nodes import NSCTL, HEARTHD, ROOT, TARGET_ROOT, Etcd, Hearth, cpu_seconds, environment, file_system, machine, sync_time, want
+from nodes import NSCTL, HEARTHD, ROOT, TARGET_ROOT, Etcd, Hearth, cpu_seconds, end_cleanly, environment, file_system, machine, sync_time, want
 
 # Row, etcd's operation, ours, and how many times etcd's figure ours is meant to be.
 OPERATIONS = [
@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--only", choices=["etcd", "hearth"])
     parser.add_argument("--etcd", default="etcd", help="the program")
     options = parser.parse_args()
+    end_cleanly()
     systems = [options.only] if options.only else ["etcd", "hearth"]
     if "hearth" in systems:
         want(HEARTHD, NSCTL)

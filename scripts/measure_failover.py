@@ -27,7 +27,7 @@ import tempfile
 import time
 
 import network
-from nodes import HEARTHD, NSCTL, Hearth, environment, file_system, machine, sync_time, want
+from nodes import HEARTHD, NSCTL, Hearth, end_cleanly, environment, file_system, machine, sync_time, want
 
 CLIENTS_A_NODE = 2
 # Seconds of writing before the fault and after it.
@@ -154,6 +154,7 @@ def main():
     parser.add_argument("--election-timeout", help="as hearthd takes it")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line a round on standard error")
     options = parser.parse_args()
+    end_cleanly()
     faults = options.faults.split(",")
     if not set(faults) <= set(TITLES):
         parser.error("no such fault: %s" % ", ".join(set(faults) - set(TITLES)))
