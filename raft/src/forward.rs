@@ -8,7 +8,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::errors::ClientWriteError;
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
 use openraft::raft::ClientWriteResult;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -146,8 +148,28 @@ pub(crate) async fn own_read_index(raft: &Raft) -> Result<u64, String> {
     let linearizer = raft
         .get_read_linearizer(openraft::ReadPolicy::ReadIndex)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| match error {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+                why_not_here(&forward)
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
+                let got: Vec<String> = quorum.got.iter().map(u64::to_string).collect();
+                format!("of the voters only node {} answered", got.join(" and "))
+            }
+            RaftError::Fatal(fatal) => format!("Raft has stopped: {fatal}"),
+        })?;
     Ok(linearizer.read_log_id().index())
+}
+
+fn why_not_here(forward: &ForwardToLeader<TypeConfig>) -> String {
+    match (forward.reason, forward.leader_id) {
+        (ForwardReason::LeaseExpired, _) => {
+            "the leader has not heard from a majority for too long".to_owned()
+        }
+        (ForwardReason::LeadershipTransfer, _) => "leadership is being handed over".to_owned(),
+        (ForwardReason::NotLeader, Some(leader)) => format!("node {leader} leads"),
+        (ForwardReason::NotLeader, None) => NO_LEADER.to_owned(),
+    }
 }
 
 /// Answers what other nodes ask of a leader.
@@ -235,7 +257,7 @@ fn propose_answer(result: Option<ClientWriteResult<TypeConfig>>) -> Option<Propo
         }
         // Since openraft's alpha 35 this means that it was not appended, and never will be.
         Err(ClientWriteError::ForwardToLeader(error)) => {
-            ProposeAnswer::NotProposed(error.to_string())
+            ProposeAnswer::NotProposed(why_not_here(&error))
         }
         Err(error) => ProposeAnswer::Unknown(error.to_string()),
     })

@@ -126,11 +126,11 @@ impl Services {
                     entries,
                     leader_commit: leader_commit.map(LogId::from),
                 };
-                let answer = raft.append_entries(request).await;
-                if !matches!(answer, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
+                // It speaks now, and not when the disk has synced what it says.
+                if request.vote >= raft.metrics().borrow_watched().vote {
                     self.contact.heard();
                 }
-                Response::Append(match answer {
+                Response::Append(match raft.append_entries(request).await {
                     Ok(AppendEntriesResponse::Success) => AppendAnswer::Success,
                     Ok(AppendEntriesResponse::PartialSuccess(id)) => {
                         AppendAnswer::PartialSuccess(id.as_ref().map(LogIdRecord::from))

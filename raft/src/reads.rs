@@ -6,6 +6,7 @@
 //! under way at most, whatever the number of readers. The leader answers other nodes from the same rounds.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ type Reader = oneshot::Sender<Result<u64, String>>;
 pub(crate) struct Reads {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    round_count: AtomicU64,
     counters: Arc<Counters>,
     leadership: Leadership,
 }
@@ -56,6 +58,7 @@ impl Reads {
         Self {
             waiting: Mutex::default(),
             arrived: Notify::new(),
+            round_count: AtomicU64::new(0),
             counters,
             leadership,
         }
@@ -107,6 +110,11 @@ impl Reads {
         }
     }
 
+    /// Rounds since the start.
+    pub(crate) fn round_count(&self) -> u64 {
+        self.round_count.load(Ordering::Relaxed)
+    }
+
     async fn join_round(
         &self,
         list: impl FnOnce(&mut Waiting) -> &mut Vec<Reader>,
@@ -156,6 +164,7 @@ impl Reads {
         for_index: Vec<Reader>,
         for_applied: Vec<Reader>,
     ) -> (Vec<Reader>, Result<u64, String>) {
+        self.round_count.fetch_add(1, Ordering::Relaxed);
         let result = way.read_index().await;
         self.leadership.round(result.is_ok());
         answer(for_index, &result);

@@ -80,6 +80,8 @@ pub struct Status {
     pub install_count: u64,
     /// Completed syncs of the log since the start.
     pub sync_count: u64,
+    /// Rounds since the start in which this node asked up to where its reads must see.
+    pub read_round_count: u64,
     /// Index of the last entry that a snapshot covers, if there is one.
     pub snapshot_index: Option<u64>,
     /// Index of the last entry that was dropped from the log, if any was.
@@ -368,6 +370,7 @@ impl Replica {
             command_count: shared.counters.command_count.load(Ordering::Relaxed),
             install_count: shared.counters.install_count.load(Ordering::Relaxed),
             sync_count: log.map_or(0, LogHome::sync_count),
+            read_round_count: shared.reads.round_count(),
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
             reads_are_local: shared.gate.is_open(),

@@ -268,7 +268,7 @@ impl Writer {
 
     fn name(&self, leader: u64) -> String {
         if leader == self.leadership.node_id() {
-            return "a majority, as this node leads,".to_owned();
+            return "a majority (this node leads)".to_owned();
         }
         format!("node {leader}, the leader,")
     }
