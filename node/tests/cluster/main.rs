@@ -11,9 +11,12 @@ use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hearth_wire::Value;
+use rustix::process::Signal;
 use support::client::{Client, Entry};
 use support::cluster::{Cluster, free_addrs, item, until};
 use support::{Server, hearthd, python};
@@ -79,28 +82,55 @@ fn a_leader_that_is_stopped_hands_over_first() {
         .collect();
     let mut client = cluster.client(others[0]);
     client.register("before", &entry("PYRO:o@h:1")).unwrap();
-    let stopping = cluster.take(leader);
-    let stop = std::thread::spawn(move || stopping.stop());
-    // Nobody at the other nodes sees an error, while it stops or after it.
-    let mut count = 0;
-    let mut longest = Duration::ZERO;
-    let mut after_its_end = 0;
-    while after_its_end < 50 {
-        let began = Instant::now();
-        client
-            .register(&format!("during.{count}"), &entry("PYRO:o@h:1"))
+    // A client of the leader that does not read its replies, which are more than a socket's buffers hold,
+    // is waited for, for five seconds. Another one must lead before these begin.
+    let mut slow = cluster.client(leader);
+    for number in 0..20 {
+        let uri = format!("PYRO:{}@h:1", "o".repeat(100_000));
+        slow.register(&format!("long.{number}"), &entry(&uri))
             .unwrap();
-        longest = longest.max(began.elapsed());
-        count += 1;
-        after_its_end += usize::from(stop.is_finished());
     }
-    let (status, printed, log) = stop.join().unwrap();
+    for _ in 0..8 {
+        slow.send("list").unwrap();
+    }
+    slow.wait_for_bytes().unwrap();
+    let stopping = cluster.take(leader);
+    stopping.signal(Signal::TERM);
+    // Nobody at the other nodes sees an error, while it stops or after it.
+    let has_stopped = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&has_stopped);
+    let writes = std::thread::spawn(move || {
+        let mut count = 0;
+        let mut longest = Duration::ZERO;
+        let mut after_its_end = 0;
+        while after_its_end < 50 {
+            let began = Instant::now();
+            client
+                .register(&format!("during.{count}"), &entry("PYRO:o@h:1"))
+                .unwrap();
+            longest = longest.max(began.elapsed());
+            count += 1;
+            after_its_end += usize::from(ended.load(Ordering::Relaxed));
+        }
+        (count, longest)
+    });
+    until("another one leads", || cluster.leader(others[0]) != leader);
+    let handed_over = Instant::now();
+    let (status, printed, log) = stopping.wait();
+    let waited = handed_over.elapsed();
+    drop(slow);
+    has_stopped.store(true, Ordering::Relaxed);
+    let (count, longest) = writes.join().unwrap();
     assert_eq!(status.code(), Some(0), "{log}");
     assert_eq!(printed.last().unwrap(), "NS shut down.");
+    assert!(
+        waited > Duration::from_secs(3),
+        "it led until {waited:?} before its end"
+    );
     assert!(others.contains(&cluster.leader(others[0])));
     println!("{count} registrations meanwhile, the longest took {longest:?}");
     let found = cluster.client(others[1]).count().unwrap();
-    assert_eq!(found, Value::Int(count + 2));
+    assert_eq!(found, Value::Int(count + 22));
 }
 
 #[test]

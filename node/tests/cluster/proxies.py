@@ -9,10 +9,12 @@ import Pyro5.errors
 
 PORTS = [int(port) for port in sys.argv[1:4]]
 METHODS = {"add", "health", "members", "promote", "remove", "status", "transfer_leader"}
+NUMBER_OR_NONE = (int, type(None))
 MEMBER_ITEMS = {
-    "id", "peer_addr", "ns_addr", "role", "voter", "last_applied", "last_log_index", "lag", "state_hash",
-    "name_count", "snapshot_index", "purged_index", "version", "disk_free", "ready", "alarms", "reachable",
-    "error", "promotes_itself",
+    "id": int, "peer_addr": str, "ns_addr": str, "role": str, "voter": bool, "last_applied": int,
+    "last_log_index": int, "lag": int, "state_hash": str, "name_count": int, "snapshot_index": NUMBER_OR_NONE,
+    "purged_index": NUMBER_OR_NONE, "version": str, "disk_free": int, "ready": bool, "alarms": list,
+    "reachable": bool, "error": type(None), "promotes_itself": bool,
 }
 
 
@@ -57,7 +59,9 @@ def check(family, errors, make, serializer):
             assert status["leader"] in (1, 2, 3) and status["term"] >= 1, (where, status)
             assert [member["id"] for member in status["members"]] == [1, 2, 3], (where, status)
             for member in status["members"]:
-                assert set(member) == MEMBER_ITEMS, (where, set(member) ^ MEMBER_ITEMS)
+                assert set(member) == set(MEMBER_ITEMS), (where, set(member) ^ set(MEMBER_ITEMS))
+                for key, kind in MEMBER_ITEMS.items():
+                    assert isinstance(member[key], kind), (where, key, member[key])
                 assert member["reachable"] is True and member["error"] is None, (where, member)
                 assert member["voter"] is True and member["ready"] is True, (where, member)
                 assert member["alarms"] == [] and member["role"] in ("leader", "follower"), (where, member)

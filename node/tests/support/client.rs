@@ -78,6 +78,11 @@ impl Client {
         self.write(MessageType::Invoke, payload)
     }
 
+    /// Returns when a reply has begun to arrive. Takes a part of it away: nothing can be called after that.
+    pub fn wait_for_bytes(&mut self) -> io::Result<()> {
+        self.stream.read_exact(&mut [0])
+    }
+
     /// Calls a method of the name server. An exception is an error whose text names it.
     pub fn call(
         &mut self,
