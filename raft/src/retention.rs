@@ -23,7 +23,7 @@ use crate::type_config::{LogId, Raft};
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A log in memory takes memory.
-const LEN_MAX_IN_MEMORY: u64 = 64 << 20;
+const LEN_MAX_IN_MEMORY: u64 = 16 << 20;
 
 /// How much may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +51,9 @@ impl Limits {
             keep_entry_count: tuning.log_keep_entry_count,
             purge_entry_count: tuning.purge_entry_count,
             len_max,
-            lag_len_max: len_max / 4,
-            sending_len_max: len_max.saturating_mul(2),
+            // All that is there.
+            lag_len_max: len_max,
+            sending_len_max: len_max.saturating_mul(4),
         }
     }
 }

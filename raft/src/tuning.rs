@@ -21,7 +21,9 @@ pub struct Tuning {
     pub log_keep_entry_count: u64,
     /// Log entries that are dropped at once. Each time leaves a tombstone that later scans pass.
     pub purge_entry_count: u64,
-    /// Bytes of log entries beyond which the log is shortened to half of that, whatever their number.
+    /// Bytes of log entries beyond which the log is shortened to half of that, whatever their number. A
+    /// longer log is no help: a member that lags by so much is quicker with a snapshot. Up to four times
+    /// as much is kept while one is on its way.
     pub log_len_max: u64,
     /// Log entries that this node has under way with commands of its own clients. Fewer make larger
     /// entries.
@@ -42,7 +44,7 @@ impl Default for Tuning {
             snapshot_entry_count: 20_000,
             log_keep_entry_count: 20_000,
             purge_entry_count: 4096,
-            log_len_max: 256 << 20,
+            log_len_max: 64 << 20,
             entries_in_flight_max: 2,
             election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
             heartbeat_interval: Duration::from_millis(100),

@@ -21,8 +21,7 @@ fn short_log() -> Tuning {
     tuning.snapshot_entry_count = 100;
     tuning.log_keep_entry_count = 10;
     tuning.purge_entry_count = 1;
-    // A member may lag by a quarter of this.
-    tuning.log_len_max = 64 << 10;
+    tuning.log_len_max = 16 << 10;
     tuning
 }
 
