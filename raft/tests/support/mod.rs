@@ -7,8 +7,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use hearth_raft::{
@@ -34,10 +35,16 @@ pub(crate) fn quick() -> Tuning {
     tuning
 }
 
-/// A port of loopback that was free just now, as `HOST:PORT`.
+/// A port of loopback that was free just now, as `HOST:PORT`. No other test of this process gets it.
 pub(crate) fn free_addr() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().to_string()
+    static TAKEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        if TAKEN.lock().unwrap().insert(addr) {
+            return addr.to_string();
+        }
+    }
 }
 
 /// Waits until `condition` holds.
