@@ -166,9 +166,8 @@ impl Connection {
         self.is_in_step
     }
 
-    /// Whether the server has closed this connection between two calls, as far as is known without
-    /// waiting. Nothing was under way, so a new connection can take its place without a doubt about any
-    /// call.
+    /// Whether the server has closed this connection between two calls, without waiting. Nothing was
+    /// under way, so a new connection can take its place without a doubt about any call.
     pub fn has_ended(&mut self) -> bool {
         self.is_in_step &= !self.stream.has_ended();
         !self.is_in_step

@@ -1,8 +1,10 @@
 //! A byte stream to a server, over TCP or a unix socket.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
@@ -47,14 +49,15 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has closed, or sends what nobody asked for, as far as is known without waiting.
+    /// Whether the peer has closed, or sends what nobody asked for. The system is asked, because what
+    /// the reactor knows may be old when this thread has waited for its turn.
     pub(crate) fn has_ended(&self) -> bool {
-        let mut byte = [0];
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
+        let socket = match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
         };
-        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
+        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -40,6 +40,9 @@ async fn restart_all(cluster: &mut Cluster, rounds: u64, new: Option<&Settings>)
     let end = recorder.now();
     load.stop().await;
     let history = recorder.operations();
+    recorder
+        .write_to(&cluster.run().folder().join("history.jsonl"))
+        .unwrap();
     let failed = failures(&history, 0, end);
     let gap = longest_gap(&history, 0, end, |_| true).unwrap();
     figure(format!(
