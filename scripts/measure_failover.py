@@ -30,8 +30,9 @@ import network
 from nodes import HEARTHD, NSCTL, Hearth, end_cleanly, environment, file_system, machine, sync_time, want
 
 CLIENTS_A_NODE = 2
-# Seconds of writing before the fault and after it.
-BEFORE, AFTER = 1.0, 5.0
+# Seconds of writing before the fault, and after it.
+BEFORE = 1.0
+AFTER = {"kill": 3.0, "term": 3.0, "cut": 5.0, "pause": 5.0}
 TITLES = {"kill": "killed with -9", "term": "stopped with SIGTERM", "cut": "cut off, no socket closed",
           "pause": "stopped with SIGSTOP, no socket closed"}
 NANO = 1e9
@@ -42,14 +43,14 @@ Round = collections.namedtuple("Round", "gap common_gap errors rate")
 class Writers:
     """One `nsctl bench` a node, which logs each of its calls."""
 
-    def __init__(self, cluster, folder):
+    def __init__(self, cluster, folder, seconds):
         self.logs, self.processes = {}, []
         for node, endpoint in zip(cluster.nodes, cluster.endpoints):
             self.logs[node.number] = os.path.join(folder, "calls%d" % node.number)
             command = cluster.client_prefix + [
                 NSCTL, "-o", "json", "--endpoints", endpoint, "--timeout", "30", "bench", "register", "--reuse", "--keep",
                 "--reconnect", "--threads", "1", "--connections", str(CLIENTS_A_NODE), "--warm-up", "0",
-                "--seconds", str(BEFORE + AFTER), "--log", self.logs[node.number]]
+                "--seconds", str(seconds), "--log", self.logs[node.number]]
             self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                                    env=environment()))
 
@@ -78,9 +79,8 @@ def longest_gap(times, since, until):
     return max(second - first for first, second in zip(points, points[1:]))
 
 
-def judge(calls, began, fault):
-    """`calls`: those of each surviving client."""
-    until = began + BEFORE + AFTER - 0.3
+def judge(calls, began, fault, until):
+    """`calls`: those of each surviving client. What is looked at ends with `until`."""
     successes = [[ended for ended, outcome in one if outcome == "ok"] for one in calls]
     errors = collections.Counter(outcome for one in calls for ended, outcome in one if outcome != "ok")
     together = [ended for one in successes for ended in one]
@@ -116,7 +116,8 @@ def one_round(fault, cluster, net, folder):
     # Found before the load begins, and checked again at the last moment.
     cluster.leader()
     began = time.time()
-    writers = Writers(cluster, folder)
+    seconds = BEFORE + AFTER[fault]
+    writers = Writers(cluster, folder, seconds)
     time.sleep(BEFORE)
     leader = cluster.leader()
     moment = time.time()
@@ -127,8 +128,8 @@ def one_round(fault, cluster, net, folder):
     if len(calls) != len(survivors) * CLIENTS_A_NODE:
         sys.exit("only %d clients wrote anything" % len(calls))
     repair(fault, leader, net, cluster)
-    # The load began a little after `began`, and lasts as long as it was told to from then on.
-    return judge(calls, began, moment)
+    # The load began a little after `began`, so that it lasts until after that.
+    return judge(calls, began, moment, began + seconds - 0.3)
 
 
 def measure(fault, options, folder):
