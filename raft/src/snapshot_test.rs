@@ -132,8 +132,14 @@ impl Target {
         Receiver::start_with(self.raft.clone(), self.registry.clone(), disk, idle).0
     }
 
+    /// The hash of the state, after a look at everything that it is the hash of.
     fn state_hash(&self) -> StateHash {
-        self.registry.state_hash().unwrap()
+        let view = self.registry.snapshot().unwrap();
+        let store = RocksStore::open(&Location::Memory, &RocksOptions::default()).unwrap();
+        let copy = Registry::new(Arc::new(store));
+        let copied = copy.install(view.header().clone(), view.chunks(1 << 20));
+        copied.expect("the state is as its summary says");
+        view.header().summary.hash
     }
 }
 
