@@ -327,3 +327,7 @@ fn replies_key(id: u64, index: u64) -> Vec<u8> {
 #[cfg(test)]
 #[path = "session_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "session_model.rs"]
+mod model;

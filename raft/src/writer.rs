@@ -293,12 +293,12 @@ fn stopping() -> WriteError {
 }
 
 /// The numbers of a session: which are given, and up to which all have had their final reply.
-#[derive(Debug, Default)]
-struct Numbers {
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Numbers {
     /// Highest number that was given.
     last: u64,
     /// Every number up to this one is final.
-    acked_upto: u64,
+    pub(crate) acked_upto: u64,
     /// Final numbers above that.
     final_beyond: BTreeSet<u64>,
 }
@@ -309,12 +309,12 @@ impl Numbers {
         usize::try_from(WINDOW - (self.last - self.acked_upto)).unwrap_or(usize::MAX)
     }
 
-    fn give(&mut self) -> u64 {
+    pub(crate) fn give(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
-    fn finish(&mut self, seq: u64) {
+    pub(crate) fn finish(&mut self, seq: u64) {
         if seq != self.acked_upto + 1 {
             self.final_beyond.insert(seq);
             return;
