@@ -11,6 +11,7 @@ pub mod client;
 pub mod cluster;
 pub mod disk;
 mod error;
+pub mod folder;
 pub mod history;
 pub mod load;
 pub mod net;
