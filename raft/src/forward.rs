@@ -11,15 +11,15 @@ use std::time::Duration;
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
-use openraft::raft::ClientWriteResult;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::disk::Disk;
 use crate::leadership::Leadership;
 use crate::peer::message::{ProposalRecord, ProposeAnswer, ReadIndexAnswer, Request, Response};
 use crate::peer::{CallError, Peers};
+use crate::proposals::{Proposals, Proposed};
 use crate::reads::Reads;
-use crate::type_config::{Completion, Outcome, Proposal, Raft, TypeConfig};
+use crate::type_config::{Outcome, Proposal, Raft, TypeConfig};
 
 /// How long a proposal is waited for before it is sent again, under the same numbers.
 const PROPOSAL_DURATION_MAX: Duration = Duration::from_secs(5);
@@ -30,10 +30,6 @@ const READ_INDEX_DURATION_MAX: Duration = Duration::from_secs(2);
 /// Proposals of other nodes that a leader has under way. More wait, and their nodes with them.
 const PROPOSAL_COUNT_MAX: usize = 256;
 
-/// This node's Raft has stopped.
-#[derive(Debug)]
-pub(crate) struct RaftStopped;
-
 /// The way to whoever leads: [`Route`], and what tests put in its place.
 pub(crate) trait Way: Clone + Send + Sync + 'static {
     /// Who leads.
@@ -41,14 +37,11 @@ pub(crate) trait Way: Clone + Send + Sync + 'static {
 
     /// Has this node's own Raft propose. `done` is called exactly once, on whichever task has the answer;
     /// with `None` when Raft stopped and nobody will ever say.
-    ///
-    /// # Errors
-    /// [`RaftStopped`]; `done` is called all the same.
     fn propose_here(
         &self,
         proposal: Proposal,
         done: impl FnOnce(Option<ProposeAnswer>) + Send + 'static,
-    ) -> impl Future<Output = Result<(), RaftStopped>> + Send;
+    );
 
     /// Has the leader `to` propose, and returns what became of that.
     fn propose_at(
@@ -67,6 +60,7 @@ pub(crate) trait Way: Clone + Send + Sync + 'static {
 pub(crate) struct Route {
     pub(crate) leadership: Leadership,
     pub(crate) raft: Raft,
+    pub(crate) proposals: Proposals,
     pub(crate) peers: Peers,
 }
 
@@ -75,16 +69,13 @@ impl Way for Route {
         &self.leadership
     }
 
-    async fn propose_here(
+    fn propose_here(
         &self,
         proposal: Proposal,
         done: impl FnOnce(Option<ProposeAnswer>) + Send + 'static,
-    ) -> Result<(), RaftStopped> {
-        let completion = Completion::new(move |result| done(propose_answer(result)));
-        self.raft
-            .client_write_ff(proposal, Some(completion))
-            .await
-            .map_err(|_| RaftStopped)
+    ) {
+        self.proposals
+            .submit(proposal, move |proposed| done(propose_answer(proposed)));
     }
 
     async fn propose_at(&self, to: u64, record: ProposalRecord) -> ProposeAnswer {
@@ -176,7 +167,7 @@ fn why_not_here(forward: &ForwardToLeader<TypeConfig>) -> String {
 #[derive(Clone)]
 pub(crate) struct Lead {
     leadership: Leadership,
-    raft: Raft,
+    proposals: Proposals,
     reads: Arc<Reads>,
     disk: Arc<Disk>,
     places: Arc<Semaphore>,
@@ -185,13 +176,13 @@ pub(crate) struct Lead {
 impl Lead {
     pub(crate) fn new(
         leadership: Leadership,
-        raft: Raft,
+        proposals: Proposals,
         reads: Arc<Reads>,
         disk: Arc<Disk>,
     ) -> Self {
         Self {
             leadership,
-            raft,
+            proposals,
             reads,
             disk,
             places: Arc::new(Semaphore::new(PROPOSAL_COUNT_MAX)),
@@ -213,17 +204,17 @@ impl Lead {
             return ProposeAnswer::NotProposed("this node is stopping".to_owned());
         };
         let (done, result) = oneshot::channel();
-        let completion = Completion::new(move |result| {
+        let ticket = self.proposals.submit(proposal, move |proposed| {
             // Whoever asked may have gone.
-            let _ = done.send(result);
+            let _ = done.send(proposed);
         });
-        if let Err(error) = self.raft.client_write_ff(proposal, Some(completion)).await {
-            return ProposeAnswer::NotProposed(error.to_string());
-        }
         let unknown = |reason: &str| ProposeAnswer::Unknown(reason.to_owned());
         match tokio::time::timeout(PROPOSAL_DURATION_MAX, result).await {
-            Ok(Ok(result)) => propose_answer(result).unwrap_or_else(|| unknown("Raft stopped")),
+            Ok(Ok(proposed)) => propose_answer(proposed).unwrap_or_else(|| unknown("Raft stopped")),
             Ok(Err(_)) => unknown("Raft stopped"),
+            Err(_) if self.proposals.withdraw(ticket) => ProposeAnswer::NotProposed(
+                "no majority has confirmed earlier writes yet".to_owned(),
+            ),
             // It is still in the log, and whoever sent it has given up waiting by now.
             Err(_) => unknown("no majority has confirmed it yet"),
         }
@@ -243,11 +234,11 @@ impl Lead {
 }
 
 /// What openraft made of a proposal. `None` when it stopped and nobody will ever say.
-fn propose_answer(result: Option<ClientWriteResult<TypeConfig>>) -> Option<ProposeAnswer> {
-    Some(match result? {
+fn propose_answer(proposed: Proposed) -> Option<ProposeAnswer> {
+    Some(match proposed? {
         Ok(response) => {
             let index = response.log_id.index;
-            match response.data {
+            match response.response {
                 Outcome::Session(id) => ProposeAnswer::Session { index, id },
                 Outcome::Replies(replies) => ProposeAnswer::Replies { index, replies },
                 Outcome::Nothing | Outcome::Id(_) => {

@@ -25,6 +25,7 @@ mod log_store;
 mod membership;
 mod network;
 mod peer;
+mod proposals;
 mod reads;
 mod report;
 mod retention;

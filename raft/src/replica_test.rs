@@ -6,8 +6,6 @@ use std::collections::BTreeSet;
 use hearth_storage::{IfTaken, Location};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 
-use tokio::sync::oneshot;
-
 use super::*;
 use crate::birth::Folder;
 use crate::codec::log_id;
@@ -125,11 +123,7 @@ async fn a_session_that_was_taken_away_is_opened_again() {
     assert_eq!(written, Ok(Reply::Done));
     let first = replica.shared.writer.session().await;
     let other = Proposal::OpenSession { node: 1, nonce: 0 };
-    let (done, taken) = oneshot::channel();
-    let completion = crate::type_config::Completion::new(move |_| done.send(()).unwrap());
-    let raft = raft(&replica);
-    raft.client_write_ff(other, Some(completion)).await.unwrap();
-    taken.await.unwrap();
+    raft(&replica).client_write(other).await.unwrap();
     // Not executed under the old session, so it may be, and is, executed under a new one.
     for name in ["b", "c"] {
         let written = replica.write(register(name), soon()).await;

@@ -28,6 +28,7 @@ use crate::network::Network;
 use crate::peer::handshake::{Credentials, LocalNode};
 use crate::peer::message::Request;
 use crate::peer::{LinkState, Peers, Strangers, server, socket};
+use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
 use crate::report::Reporter;
@@ -143,9 +144,11 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let silence_max = tuning.election_timeout.1;
     let leadership = Leadership::of(&raft, node_id, Arc::clone(&contact), silence_max);
     tasks.push(tokio::spawn(leadership.clone().follow(raft.clone())));
+    let proposals = Proposals::new(raft.clone());
     let route = Route {
         leadership: leadership.clone(),
         raft: raft.clone(),
+        proposals: proposals.clone(),
         peers: peers.clone(),
     };
     let in_flight_max = tuning.entries_in_flight_max;
@@ -179,7 +182,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         snapshots,
         lead: Lead::new(
             leadership.clone(),
-            raft.clone(),
+            proposals,
             Arc::clone(&reads),
             Arc::clone(&disk),
         ),

@@ -45,7 +45,7 @@ impl Default for Tuning {
             log_keep_entry_count: 20_000,
             purge_entry_count: 4096,
             log_len_max: 64 << 20,
-            entries_in_flight_max: 2,
+            entries_in_flight_max: 4,
             election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
             heartbeat_interval: Duration::from_millis(100),
             disk: DiskLimits::default(),

@@ -32,7 +32,7 @@ impl RaftTypeConfig for TypeConfig {
     type Entry = LogEntry;
     type AsyncRuntime = TokioRuntime;
     type Responder<T>
-        = Completion<T>
+        = openraft::impls::ProgressResponder<Self, T>
     where
         T: OptionalSend + 'static;
     type Batch<T>
@@ -132,35 +132,6 @@ impl fmt::Display for Proposal {
             Self::OpenSession { node, .. } => write!(f, "open session of node {node}"),
             Self::Commands(list) => write!(f, "{} commands", list.len()),
             Self::TakeId { wanted, .. } => write!(f, "take node id {wanted:?}"),
-        }
-    }
-}
-
-/// Calls back with the result of a proposal, on whichever task of the Raft runtime has it; with `None`
-/// when Raft stopped and nobody will ever say. No task waits in between.
-pub(crate) struct Completion<T>(Option<Box<dyn FnOnce(Option<T>) + Send>>);
-
-impl<T> Completion<T> {
-    /// `callback` is called exactly once. It must not block.
-    pub(crate) fn new(callback: impl FnOnce(Option<T>) + Send + 'static) -> Self {
-        Self(Some(Box::new(callback)))
-    }
-}
-
-impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<TypeConfig, T>
-    for Completion<T>
-{
-    fn on_complete(mut self, result: T) {
-        if let Some(callback) = self.0.take() {
-            callback(Some(result));
-        }
-    }
-}
-
-impl<T> Drop for Completion<T> {
-    fn drop(&mut self) {
-        if let Some(callback) = self.0.take() {
-            callback(None);
         }
     }
 }

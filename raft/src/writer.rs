@@ -28,7 +28,7 @@ use hearth_storage::{Command, Reply};
 
 use crate::codec;
 use crate::error::WriteError;
-use crate::forward::{NO_LEADER, RaftStopped, Way};
+use crate::forward::{NO_LEADER, Way};
 use crate::leadership::Leadership;
 use crate::peer::message::{ProposalRecord, ProposeAnswer};
 use crate::session::WINDOW;
@@ -415,6 +415,10 @@ impl Retry {
     }
 }
 
+/// This node's Raft has stopped.
+#[derive(Debug)]
+struct RaftStopped;
+
 /// The task behind a [`Writer`].
 pub(crate) struct Batcher<W> {
     way: W,
@@ -465,16 +469,16 @@ impl<W: Way> Batcher<W> {
         let draining = drain_until.is_some();
         if self.retry.at.is_some_and(|at| Instant::now() >= at) {
             self.retry.at = None;
-            self.propose_again().await?;
+            self.propose_again();
         }
         if self.session.borrow().is_none() && self.retry.at.is_none() {
-            self.open_session().await?;
+            self.open_session();
         }
         if self.opening.no_member {
             self.refuse_gathered();
         }
         while self.may_propose() && !self.gathered.is_empty() {
-            self.propose_gathered().await?;
+            self.propose_gathered();
         }
         let room = self.numbers.room().min(ENTRY_COMMANDS_MAX);
         let exhausted = self.queue.is_closed() && self.queue.is_empty();
@@ -533,12 +537,12 @@ impl<W: Way> Batcher<W> {
     }
 
     /// Begins to open a session, unless that is under way.
-    async fn open_session(&mut self) -> Result<(), RaftStopped> {
+    fn open_session(&mut self) {
         let Some(leader) = self.leader() else {
-            return Ok(());
+            return;
         };
         if std::mem::replace(&mut self.opening.under_way, true) {
-            return Ok(());
+            return;
         }
         let node = self.way.leadership().node_id();
         let nonce = *self.opening.nonce.get_or_insert_with(rand::random);
@@ -552,7 +556,7 @@ impl<W: Way> Batcher<W> {
                     None => Event::Stopped,
                 });
             };
-            return self.way.propose_here(proposal, done).await;
+            return self.way.propose_here(proposal, done);
         }
         let way = self.way.clone();
         tokio::spawn(async move {
@@ -560,7 +564,6 @@ impl<W: Way> Batcher<W> {
             let answer = way.propose_at(leader, record).await;
             let _ = events.send(Event::Opened(answer, leader));
         });
-        Ok(())
     }
 
     fn opened(&mut self, answer: ProposeAnswer, asked: u64) {
@@ -612,9 +615,9 @@ impl<W: Way> Batcher<W> {
     }
 
     /// Numbers what was gathered, as much as fits into one entry, and proposes it.
-    async fn propose_gathered(&mut self) -> Result<(), RaftStopped> {
+    fn propose_gathered(&mut self) {
         let Some(session) = *self.session.borrow() else {
-            return Ok(());
+            return;
         };
         let count_max = self
             .gathered
@@ -643,19 +646,18 @@ impl<W: Way> Batcher<W> {
             callers.push(caller);
         }
         if list.is_empty() {
-            return Ok(());
+            return;
         }
         self.propose(Package {
             list: list.into(),
             callers,
             maybe_appended: false,
             asked: None,
-        })
-        .await
+        });
     }
 
     /// Proposes what was refused, without the commands whose callers have gone meanwhile.
-    async fn propose_again(&mut self) -> Result<(), RaftStopped> {
+    fn propose_again(&mut self) {
         for package in std::mem::take(&mut self.refused) {
             let package = if package.maybe_appended {
                 package
@@ -663,10 +665,9 @@ impl<W: Way> Batcher<W> {
                 self.without_withdrawn(package)
             };
             if !package.list.is_empty() {
-                self.propose(package).await?;
+                self.propose(package);
             }
         }
-        Ok(())
     }
 
     fn without_withdrawn(&mut self, package: Package) -> Package {
@@ -697,10 +698,10 @@ impl<W: Way> Batcher<W> {
     }
 
     /// Has the leader propose it; a package that may be proposed, so its commands are claimed.
-    async fn propose(&mut self, mut package: Package) -> Result<(), RaftStopped> {
+    fn propose(&mut self, mut package: Package) {
         let Some(leader) = self.leader() else {
             self.refused_by_all(package, NO_LEADER.to_owned());
-            return Ok(());
+            return;
         };
         package.asked = Some(leader);
         self.in_flight += 1;
@@ -727,7 +728,7 @@ impl<W: Way> Batcher<W> {
                     Err(event) => tell(event),
                 }
             };
-            return self.way.propose_here(proposal, done).await;
+            return self.way.propose_here(proposal, done);
         }
         let (way, counters) = (self.way.clone(), Arc::clone(&self.counters));
         tokio::spawn(async move {
@@ -748,7 +749,6 @@ impl<W: Way> Batcher<W> {
                 Err(event) => tell(event),
             }
         });
-        Ok(())
     }
 
     fn handle(&mut self, event: Event) -> Result<(), RaftStopped> {

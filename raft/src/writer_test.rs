@@ -237,11 +237,11 @@ impl Way for Fake {
         &self.leadership
     }
 
-    async fn propose_here(
+    fn propose_here(
         &self,
         proposal: Proposal,
         done: impl FnOnce(Option<ProposeAnswer>) + Send + 'static,
-    ) -> Result<(), RaftStopped> {
+    ) {
         let record = match proposal {
             Proposal::OpenSession { node, nonce } => ProposalRecord::OpenSession { node, nonce },
             Proposal::Commands(list) => ProposalRecord::Commands { again: true, list },
@@ -249,7 +249,6 @@ impl Way for Fake {
         };
         let (fake, fate) = (self.clone(), self.fate());
         tokio::spawn(async move { done(Some(fake.ask(ME, fate, record).await)) });
-        Ok(())
     }
 
     async fn propose_at(&self, to: u64, record: ProposalRecord) -> ProposeAnswer {
