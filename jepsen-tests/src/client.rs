@@ -17,25 +17,41 @@ use hearth_cli::{
 };
 
 use crate::error::{Result, RigError};
+use crate::folder::{Line, Lines};
 use crate::history::{Action, Answer, Entry, Nanos, Operation, Outcome};
 
-/// Takes down all operations of a run, with times of one monotonic clock.
+/// Takes down all operations of a run, or of one of its workloads, with times of one monotonic clock.
 #[derive(Debug)]
 pub struct Recorder {
     begin: Instant,
+    workload: String,
     operations: Mutex<Vec<Operation>>,
+    /// Where they are written to as they end.
+    lines: Option<Arc<Lines>>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
         Self {
             begin: Instant::now(),
+            workload: String::new(),
             operations: Mutex::new(Vec::new()),
+            lines: None,
         }
     }
 }
 
 impl Recorder {
+    /// One for a workload of a run that began at `begin`. Each operation is written to `lines` too.
+    pub fn of_workload(begin: Instant, workload: &str, lines: Arc<Lines>) -> Self {
+        Self {
+            begin,
+            workload: workload.to_owned(),
+            operations: Mutex::new(Vec::new()),
+            lines: Some(lines),
+        }
+    }
+
     /// Nanoseconds since the run began.
     pub fn now(&self) -> Nanos {
         u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
@@ -43,6 +59,9 @@ impl Recorder {
 
     /// Takes down one operation.
     pub fn add(&self, operation: Operation) {
+        if let Some(lines) = &self.lines {
+            lines.add(&Line::new(&self.workload, &operation));
+        }
         self.operations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -259,6 +278,11 @@ async fn ask(
         Action::Tagged { tag } => {
             let tags = BTreeSet::from([tag.clone()]);
             entries(name_server.yplookup_all(&tags).await?)
+        }
+        // Nothing that a name server has a method for; whoever does it takes it down itself.
+        Action::Other { .. } => {
+            name_server.ping().await?;
+            Answer::Done
         }
     })
 }

@@ -122,6 +122,18 @@ impl Cluster {
     /// # Errors
     /// What goes wrong at that.
     pub async fn found_with(&mut self, size: u64) -> Result<()> {
+        self.found_with_each(size, |_, _| {}).await
+    }
+
+    /// As [`Self::found_with`], with settings of its own for each node.
+    ///
+    /// # Errors
+    /// What goes wrong at that.
+    pub async fn found_with_each(
+        &mut self,
+        size: u64,
+        change: impl Fn(u64, &mut Settings),
+    ) -> Result<()> {
         let founders: Vec<String> = (1..=size)
             .map(|number| format!("{number}={}", self.peer_addr_of(number)))
             .collect();
@@ -132,7 +144,9 @@ impl Cluster {
                 ("--peer-addr", &self.peer_addr_of(number)),
                 ("--initial-cluster", &founders),
             ]);
-            self.add(number, birth)?.start()?;
+            let node = self.add(number, birth)?;
+            change(number, &mut node.settings);
+            node.start()?;
         }
         for number in 1..=size {
             self.node(number).wait_until_it_serves(PATIENCE).await?;
@@ -231,6 +245,11 @@ impl Cluster {
     /// The run's network.
     pub fn net(&self) -> Option<&Net> {
         self.net.as_deref()
+    }
+
+    /// The run's network, to be held by others too.
+    pub fn shared_net(&self) -> Option<Arc<Net>> {
+        self.net.clone()
     }
 
     /// The run.

@@ -5,6 +5,7 @@
 //! history.jsonl  one line for each completed operation, in the order of their ends Line
 //! faults.jsonl   one line for each fault that was injected or healed               FaultLine
 //! verdict.json   what the checkers say                                            Verdict
+//! states.jsonl   state hashes of the nodes over time                               campaign::states::State
 //! node<N>.log    the log of each node, over all its lives
 //! report.html    the report, made from the files above
 //! ```
@@ -338,6 +339,22 @@ pub struct Verdict {
     pub faults: BTreeMap<String, FaultCounts>,
     /// Operations of each workload by how they ended.
     pub operations: BTreeMap<String, BTreeMap<OutcomeKind, u64>>,
+    /// What was left of the service during the faults of each nemesis.
+    #[serde(default)]
+    pub availability: BTreeMap<String, Availability>,
+}
+
+/// Figures of the time in which the faults of one nemesis were in place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Availability {
+    /// Faults that were in place.
+    pub faults: u64,
+    /// Operations that ended meanwhile.
+    pub operations: u64,
+    /// Those of them that were answered.
+    pub ok: u64,
+    /// The longest time without any acknowledged write, in milliseconds.
+    pub longest_gap_ms: u64,
 }
 
 /// Writes lines of JSON to a file, from several tasks.

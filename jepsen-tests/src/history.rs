@@ -66,6 +66,13 @@ pub enum Action {
         /// The tag.
         tag: String,
     },
+    /// Something else that changes no name, such as a broadcast: no checker of names looks at it.
+    Other {
+        /// A word for tables.
+        kind: String,
+        /// What exactly was asked.
+        text: String,
+    },
 }
 
 impl Action {
@@ -73,12 +80,12 @@ impl Action {
     pub fn is_write(&self) -> bool {
         !matches!(
             self,
-            Self::Lookup { .. } | Self::List { .. } | Self::Tagged { .. }
+            Self::Lookup { .. } | Self::List { .. } | Self::Tagged { .. } | Self::Other { .. }
         )
     }
 
     /// A word for tables.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &str {
         match self {
             Self::Register { safe: false, .. } => "register",
             Self::Register { safe: true, .. } => "safe register",
@@ -91,6 +98,7 @@ impl Action {
             Self::RemovePrefix { by_regex: true, .. } => "remove regex",
             Self::List { .. } => "list",
             Self::Tagged { .. } => "yplookup",
+            Self::Other { kind, .. } => kind,
         }
     }
 }
@@ -110,6 +118,8 @@ pub enum Answer {
     Entry(Option<Entry>),
     /// The names that were asked for.
     Entries(BTreeMap<String, Entry>),
+    /// What was found, in words; only of [`Action::Other`].
+    Text(String),
 }
 
 /// What became of it, as far as the client can honestly say.

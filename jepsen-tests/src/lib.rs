@@ -4,8 +4,10 @@
 //! [`cluster::Cluster`] of real `hearthd` processes works, on addresses of the loopback network or on a
 //! [`net::Net`] of its own, whose messages can be dropped. [`client::Client`]s say honestly what became of
 //! their calls; `history` is what they saw, and `check` says whether one name server that never fails can
-//! have answered so.
+//! have answered so. [`campaign::run`] lets [`workload`]s and faults meet and writes a [`folder`]; the program
+//! `hearth-jepsen-tests` is its command line.
 
+pub mod campaign;
 pub mod check;
 pub mod client;
 pub mod cluster;
@@ -19,5 +21,6 @@ pub mod node;
 pub mod process;
 pub mod programs;
 pub mod run;
+pub mod workload;
 
 pub use error::{Result, RigError};

@@ -33,6 +33,8 @@ pub enum Storage {
 pub struct Settings {
     /// The folder of the programs.
     pub programs: PathBuf,
+    /// The `hearthd` under test, if it is not the one of that folder.
+    pub hearthd: Option<PathBuf>,
     /// Where data is kept.
     pub storage: Storage,
     /// Options of `hearthd` besides those that say who the node is.
@@ -56,12 +58,19 @@ impl Settings {
         options.extend(more.split_whitespace().map(str::to_owned));
         Ok(Self {
             programs: crate::programs::folder()?.to_owned(),
+            hearthd: None,
             storage: Storage::Disk,
             options,
             environment: Vec::new(),
             broadcast: false,
             notes_syncs: false,
         })
+    }
+
+    /// The program that nodes run.
+    pub fn program(&self) -> PathBuf {
+        let of_folder = || self.programs.join("hearthd");
+        self.hearthd.clone().unwrap_or_else(of_folder)
     }
 
     /// Adds an option with its value.
@@ -291,7 +300,7 @@ impl Node {
     }
 
     fn command(&self) -> Command {
-        let mut command = self.command_beside(self.settings.programs.join("hearthd"));
+        let mut command = self.command_beside(self.settings.program());
         clear_environment(&mut command);
         command
             .args(["-n", &self.host, "-p", &self.port.to_string()])

@@ -69,6 +69,7 @@ impl Model for Group<'_> {
                 tagged.retain(|_, entry| entry.tags.contains(tag));
                 Answer::Entries(tagged)
             }
+            Action::Other { .. } => return Some(after),
         };
         let said = match answer {
             None => return Some(after),
@@ -92,6 +93,7 @@ fn concerns(prefix: &str, action: &Action) -> bool {
             other.starts_with(prefix) || prefix.starts_with(other.as_str())
         }
         Action::Tagged { .. } => true,
+        Action::Other { .. } => false,
     }
 }
 

@@ -7,6 +7,8 @@
 //! | [`name`] | one name: register, safe register, set_metadata, look-up, removal |
 //! | [`group`] | names of one prefix: whole lists, tag queries, removals by prefix, all of them atomic |
 //! | [`set`] | a set that only grows: whole lists, in O(n log n) |
+//! | [`snapshot`] | whole lists of names whose values grow: one order of all writes, in O(n log n) |
+//! | [`once`] | names of one client: every answer is known beforehand, and nothing runs twice |
 //! | [`monotonic`] | stale reads of one node: they may be old, and never go back |
 //!
 //! A command that is executed twice shows in `name` and `group`: a safe register that is told that its own
@@ -16,7 +18,9 @@
 pub mod group;
 pub mod monotonic;
 pub mod name;
+pub mod once;
 pub mod set;
+pub mod snapshot;
 pub mod wgl;
 
 use crate::history::Operation;
@@ -52,7 +56,7 @@ pub struct Violation {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use crate::history::{Action, Answer, Entry, Nanos, Operation, Outcome};
 
     pub(crate) fn entry(uri: &str, tags: &[&str]) -> Entry {

@@ -1,7 +1,7 @@
 //! Stale reads: on one node they may be old, but never go back.
 //!
-//! The names that are judged have one writer each, whose URIs end in a number that grows with each
-//! write (`…#17`). A reader that has seen a number at a node must not see a lower one there later; and
+//! The names that are judged have one writer each, whose URIs have a number that grows with each write, at
+//! the end of the object's name or of the whole (`PYRO:o#17@h:1`, `…#17`). A reader that has seen a number at a node must not see a lower one there later; and
 //! nobody may see a number that was not asked for yet, or was refused.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use crate::history::{Action, Answer, Nanos, Operation};
 
 /// The number in a URI.
 pub fn number(uri: &str) -> Option<u64> {
-    uri.rsplit_once('#')?.1.parse().ok()
+    let (_, number) = uri.rsplit_once('#')?;
+    let end = number.find('@').unwrap_or(number.len());
+    number[..end].parse().ok()
 }
 
 /// Judges the look-ups of all names with `prefix`.
@@ -123,6 +125,13 @@ mod tests {
         ];
         history.extend_from_slice(reads);
         history
+    }
+
+    #[test]
+    fn the_number_is_that_of_the_object() {
+        assert_eq!(number("PYRO:o#17@h:1"), Some(17));
+        assert_eq!(number("u#17"), Some(17));
+        assert_eq!(number("PYRO:o@h:17"), None);
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn concerns(name: &str, action: &Action) -> bool {
         | Action::Remove { name: other } => other == name,
         Action::RemovePrefix { prefix, .. } | Action::List { prefix } => name.starts_with(prefix),
         Action::Tagged { .. } => true,
+        Action::Other { .. } => false,
     }
 }
 
@@ -116,6 +117,7 @@ pub fn check(history: &[Operation]) -> Verdict {
             Action::RemovePrefix { .. } | Action::List { .. } | Action::Tagged { .. } => {
                 of_many.push(operation);
             }
+            Action::Other { .. } => {}
         }
     }
     let mut undecided = None;

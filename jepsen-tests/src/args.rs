@@ -1,0 +1,177 @@
+//! The command line; the comments are its help.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use hearth_jepsen_tests::campaign::faults;
+use hearth_jepsen_tests::workload;
+
+/// Real nodes of Hearth, real faults, and a verdict.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start nodes, let clients work while faults are injected, and judge what the clients saw
+    Run(RunArgs),
+    /// One long mixture: five nodes, all workloads, all nemeses, each installed several times
+    Nightly(NightlyArgs),
+    /// Show all workloads and nemeses
+    List,
+    /// Run the checkers again over the folder of a run
+    Check {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// Nodes at the beginning
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..=7))]
+    pub(crate) nodes: u64,
+    /// How long faults are injected
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
+    /// What all random choices are made from; printed at the beginning of each run
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Operations a second that all workloads together aim at; 0 for as many as possible
+    #[arg(long, default_value_t = 250)]
+    pub(crate) rate: u64,
+    /// Clients of each workload
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) clients: u32,
+    /// Workloads, with commas between them, or `all`
+    #[arg(long, default_value = "all", value_delimiter = ',')]
+    workloads: Vec<String>,
+    /// Nemeses, with commas between them, `all` or `none`
+    #[arg(long, default_value = "all", value_delimiter = ',')]
+    nemeses: Vec<String>,
+    /// Where the run leaves its files; a new folder here without it
+    #[arg(long)]
+    pub(crate) folder: Option<PathBuf>,
+    /// Use loopback addresses: needs no root and no namespaces, and has no faults of the network
+    #[arg(long)]
+    pub(crate) loopback: bool,
+    /// The program under test; without it, the one beside this program
+    #[arg(long, value_name = "PATH")]
+    pub(crate) hearthd: Option<PathBuf>,
+    /// One more option of every node, such as --node-option=--heartbeat-interval=200
+    #[arg(
+        long = "node-option",
+        value_name = "OPTION",
+        allow_hyphen_values = true
+    )]
+    pub(crate) node_options: Vec<String>,
+    /// How often each chosen nemesis must have been installed
+    #[arg(long, value_name = "N")]
+    pub(crate) min_installed: Option<u64>,
+}
+
+impl RunArgs {
+    pub(crate) fn workloads(&self) -> Vec<String> {
+        let all = || {
+            workload::all()
+                .iter()
+                .map(|one| one.name().to_owned())
+                .collect()
+        };
+        chosen(&self.workloads, all)
+    }
+
+    pub(crate) fn nemeses(&self) -> Vec<String> {
+        let all = || {
+            faults::all()
+                .iter()
+                .map(|one| one.name().to_owned())
+                .collect()
+        };
+        chosen(&self.nemeses, all)
+    }
+}
+
+fn chosen(given: &[String], all: impl Fn() -> Vec<String>) -> Vec<String> {
+    match given {
+        [one] if one == "all" => all(),
+        [one] if one == "none" => Vec::new(),
+        some => some.to_vec(),
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NightlyArgs {
+    /// How long faults are injected
+    #[arg(long, default_value_t = 3_900)]
+    seconds: u64,
+    /// What all random choices are made from; printed at the beginning
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Operations a second that all workloads together aim at
+    #[arg(long, default_value_t = 250)]
+    rate: u64,
+    /// Where the run leaves its files; a new folder here without it
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// The program under test; without it, the one beside this program
+    #[arg(long, value_name = "PATH")]
+    hearthd: Option<PathBuf>,
+    /// How often each nemesis must have been installed
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) min_installed: u64,
+}
+
+impl NightlyArgs {
+    /// The run that it stands for.
+    pub(crate) fn to_run(&self) -> RunArgs {
+        RunArgs {
+            nodes: 5,
+            seconds: self.seconds,
+            seed: self.seed,
+            rate: self.rate,
+            clients: 5,
+            workloads: vec!["all".into()],
+            nemeses: vec!["all".into()],
+            folder: self.folder.clone(),
+            loopback: false,
+            hearthd: self.hearthd.clone(),
+            node_options: Vec::new(),
+            min_installed: Some(self.min_installed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    fn run(words: &[&str]) -> RunArgs {
+        let words = ["hearth-jepsen-tests", "run"].iter().chain(words);
+        match Args::parse_from(words).command {
+            Command::Run(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_is_all_and_lists_have_commas() {
+        let args = run(&["--workloads", "names,once", "--nemeses", "none"]);
+        assert_eq!(args.workloads(), ["names", "once"]);
+        assert!(args.nemeses().is_empty());
+        assert_eq!(run(&[]).nemeses().len(), faults::all().len());
+        assert_eq!(
+            run(&["--node-option=--reads=stale"]).node_options,
+            ["--reads=stale"]
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! A campaign: nodes, workloads and faults together for a while, then healing, and a verdict.
+//!
+//! ```text
+//! found the cluster ─ faults, one after the other ─ heal all ─ liveness ─ final reads ─ checkers ─ verdict
+//!                     └────────── workloads ──────────────────────────┘
+//! ```
+//!
+//! The folder of the campaign ([`crate::folder`]) is written as things happen. Whatever else is made
+//! belongs to a [`Run`], whose guardian takes it away also when this process is killed.
+
+pub mod availability;
+pub mod faults;
+pub mod liveness;
+pub mod states;
+pub mod verdict;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::client::Recorder;
+use crate::cluster::{Cluster, PATIENCE};
+use crate::error::{Result, RigError};
+use crate::folder::{FORMAT, Folder, Lines, Network, Phase, RunInfo, Verdict};
+use crate::net::Net;
+use crate::node::Settings;
+use crate::run::Run;
+use crate::workload::{Stage, Workload, seed_of};
+use faults::Nemesis;
+
+/// Places of the network besides those of the first nodes, for nodes that come later.
+const SPARE_PLACES: u64 = 4;
+
+/// Processes that a workload may have.
+const PROCESSES_PER_WORKLOAD: u32 = 1_000;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Nodes at the beginning, three to seven.
+    pub nodes: u64,
+    /// How long faults are injected.
+    pub seconds: u64,
+    /// What random choices are made from.
+    pub seed: u64,
+    /// Operations a second that all workloads together aim at; none for as many as possible.
+    pub rate: Option<u64>,
+    /// Clients of each workload.
+    pub clients: u32,
+    /// Names of workloads.
+    pub workloads: Vec<String>,
+    /// Names of nemeses; none for a run without faults.
+    pub nemeses: Vec<String>,
+    /// The folder that the run leaves.
+    pub folder: PathBuf,
+    /// Loopback addresses instead of network namespaces.
+    pub loopback: bool,
+    /// The program under test; without it the one of this build.
+    pub hearthd: Option<PathBuf>,
+    /// More options of every node.
+    pub node_options: Vec<String>,
+    /// How often each nemesis must have been installed.
+    pub min_installed: u64,
+    /// The command line, for the folder.
+    pub arguments: Vec<String>,
+}
+
+/// Runs a campaign and writes its verdict. When `interrupted` becomes true, faults end early and the rest
+/// follows as always.
+///
+/// # Errors
+/// When it could not be carried out; that says nothing about Hearth.
+pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> Result<Verdict> {
+    let workloads = chosen_workloads(options)?;
+    let mut nemeses = faults::chosen(&options.nemeses)?;
+    let network = network(options)?;
+    let folder = Folder::create(&options.folder)?;
+    let mut settings = Settings::new()?;
+    settings.hearthd.clone_from(&options.hearthd);
+    settings
+        .options
+        .extend(options.node_options.iter().cloned());
+    settings.notes_syncs = true;
+    // openraft warns of each heartbeat that a dead node does not get: 200 MB in an hour of faults.
+    for option in &mut settings.options {
+        if option == "info,openraft=warn" {
+            "info,openraft=error".clone_into(option);
+        }
+    }
+
+    let mut info = run_info(options, &settings, network);
+    folder.write_run_info(&info)?;
+    let mut told = Told::default();
+
+    let run = Run::begin("campaign")?;
+    let net = match network {
+        Network::Namespaces => Some(Net::build(&run, options.nodes + SPARE_PLACES)?),
+        Network::Loopback => None,
+    };
+    let mut cluster = Cluster::new(Arc::clone(&run), net, settings);
+    let stale = stale_node(options);
+    cluster
+        .found_with_each(options.nodes, |number, settings| {
+            if Some(number) == stale {
+                settings.options.extend(["--reads".into(), "stale".into()]);
+            }
+        })
+        .await?;
+    cluster.wait_until_healthy(1, PATIENCE).await?;
+    eprintln!(
+        "{} nodes serve on {}; seed {}, {} s, {} workloads, {} nemeses",
+        options.nodes,
+        match network {
+            Network::Namespaces => "a network of their own",
+            Network::Loopback => "loopback addresses",
+        },
+        options.seed,
+        options.seconds,
+        workloads.len(),
+        nemeses.len()
+    );
+
+    let begin = Instant::now();
+    let history = Arc::new(Lines::create(&folder.history_path())?);
+    let (over, over_seen) = watch::channel(false);
+    let mut stages = Vec::new();
+    for (number, workload) in (0_u32..).zip(&workloads) {
+        let recorder = Recorder::of_workload(begin, workload.name(), Arc::clone(&history));
+        let stage = Arc::new(Stage {
+            seed: seed_of(options.seed, &workload.name()),
+            clients: options.clients,
+            first_process: number * PROCESSES_PER_WORKLOAD,
+            endpoints: endpoints(&cluster, |node| Some(node) != stale),
+            stale: endpoints(&cluster, |node| Some(node) == stale),
+            interval: interval(options, workloads.len()),
+            recorder: Arc::new(recorder),
+            run: Arc::clone(&run),
+            net: cluster.shared_net(),
+            settings: cluster.settings().clone(),
+            peer_addrs: (1..=options.nodes)
+                .map(|node| cluster.peer_addr_of(node))
+                .collect(),
+            free_place: options.nodes + SPARE_PLACES,
+            over: over_seen.clone(),
+        });
+        match workload.why_not(&stage) {
+            Some(reason) => told.problem(format!("workload {}: {reason}", workload.name())),
+            None => stages.push((Arc::clone(workload), stage)),
+        }
+    }
+    let clock = Recorder::of_workload(begin, "liveness", Arc::clone(&history));
+    let clock = Arc::new(clock);
+    let mut works = start(&stages);
+    let states = states::Sampler::start(&cluster, begin, &folder, options.seed)?;
+
+    // Faults, and work meanwhile.
+    let mut plan = faults::Plan {
+        nemeses: &mut nemeses,
+        random: SmallRng::seed_from_u64(seed_of(options.seed, &"faults")),
+        until: begin + Duration::from_secs(options.seconds),
+        clock: Arc::clone(&clock),
+        lines: Lines::create(&folder.faults_path())?,
+        told: Vec::new(),
+    };
+    plan.carry_out(&mut cluster, &mut interrupted).await?;
+    let faults = plan.told;
+    let healed = clock.now();
+    info.phases.push(phase("faults", 0, healed));
+
+    let liveness = liveness::check(&mut cluster, &clock, u32::MAX - 100).await;
+    let alive = clock.now();
+    info.phases.push(phase("liveness", healed, alive));
+    // A send fails when nobody listens any more: then all workloads have ended.
+    let _ = over.send(true);
+    told.join(&mut works).await;
+    told.final_reads(&stages).await;
+    let same_state = liveness::same_state(&mut cluster).await;
+    states.stop().await?;
+    history.flush()?;
+    let end = clock.now();
+    info.phases.push(phase("final reads", alive, end));
+    let restarts = liveness::processes(&mut cluster);
+    keep_logs(&mut cluster, &folder)?;
+    drop(cluster);
+    info.ended_unix_ms = Some(unix_ms());
+    folder.write_run_info(&info)?;
+
+    if *interrupted.borrow() {
+        told.problem(format!("interrupted after {} s", healed / 1_000_000_000));
+    }
+    told.problems.extend(faults::too_few(
+        &faults,
+        &options.nemeses,
+        options.min_installed,
+    ));
+    let found = [liveness, same_state, restarts];
+    let histories: Vec<verdict::History> = stages
+        .iter()
+        .map(|(workload, stage)| verdict::History {
+            workload: Arc::clone(workload),
+            operations: stage.recorder.operations(),
+        })
+        .collect();
+    drop(stages);
+    let verdict = verdict::judge(
+        &folder,
+        histories,
+        &faults,
+        found.into_iter().collect(),
+        told.problems,
+    )
+    .await?;
+    folder.write_verdict(&verdict)?;
+    Ok(verdict)
+}
+
+/// What went wrong with the run itself.
+#[derive(Debug, Default)]
+struct Told {
+    problems: Vec<String>,
+}
+
+impl Told {
+    fn problem(&mut self, text: String) {
+        eprintln!("problem: {text}");
+        self.problems.push(text);
+    }
+
+    /// Waits until all work has ended.
+    async fn join(&mut self, works: &mut JoinSet<(&'static str, Result<()>)>) {
+        while let Some(ended) = works.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((workload, Err(error))) => self.problem(format!("workload {workload}: {error}")),
+                Err(error) => self.problem(format!("a workload panicked: {error}")),
+            }
+        }
+    }
+
+    /// Reads everything once more, one workload after the other.
+    async fn final_reads(&mut self, stages: &[(Arc<dyn Workload>, Arc<Stage>)]) {
+        for (workload, stage) in stages {
+            if let Err(error) = workload.final_reads(Arc::clone(stage)).await {
+                self.problem(format!("workload {}: {error}", workload.name()));
+            }
+        }
+    }
+}
+
+fn start(stages: &[(Arc<dyn Workload>, Arc<Stage>)]) -> JoinSet<(&'static str, Result<()>)> {
+    let mut works = JoinSet::new();
+    for (workload, stage) in stages {
+        let name = workload.name();
+        let work = workload.work(Arc::clone(stage));
+        works.spawn(async move { (name, work.await) });
+    }
+    works
+}
+
+fn chosen_workloads(options: &Options) -> Result<Vec<Arc<dyn Workload>>> {
+    options
+        .workloads
+        .iter()
+        .map(|name| {
+            crate::workload::named(name).ok_or_else(|| RigError::Unreadable {
+                command: "--workloads".into(),
+                reason: "there is no such workload; `list` shows them".into(),
+                text: name.clone(),
+            })
+        })
+        .collect()
+}
+
+fn network(options: &Options) -> Result<Network> {
+    if options.loopback {
+        return Ok(Network::Loopback);
+    }
+    match Net::why_not() {
+        None => Ok(Network::Namespaces),
+        Some(reason) => Err(RigError::Unreadable {
+            command: "a network of the run's own".into(),
+            reason: "run as root, or with --loopback and without the faults of the network".into(),
+            text: reason,
+        }),
+    }
+}
+
+/// The node that answers with stale reads, if a workload wants one. All other workloads leave it out as
+/// a client's node; it takes part in everything else.
+fn stale_node(options: &Options) -> Option<u64> {
+    let is_wanted = options.workloads.iter().any(|name| name == "stale");
+    is_wanted.then_some(options.nodes)
+}
+
+fn endpoints(cluster: &Cluster, takes: impl Fn(u64) -> bool) -> Vec<(u64, hearth_cli::Address)> {
+    let mut endpoints = cluster.endpoints();
+    endpoints.retain(|&(node, _)| takes(node));
+    endpoints
+}
+
+fn interval(options: &Options, workloads: usize) -> Duration {
+    let clients = workloads as f64 * f64::from(options.clients);
+    options.rate.map_or(Duration::ZERO, |rate| {
+        Duration::from_secs_f64(clients / rate.max(1) as f64)
+    })
+}
+
+fn phase(name: &str, begin_ns: u64, end_ns: u64) -> Phase {
+    Phase {
+        name: name.to_owned(),
+        begin_ns,
+        end_ns,
+    }
+}
+
+fn run_info(options: &Options, settings: &Settings, network: Network) -> RunInfo {
+    let hearthd = settings.program();
+    let version = std::process::Command::new(&hearthd)
+        .arg("--version")
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
+    RunInfo {
+        format: FORMAT,
+        seed: options.seed,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hearthd,
+        hearthd_version: version,
+        arguments: options.arguments.clone(),
+        node_options: settings.options.clone(),
+        nodes: options.nodes,
+        seconds: options.seconds,
+        rate: options.rate,
+        clients: options.clients,
+        network,
+        workloads: options.workloads.clone(),
+        nemeses: options.nemeses.clone(),
+        began_unix_ms: unix_ms(),
+        ended_unix_ms: None,
+        phases: Vec::new(),
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}
+
+fn keep_logs(cluster: &mut Cluster, folder: &Folder) -> Result<()> {
+    for node in cluster.nodes() {
+        let to = folder.log_path(node.number());
+        fs::copy(node.log(), &to).map_err(RigError::system(to.display().to_string()))?;
+    }
+    Ok(())
+}
+
+/// The nemeses of a campaign, by their boxes.
+pub type Nemeses = Vec<Box<dyn Nemesis>>;

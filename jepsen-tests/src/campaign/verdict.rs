@@ -1,0 +1,183 @@
+//! All checkers over one run, when it ends or from the folder that it left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::{Result, RigError};
+use crate::folder::{
+    CheckerVerdict, FaultLine, Folder, Line, OutcomeKind, Valid, Verdict, count_faults,
+};
+use crate::history::{Operation, Outcome};
+use crate::workload::{self, Workload};
+
+use super::{availability, states};
+
+/// What one workload saw.
+pub struct History {
+    /// The workload.
+    pub workload: Arc<dyn Workload>,
+    /// Its operations.
+    pub operations: Vec<Operation>,
+}
+
+/// Judges a run. `found` is what other checkers have said already.
+///
+/// # Errors
+/// The system's.
+pub async fn judge(
+    folder: &Folder,
+    histories: Vec<History>,
+    faults: &[FaultLine],
+    found: Vec<CheckerVerdict>,
+    mut problems: Vec<String>,
+) -> Result<Verdict> {
+    let all = histories.iter().flat_map(|history| &history.operations);
+    let availability = availability::figures(all, faults);
+    let operations = histories
+        .iter()
+        .map(|history| {
+            let name = history.workload.name().to_owned();
+            (name, count(&history.operations))
+        })
+        .collect();
+    let mut checkers = Vec::new();
+    problems.extend(histories.iter().filter_map(too_little));
+    for history in histories {
+        checkers.extend(check(history).await?);
+    }
+    checkers.push(states::check(&states::read(folder)?));
+    checkers.extend(found);
+    let of_all = checkers
+        .iter()
+        .fold(Valid::True, |valid, one| valid.and(one.valid));
+    let valid = if problems.is_empty() {
+        of_all
+    } else {
+        of_all.and(Valid::Unknown)
+    };
+    Ok(Verdict {
+        valid,
+        problems,
+        checkers,
+        faults: count_faults(faults),
+        operations,
+        availability,
+    })
+}
+
+/// Runs the checkers again over the folder of a run. What only a running cluster can show is taken from
+/// the verdict that the folder has.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub async fn again(folder: &Folder) -> Result<Verdict> {
+    let before = folder.verdict()?;
+    let mut operations: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
+    for line in folder.history()? {
+        let name = line.workload.clone();
+        let of_this = operations.entry(name).or_default();
+        of_this.push(Line::into_operation(line));
+    }
+    let mut histories = Vec::new();
+    let mut problems = Vec::new();
+    for (name, operations) in operations {
+        match workload::named(&name) {
+            Some(workload) => histories.push(History {
+                workload,
+                operations,
+            }),
+            // Its operations belong to no workload.
+            None if name == "liveness" => {}
+            None => problems.push(format!("this program knows no workload {name:?}")),
+        }
+    }
+    let faults = folder.faults()?;
+    let found = match &before {
+        Some(before) => {
+            problems.extend(before.problems.iter().cloned());
+            let of_nodes = |one: &&CheckerVerdict| {
+                one.workload.is_none() && one.name != states::check(&[]).name
+            };
+            before.checkers.iter().filter(of_nodes).cloned().collect()
+        }
+        None => {
+            problems.push("the run was not carried out to its end".to_owned());
+            Vec::new()
+        }
+    };
+    judge(folder, histories, &faults, found, problems).await
+}
+
+/// Says that a workload was answered so rarely that its checkers had little to look at.
+fn too_little(history: &History) -> Option<String> {
+    let all = history.operations.len();
+    let answered = |is_write: bool| {
+        let counts = |one: &&Operation| one.answer().is_some() && one.action.is_write() == is_write;
+        history.operations.iter().filter(counts).count()
+    };
+    let (writes, reads) = (answered(true), answered(false));
+    let is_enough = writes > 0 && reads > 0 && (writes + reads) * 4 >= all;
+    (!is_enough).then(|| {
+        format!(
+            "workload {}: of {all} operations only {writes} changes and {reads} reads were answered, so its \
+             verdict says little",
+            history.workload.name()
+        )
+    })
+}
+
+async fn check(history: History) -> Result<Vec<CheckerVerdict>> {
+    let name = history.workload.name();
+    let checked = tokio::task::spawn_blocking(move || history.workload.check(&history.operations));
+    checked.await.map_err(|error| RigError::Unreadable {
+        command: format!("the checkers of workload {name}"),
+        reason: "they panicked".into(),
+        text: error.to_string(),
+    })
+}
+
+fn count(operations: &[Operation]) -> BTreeMap<OutcomeKind, u64> {
+    let mut counts = BTreeMap::new();
+    for operation in operations {
+        let kind = match operation.outcome {
+            Outcome::Ok(_) => OutcomeKind::Ok,
+            Outcome::Failed(_) => OutcomeKind::Failed,
+            Outcome::Unknown(_) => OutcomeKind::Unknown,
+        };
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::tests::{entry, ok, unknown};
+    use crate::history::{Action, Answer};
+
+    #[test]
+    fn a_workload_that_was_hardly_answered_is_told() {
+        let register = Action::Register {
+            name: "names.0.1".into(),
+            entry: entry("u", &[]),
+            safe: false,
+        };
+        let lookup = Action::Lookup {
+            name: "names.0.1".into(),
+        };
+        let told = |operations: &[Operation]| {
+            too_little(&History {
+                workload: Arc::new(workload::names::Names),
+                operations: operations.to_vec(),
+            })
+        };
+        let write = ok(1, 0, 1, register.clone(), Answer::Done);
+        let read = ok(1, 2, 3, lookup, Answer::Entry(None));
+        let lost = unknown(1, 4, 5, register);
+        assert_eq!(told(&[write.clone(), read.clone(), lost.clone()]), None);
+        assert!(told(&[write.clone(), lost.clone()]).is_some());
+        let mut many = vec![write, read];
+        many.extend(std::iter::repeat_n(lost, 9));
+        assert!(told(&many).is_some());
+    }
+}

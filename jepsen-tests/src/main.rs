@@ -1,0 +1,184 @@
+//! `hearth-jepsen-tests`: real nodes, real faults, and a verdict. Standard output has the verdict, standard
+//! error what happens meanwhile.
+//!
+//! Exit codes: 0 all that was checked holds; 1 something does not; 2 the run could not be carried
+//! out; 3 nothing was found wrong, but not everything that was asked for could be done or decided.
+
+mod args;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use hearth_jepsen_tests::campaign::{self, Options, faults, verdict};
+use hearth_jepsen_tests::folder::{Folder, OutcomeKind, Valid, Verdict};
+use hearth_jepsen_tests::workload;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use args::{Args, Command, RunArgs};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match work(args.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn work(command: Command) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    match command {
+        Command::Run(args) => runtime.block_on(run(&args, 0)),
+        Command::Nightly(args) => runtime.block_on(run(&args.to_run(), args.min_installed)),
+        Command::List => {
+            list();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { folder } => {
+            let folder = Folder::open(&folder)?;
+            let verdict = runtime.block_on(verdict::again(&folder))?;
+            folder.write_verdict(&verdict)?;
+            Ok(conclude(&verdict, folder.path()))
+        }
+    }
+}
+
+fn list() {
+    println!("workloads:");
+    for workload in workload::all() {
+        println!("  {:<12} {}", workload.name(), workload.about());
+    }
+    println!("nemeses:");
+    for nemesis in faults::all() {
+        println!("  {:<12} {}", nemesis.name(), nemesis.about());
+    }
+}
+
+async fn run(args: &RunArgs, least: u64) -> Result<ExitCode> {
+    let seed = args.seed.unwrap_or_else(rand::random);
+    // Before anything can go wrong: whoever sees a failure can try the same choices again.
+    println!("seed {seed}");
+    let options = Options {
+        nodes: args.nodes,
+        seconds: args.seconds,
+        seed,
+        rate: (args.rate > 0).then_some(args.rate),
+        clients: args.clients,
+        workloads: args.workloads(),
+        nemeses: args.nemeses(),
+        folder: args.folder.clone().unwrap_or_else(|| new_folder(seed)),
+        loopback: args.loopback,
+        hearthd: args.hearthd.clone(),
+        node_options: args.node_options.clone(),
+        min_installed: args.min_installed.unwrap_or(least),
+        arguments: std::env::args().skip(1).collect(),
+    };
+    let interrupted = interruptions()?;
+    let verdict = tokio::select! {
+        verdict = campaign::run(&options, interrupted.once) => verdict?,
+        () = interrupted.twice => {
+            anyhow::bail!("interrupted twice: the run was broken off; what it made is removed")
+        }
+    };
+    Ok(conclude(&verdict, &options.folder))
+}
+
+/// A folder that does not exist yet.
+fn new_folder(seed: u64) -> PathBuf {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seconds = since.map_or(0, |since| since.as_secs());
+    PathBuf::from(format!("hearth-run-{seconds}-{seed}"))
+}
+
+struct Interruptions<F> {
+    /// True after the first signal.
+    once: watch::Receiver<bool>,
+    /// Ends with the second one.
+    twice: F,
+}
+
+/// SIGINT and SIGTERM: the first one ends the faults early, the second one everything.
+fn interruptions() -> Result<Interruptions<impl Future<Output = ()>>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    let (told, once) = watch::channel(false);
+    let twice = async move {
+        for count in 1..=2 {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if count == 1 {
+                eprintln!("interrupted: healing and checking what there is; once more breaks off");
+                // It fails when the run is over already.
+                let _ = told.send(true);
+            }
+        }
+    };
+    Ok(Interruptions { once, twice })
+}
+
+/// Prints the verdict and makes an exit code of it.
+fn conclude(verdict: &Verdict, folder: &Path) -> ExitCode {
+    println!("\noperations               ok   failed  unknown");
+    for (workload, counts) in &verdict.operations {
+        let of = |kind| counts.get(&kind).copied().unwrap_or(0);
+        println!(
+            "  {workload:<16} {:>8} {:>8} {:>8}",
+            of(OutcomeKind::Ok),
+            of(OutcomeKind::Failed),
+            of(OutcomeKind::Unknown)
+        );
+    }
+    if !verdict.faults.is_empty() {
+        println!(
+            "\nfaults            installed  skipped  indeterminate  ok meanwhile  longest gap of writes"
+        );
+    }
+    for (nemesis, counts) in &verdict.faults {
+        let figures = verdict.availability.get(nemesis).copied();
+        let figures = figures.unwrap_or_default();
+        let share = 100.0 * figures.ok as f64 / figures.operations.max(1) as f64;
+        println!(
+            "  {nemesis:<16} {:>8} {:>8} {:>14} {:>12} {:>14}",
+            counts.installed,
+            counts.skipped,
+            counts.indeterminate,
+            if figures.operations > 0 {
+                format!("{share:.1} %")
+            } else {
+                "-".into()
+            },
+            if figures.faults > 0 {
+                format!("{:.1} s", figures.longest_gap_ms as f64 / 1e3)
+            } else {
+                "-".into()
+            },
+        );
+    }
+    println!("\ncheckers");
+    for checker in &verdict.checkers {
+        let of = checker.workload.as_deref().map(|name| format!(" ({name})"));
+        println!(
+            "  {:<8} {}{}: {}",
+            checker.valid.to_string(),
+            checker.name,
+            of.unwrap_or_default(),
+            checker.text
+        );
+    }
+    for problem in &verdict.problems {
+        println!("problem: {problem}");
+    }
+    println!("\nvalid: {}; see {}", verdict.valid, folder.display());
+    ExitCode::from(match verdict.valid {
+        Valid::True => 0,
+        Valid::False => 1,
+        Valid::Unknown => 3,
+    })
+}
