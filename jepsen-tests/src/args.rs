@@ -14,6 +14,9 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// About five seconds of the usual rate.
+const LOG_SIZE_MAX: u64 = 256 << 10;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start nodes, let clients work while faults are injected, and judge what the clients saw
@@ -61,6 +64,10 @@ pub(crate) struct RunArgs {
     /// The program under test; without it, the one beside this program
     #[arg(long, value_name = "PATH")]
     pub(crate) hearthd: Option<PathBuf>,
+    /// Bytes of the replicated log that nodes keep; short enough that a node that was away for some
+    /// seconds needs a snapshot. 0 for as many as usual
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_SIZE_MAX)]
+    pub(crate) log_size_max: u64,
     /// One more option of every node, such as --node-option=--heartbeat-interval=200
     #[arg(
         long = "node-option",
@@ -139,6 +146,7 @@ impl NightlyArgs {
             folder: self.folder.clone(),
             loopback: false,
             hearthd: self.hearthd.clone(),
+            log_size_max: LOG_SIZE_MAX,
             node_options: Vec::new(),
             min_installed: Some(self.min_installed),
         }

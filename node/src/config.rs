@@ -8,6 +8,7 @@ use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hearth_raft::Tuning;
 pub use hearth_raft::{Birth, StorageLocation};
 use hearth_wire::{Limits, Serializer};
 
@@ -86,6 +87,9 @@ pub struct NodeConfig {
     /// For tests of power failures (`HEARTH_SYNC_RECORD`): the file that tells after each sync of the disk
     /// what is durable, as [`hearth_storage::store::rocks::lost_writes`] describes it. Costs time.
     pub sync_record: Option<PathBuf>,
+    /// Bytes of the replicated log beyond which it is shortened to half of that (`HEARTH_LOG_SIZE_MAX`): a node
+    /// that was away for longer gets a whole snapshot.
+    pub log_len_max: u64,
     /// The key that Pyro4 messages must be signed with.
     pub hmac_key: Option<Box<[u8]>>,
     /// Whether the key came by `-k`, where everyone on this machine can read it.
@@ -188,6 +192,7 @@ impl Default for NodeConfig {
             }),
             storage: StorageLocation::Memory,
             sync_record: None,
+            log_len_max: Tuning::default().log_len_max,
             hmac_key: None,
             key_on_command_line: false,
             node_id: None,
@@ -314,6 +319,9 @@ impl Checker<'_> {
                 .text(Setting::SyncRecord)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
+            log_len_max: self
+                .parse(Setting::LogSizeMax, number_from(LOG_LEN_MAX_LEAST))
+                .unwrap_or(defaults.log_len_max),
             key_on_command_line: self.settings.get(Setting::Key).is_some_and(|given| {
                 !given.text.is_empty() && matches!(given.origin, Origin::Option(_))
             }),
@@ -555,6 +563,9 @@ fn number_from(min: u64) -> impl Fn(&str) -> Result<u64, String> {
     }
 }
 
+/// A shorter log would be gone before a snapshot has arrived.
+const LOG_LEN_MAX_LEAST: u64 = 16 << 10;
+
 /// Numbers of nodes stay within what every serializer of Pyro can express.
 const NODE_ID_MAX: u64 = i32::MAX as u64;
 
@@ -701,6 +712,15 @@ mod tests {
         assert_eq!(config.nat, None);
         assert!(config.hmac_key.is_none());
         assert!(config.notices.is_empty());
+    }
+
+    #[test]
+    fn the_log_may_be_kept_short_for_tests() {
+        let shortest = run(&[], &[("HEARTH_LOG_SIZE_MAX", "16384")]).unwrap();
+        assert_eq!(shortest.log_len_max, 16_384);
+        let mistakes = run(&[], &[("HEARTH_LOG_SIZE_MAX", "16383")]).unwrap_err();
+        assert!(mistakes[0].contains("HEARTH_LOG_SIZE_MAX"), "{mistakes:?}");
+        assert_eq!(run(&[], &[]).unwrap().log_len_max, 64 << 20);
     }
 
     #[test]

@@ -328,6 +328,7 @@ async fn start_replica(
     tuning.election_timeout = config.election_timeout;
     tuning.heartbeat_interval = config.heartbeat_interval;
     tuning.rocks.sync_record = config.sync_record.clone();
+    tuning.log_len_max = config.log_len_max;
     let replica_config = ReplicaConfig {
         node_id: config.node_id,
         cluster_name: config.cluster_name.clone(),

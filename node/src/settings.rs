@@ -40,6 +40,7 @@ pub(crate) enum Setting {
     LogFormat,
     LogFile,
     SyncRecord,
+    LogSizeMax,
     InitialCluster,
     Join,
     Learner,
@@ -200,6 +201,8 @@ const NAMES: &[Names] = {
         ),
         // For tests of power failures only, so without an option.
         Names(SyncRecord, "sync-record", &["HEARTH_SYNC_RECORD"], None),
+        // For tests in which a node that was away for a little while shall need a snapshot already.
+        Names(LogSizeMax, "log-size-max", &["HEARTH_LOG_SIZE_MAX"], None),
         Names(
             InitialCluster,
             "initial-cluster",

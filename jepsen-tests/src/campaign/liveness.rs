@@ -91,6 +91,7 @@ pub fn processes(cluster: &mut Cluster) -> CheckerVerdict {
     let name = "no node fails by itself";
     let mut wrong = Vec::new();
     let mut count = 0;
+    let mut snapshots = 0;
     for node in cluster.nodes() {
         count += 1;
         let number = node.number();
@@ -99,12 +100,15 @@ pub fn processes(cluster: &mut Cluster) -> CheckerVerdict {
         }
         let log = std::fs::read(node.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
+        snapshots += log.matches("receiving a snapshot").count();
         if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
             wrong.push(format!("node {number}: {line}"));
         }
     }
     if wrong.is_empty() {
-        let text = format!("{count} nodes run, and no log tells of a panic");
+        let text = format!(
+            "{count} nodes run, and no log tells of a panic; they received {snapshots} snapshots"
+        );
         CheckerVerdict::new(name, Valid::True, text)
     } else {
         CheckerVerdict::new(name, Valid::False, wrong.join("; "))

@@ -63,6 +63,9 @@ pub struct Options {
     pub loopback: bool,
     /// The program under test; without it the one of this build.
     pub hearthd: Option<PathBuf>,
+    /// Bytes of the replicated log that nodes keep at most; without it, as many as usual. A short log makes
+    /// nodes that were away for some seconds need a snapshot.
+    pub log_size_max: Option<u64>,
     /// More options of every node.
     pub node_options: Vec<String>,
     /// How often each nemesis must have been installed.
@@ -87,6 +90,10 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
         .options
         .extend(options.node_options.iter().cloned());
     settings.notes_syncs = true;
+    if let Some(size) = options.log_size_max {
+        let short = ("HEARTH_LOG_SIZE_MAX".to_owned(), size.to_string());
+        settings.environment.push(short);
+    }
     // openraft warns of each heartbeat that a dead node does not get: 200 MB in an hour of faults.
     for option in &mut settings.options {
         if option == "info,openraft=warn" {
