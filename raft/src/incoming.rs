@@ -16,7 +16,7 @@ use crate::birth::Folder;
 use crate::codec::{self, LogIdRecord};
 use crate::contact::Contact;
 use crate::disk::Disk;
-use crate::forward::Lead;
+use crate::forward::{Lead, Word};
 use crate::membership::Admin;
 use crate::peer::message::{AppendAnswer, Request, Response, VoteAnswer, VoteAsk};
 use crate::peer::server::{Answer, Caller};
@@ -94,13 +94,13 @@ impl Answer for Incoming {
             (_, Some(_)) if !caller.is_member => {
                 Response::Unavailable("the caller does not belong to this cluster".to_owned())
             }
-            (request, Some(services)) => services.answer(request).await,
+            (request, Some(services)) => services.answer(caller, request).await,
         }
     }
 }
 
 impl Services {
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, caller: Caller, request: Request) -> Response {
         let raft = &self.raft;
         match request {
             Request::Append {
@@ -179,7 +179,14 @@ impl Services {
                 Response::Disk(self.disk.heard(news, term))
             }
             Request::Propose(record) => Response::Propose(self.lead.propose(record).await),
-            Request::ReadIndex => Response::ReadIndex(self.lead.read_index().await),
+            Request::ReadIndex => Response::ReadIndex(self.lead.read_index(None).await),
+            Request::AcknowledgedReadIndex(vote) => {
+                let word = caller.node_id.map(|node| Word {
+                    node,
+                    vote: vote.into(),
+                });
+                Response::ReadIndex(self.lead.read_index(word).await)
+            }
             Request::Found(_) | Request::Join(_) => {
                 Response::Unavailable("this is answered elsewhere".to_owned())
             }

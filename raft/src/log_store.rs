@@ -52,6 +52,9 @@ pub(crate) struct LogStore {
 #[derive(Debug, Default)]
 struct Cache {
     vote: Option<Vote>,
+    /// The vote that this node has given, or is about to: set before it is written, and so before anybody
+    /// can hear of it.
+    promised: Option<Vote>,
     /// Consecutive entries up to the last one of the log, each with its length.
     tail: VecDeque<(LogEntry, usize)>,
     /// The sum of those lengths.
@@ -138,6 +141,7 @@ impl LogStore {
         };
         let cache = Cache {
             vote,
+            promised: vote,
             ..Cache::default()
         };
         Ok(Self {
@@ -145,6 +149,12 @@ impl LogStore {
             gate,
             cache: Arc::new(Mutex::new(cache)),
         })
+    }
+
+    /// The vote that binds this node: no later one has been given to anybody when this is called. (Raft's
+    /// metrics would be late.)
+    pub(crate) fn promised_vote(&self) -> Option<Vote> {
+        self.cache().promised
     }
 
     /// What was purged last, and the last entry (or that, when there are none).
@@ -261,6 +271,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         self.gate.saving_vote(vote);
+        self.cache().promised = Some(*vote);
         let (done, durable) = oneshot::channel();
         let done = Box::new(move |result| {
             // Nobody waits when Raft was stopped meanwhile.

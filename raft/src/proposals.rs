@@ -6,11 +6,13 @@
 //! lists as there are. A follower is sent one append at a time anyway, so a list that goes at once would
 //! mostly wait in the log for what it waits for here, and cost a sync and an answer of its own.
 //!
-//! What waits here is in no log yet, so whoever gives up waiting can still take it back.
+//! What waits here is in no log yet, so whoever gives up waiting can still take it back. It does not wait
+//! long: a group that is not applied soon lets the next one go.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use openraft::raft::WriteResult;
@@ -21,6 +23,10 @@ use crate::type_config::{Proposal, Raft, TypeConfig};
 /// Bytes of commands after which a group takes no more lists, about. Members that lag wait for the whole
 /// group before they answer.
 const GROUP_LEN_MAX: usize = 4 << 20;
+
+/// How long a group keeps the next one waiting. One that takes longer waits for a majority, and Raft knows
+/// better what to do with others meanwhile: it refuses them when that is lost.
+const GROUP_DURATION_MAX: Duration = Duration::from_millis(100);
 
 /// What became of a proposal; `None` when Raft stopped and nobody will ever say.
 pub(crate) type Proposed = Option<WriteResult<TypeConfig>>;
@@ -114,12 +120,16 @@ impl Proposals {
             let Ok(mut results) = self.raft.client_write_many(proposals).await else {
                 continue;
             };
-            for done in callbacks {
-                match results.next().await {
-                    Some(Ok(result)) => done.call(Some(result)),
-                    Some(Err(_)) | None => drop(done),
+            let answering = tokio::spawn(async move {
+                for done in callbacks {
+                    match results.next().await {
+                        Some(Ok(result)) => done.call(Some(result)),
+                        Some(Err(_)) | None => drop(done),
+                    }
                 }
-            }
+            });
+            // It goes on by itself when it takes longer.
+            let _ = tokio::time::timeout(GROUP_DURATION_MAX, answering).await;
         }
     }
 
@@ -210,8 +220,10 @@ mod tests {
 
     fn push(queue: &mut Queue, seq: u64, name_len: usize) -> (Ticket, bool, mpsc::Receiver<bool>) {
         let (said, hears) = mpsc::channel();
-        // Not every test listens.
-        let callback = move |proposed: Proposed| drop(said.send(proposed.is_some()));
+        let callback = move |proposed: Proposed| {
+            // Not every test listens.
+            let _ = said.send(proposed.is_some());
+        };
         let done = Done(Some(Box::new(callback)));
         let (ticket, begins) = queue.push(proposal(seq, name_len), done);
         (ticket, begins, hears)

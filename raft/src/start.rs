@@ -124,6 +124,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
     let outgoing = Outgoing::default();
     let end = state_machine.end();
     let network = Network::new(peers.clone(), outgoing.clone());
+    let log_reader = log_store.clone();
     let raft = Raft::new(node_id, raft_config, network, log_store, state_machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
@@ -149,6 +150,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         leadership: leadership.clone(),
         raft: raft.clone(),
         proposals: proposals.clone(),
+        log_store: log_reader,
         peers: peers.clone(),
     };
     let in_flight_max = tuning.entries_in_flight_max;
@@ -182,6 +184,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         snapshots,
         lead: Lead::new(
             leadership.clone(),
+            raft.clone(),
             proposals,
             Arc::clone(&reads),
             Arc::clone(&disk),

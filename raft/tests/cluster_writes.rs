@@ -292,6 +292,24 @@ async fn reads_share_rounds() {
     cluster.shutdown().await;
 }
 
+/// In a cluster of three the question of a follower is a majority's answer: the leader asks nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_needs_no_round_for_one_follower_of_two() {
+    for (count, needs_rounds) in [(3, false), (5, true)] {
+        let cluster = TestCluster::founded(count).await;
+        let leader = cluster.node(cluster.leader().await).clone();
+        let follower = cluster.node(cluster.follower().await).clone();
+        follower.read_barrier(PATIENCE).await.unwrap();
+        let before = leader.status().read_round_count;
+        for _ in 0..20 {
+            follower.read_barrier(PATIENCE).await.unwrap();
+        }
+        let rounds = leader.status().read_round_count - before;
+        assert_eq!(rounds > 0, needs_rounds, "{count} nodes: {rounds} rounds");
+        cluster.shutdown().await;
+    }
+}
+
 /// A learner is a client like any other, and survives its leader, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_writes_and_reads_through_a_change_of_leaders() {

@@ -32,7 +32,12 @@ use super::frame::{self, Frame, Kind};
 use crate::codec;
 
 /// The protocol version that this program speaks.
-pub(crate) const PROTOCOL: u32 = 1;
+///
+/// | version | adds |
+/// |---|---|
+/// | 1 | everything else |
+/// | 2 | `Request::AcknowledgedReadIndex` |
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// The oldest one that it speaks too.
 pub(crate) const PROTOCOL_MIN: u32 = 1;
@@ -67,6 +72,13 @@ pub(crate) struct Hello {
     /// Whom it wants to reach, if that matters.
     wanted: Option<u64>,
     nonce: [u8; NONCE_LEN],
+}
+
+impl Hello {
+    /// The protocol version that both sides speak.
+    pub(crate) fn protocol(&self) -> u32 {
+        self.versions.protocol.1.min(PROTOCOL)
+    }
 }
 
 /// What this node is, as it changes with the founding or joining of a cluster.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -83,6 +83,8 @@ pub(crate) struct Link {
     queue: mpsc::Sender<Outgoing>,
     next_id: AtomicU64,
     state: watch::Receiver<LinkState>,
+    /// The protocol version of the last connection; 0 before there was one.
+    protocol: Arc<AtomicU32>,
     hurry: Arc<Notify>,
     task: AbortHandle,
 }
@@ -109,6 +111,7 @@ impl Link {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (state_sender, state) = watch::channel(LinkState::Connecting);
         let hurry = Arc::new(Notify::new());
+        let protocol = Arc::<AtomicU32>::default();
         let runner = Runner {
             to,
             addr: addr.clone(),
@@ -116,6 +119,7 @@ impl Link {
             timing,
             waiting,
             state: state_sender,
+            protocol: Arc::clone(&protocol),
             hurry: Arc::clone(&hurry),
             pending: Arc::default(),
         };
@@ -125,6 +129,7 @@ impl Link {
             queue,
             next_id: AtomicU64::new(1),
             state,
+            protocol,
             hurry,
             task,
         }
@@ -132,6 +137,11 @@ impl Link {
 
     pub(crate) fn addr(&self) -> &str {
         &self.addr
+    }
+
+    /// The protocol version that the member spoke when it was connected last; 0 before that.
+    pub(crate) fn protocol(&self) -> u32 {
+        self.protocol.load(Ordering::Acquire)
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<LinkState> {
@@ -193,6 +203,7 @@ struct Runner {
     timing: Timing,
     waiting: mpsc::Receiver<Outgoing>,
     state: watch::Sender<LinkState>,
+    protocol: Arc<AtomicU32>,
     hurry: Arc<Notify>,
     pending: Arc<Mutex<Pending>>,
 }
@@ -339,6 +350,7 @@ impl Runner {
     async fn connect(&mut self) -> Result<TcpStream, HandshakeError> {
         let (to, addr) = (self.to, self.addr.clone());
         let (credentials, timing) = (self.credentials.clone(), self.timing.clone());
+        let protocol = Arc::clone(&self.protocol);
         let connected = async move {
             let mut stream = socket::connect(&addr, timing.connect).await?;
             let greeting = handshake::call(&mut stream, &credentials, Some(to));
@@ -350,6 +362,7 @@ impl Runner {
                 let text = "the node there has not joined the cluster yet";
                 return Err(io::Error::other(text).into());
             }
+            protocol.store(theirs.protocol(), Ordering::Release);
             Ok(stream)
         };
         self.refuse_until(connected).await

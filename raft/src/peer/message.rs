@@ -50,6 +50,9 @@ pub(crate) enum Request {
     Join(JoinAsk),
     /// How is your disk? From the leader, with what the cluster takes from clients.
     Disk(DiskNews),
+    /// [`Self::ReadIndex`], from a node whose vote, when the read had begun, was this one: who gets it and
+    /// leads with the same vote has that node's word for it. Protocol version 2; answered alike.
+    AcknowledgedReadIndex(VoteRecord),
 }
 
 /// Each answers the request of the same name.

@@ -58,6 +58,7 @@ fn requests() -> Vec<Request> {
             list: vec![command; 3].into(),
         }),
         Request::ReadIndex,
+        Request::AcknowledgedReadIndex(vote()),
         Request::Report,
         Request::Change(ClusterChange::Remove { id: 3, force: true }),
         Request::Found(FoundAsk::Probe {

@@ -165,6 +165,12 @@ impl Peers {
         }
     }
 
+    /// The protocol version that `to` spoke when it was connected last; 0 before that. What an older one
+    /// does not know must not be sent: it would end the connection.
+    pub(crate) fn protocol(&self, to: u64) -> u32 {
+        self.link(to).map_or(0, |link| link.protocol())
+    }
+
     /// The state of the link to `to`, now and from now on. `None` when there is no such member.
     pub(crate) fn link_state(&self, to: u64) -> Option<watch::Receiver<LinkState>> {
         self.link(to).map(|link| link.state())
