@@ -100,7 +100,7 @@ pub fn processes(cluster: &mut Cluster) -> CheckerVerdict {
         }
         let log = std::fs::read(node.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        snapshots += log.matches("receiving a snapshot").count();
+        snapshots += log.matches("a snapshot is installed").count();
         if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
             wrong.push(format!("node {number}: {line}"));
         }
