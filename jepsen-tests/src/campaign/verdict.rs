@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::check::{self, durable};
 use crate::error::{Result, RigError};
 use crate::folder::{
     CheckerVerdict, FaultLine, Folder, Line, OutcomeKind, Valid, Verdict, count_faults,
@@ -43,7 +44,7 @@ pub async fn judge(
     let mut checkers = Vec::new();
     problems.extend(histories.iter().filter_map(too_little));
     for history in histories {
-        checkers.extend(check(history).await?);
+        checkers.extend(run_checkers(history).await?);
     }
     checkers.push(states::check(&states::read(folder)?));
     checkers.extend(found);
@@ -126,14 +127,42 @@ fn too_little(history: &History) -> Option<String> {
     })
 }
 
-async fn check(history: History) -> Result<Vec<CheckerVerdict>> {
+async fn run_checkers(history: History) -> Result<Vec<CheckerVerdict>> {
     let name = history.workload.name();
-    let checked = tokio::task::spawn_blocking(move || history.workload.check(&history.operations));
+    let checked = tokio::task::spawn_blocking(move || {
+        let mut verdicts = history.workload.check(&history.operations);
+        verdicts.extend(durability(name, &history.operations));
+        verdicts
+    });
     checked.await.map_err(|error| RigError::Unreadable {
         command: format!("the checkers of workload {name}"),
         reason: "they panicked".into(),
         text: error.to_string(),
     })
+}
+
+/// What was acknowledged and what the final reads found of it; none for a workload without such reads.
+fn durability(workload: &str, history: &[Operation]) -> Option<CheckerVerdict> {
+    let mut all = durable::Found::default();
+    let mut verdict = check::Verdict::Holds;
+    for operations in workload::by_family(history).values() {
+        let (of_family, found) = durable::check(operations);
+        all.present += found.present;
+        all.absent += found.absent;
+        all.open += found.open;
+        all.lists += found.lists;
+        if !of_family.holds() {
+            verdict = of_family;
+            break;
+        }
+    }
+    let text = format!(
+        "{} entries were found again and {} removed names were not, in {} lists at the end; {} names may be \
+         there or not",
+        all.present, all.absent, all.lists, all.open
+    );
+    let is_judged = all.lists > 0 || !verdict.holds();
+    is_judged.then(|| workload::judged("nothing acknowledged is lost", workload, verdict, text))
 }
 
 fn count(operations: &[Operation]) -> BTreeMap<OutcomeKind, u64> {
