@@ -14,8 +14,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// About five seconds of the usual rate.
-const LOG_SIZE_MAX: u64 = 256 << 10;
+/// A few seconds of the usual rate.
+const LOG_SIZE_MAX: u64 = 64 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

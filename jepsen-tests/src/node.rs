@@ -203,6 +203,13 @@ impl Node {
         }
     }
 
+    /// SIGKILL, without waiting for the end; [`Self::kill`] is still to be called.
+    pub fn signal_kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::KILL);
+        }
+    }
+
     /// SIGTERM, and waits for the end.
     ///
     /// # Errors

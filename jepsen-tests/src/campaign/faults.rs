@@ -60,7 +60,7 @@ pub trait Nemesis: Send {
 
 /// All nemeses.
 pub fn all() -> Vec<Box<dyn Nemesis>> {
-    vec![Box::new(KillOne::default())]
+    super::plain::all()
 }
 
 /// Those with these names.
@@ -248,47 +248,6 @@ pub fn too_few(faults: &[FaultLine], chosen: &[String], min: u64) -> Vec<String>
             })
         })
         .collect()
-}
-
-/// Kills one node with SIGKILL and starts it again.
-#[derive(Debug, Default)]
-struct KillOne {
-    node: Option<u64>,
-}
-
-impl Nemesis for KillOne {
-    fn name(&self) -> &'static str {
-        "kill-one"
-    }
-
-    fn about(&self) -> &'static str {
-        "one node is killed with SIGKILL and started again"
-    }
-
-    fn inject<'a>(&'a mut self, cluster: &'a mut Cluster, random: &'a mut SmallRng) -> Attempt<'a> {
-        Box::pin(async move {
-            let running = cluster.running();
-            if running.is_empty() {
-                return Outcome::Skipped("no node runs".into());
-            }
-            let node = running[random.random_range(0..running.len())];
-            cluster.node(node).kill();
-            self.node = Some(node);
-            Outcome::Installed(format!("node {node}"))
-        })
-    }
-
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a> {
-        Box::pin(async move {
-            let Some(node) = self.node.take() else {
-                return Outcome::Skipped("nothing was killed".into());
-            };
-            match cluster.node(node).start() {
-                Ok(()) => Outcome::Installed(format!("node {node} started")),
-                Err(error) => Outcome::Indeterminate(error.to_string()),
-            }
-        })
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 pub mod availability;
 pub mod faults;
 pub mod liveness;
+mod plain;
 pub mod states;
 pub mod verdict;
 

@@ -61,8 +61,11 @@ pub fn check(operations: &[Operation]) -> (Verdict, Found) {
     }
     for (name, changes) in changes(operations) {
         let last = last_of(&changes);
-        let leaves = last.iter().filter(|one| one.effect != Effect::Nothing);
-        let (all, none) = (leaves.clone().count() == last.len(), leaves.count() == 0);
+        let leaving = last.iter().filter(|one| one.effect != Effect::Nothing);
+        let leaving = leaving.count();
+        // Where nothing is known to have happened, it may still be as it was before: not there.
+        let is_certain = changes.iter().any(|one| one.is_known);
+        let (all, none) = (is_certain && leaving == last.len(), leaving == 0);
         if !all && !none {
             found.open += 1;
             continue;
@@ -238,6 +241,9 @@ mod tests {
         for uri in [Some("a"), None] {
             let (holds, found) = judge(&lost, uri);
             assert!(holds && found.open == 1, "{found:?}");
+        }
+        for uri in [Some("a"), None] {
+            assert!(judge(&[unknown(1, 0, 1, register("a"))], uri).0);
         }
         let overlapping = [
             ok(1, 0, 9, register("a"), Answer::Done),
