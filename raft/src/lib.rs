@@ -14,6 +14,10 @@ pub mod tuning;
 mod birth;
 mod codec;
 mod contact;
+#[cfg(feature = "defects")]
+pub mod defect;
+#[cfg(not(feature = "defects"))]
+mod defect;
 mod disk;
 mod failover;
 mod forward;

@@ -21,6 +21,7 @@ use hearth_storage::{Answer, Command, LogHome, Query, Registry, Reply, RocksStor
 use crate::cluster::{
     ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
 };
+use crate::defect::{self, Defect};
 use crate::disk::Disk;
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
@@ -276,6 +277,9 @@ impl Replica {
         }
         if let Some(reason) = self.shared.failure.borrow().clone() {
             return Err(ReadError::Stopping(reason));
+        }
+        if defect::is(Defect::LocalReads) {
+            return Ok(());
         }
         self.shared.reads.barrier(timeout).await
     }

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use hearth_storage::Reply;
 
 use crate::codec::{self, CodecError};
+use crate::defect::{self, Defect};
 
 /// How many numbers above `acked_upto` a session takes. All nodes must agree: it is part of the log's
 /// meaning.
@@ -155,6 +156,7 @@ impl Sessions {
             return Admission::BeyondWindow;
         }
         match session.slot(seq) {
+            Some(Some(_)) if defect::is(Defect::NoDeduplication) => Admission::Execute,
             Some(Some(reply)) => Admission::Repeat(reply.clone()),
             Some(None) | None => Admission::Execute,
         }

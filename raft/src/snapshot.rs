@@ -15,6 +15,7 @@ use openraft::RaftSnapshotBuilder;
 use hearth_storage::{Installation, Registry, SnapshotHeader, StateSnapshot, StoreError};
 
 use crate::codec;
+use crate::defect::{self, Defect};
 use crate::log_store::io_error;
 use crate::type_config::{LeaderId, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -105,6 +106,9 @@ pub(crate) fn install(
     meta: &SnapshotMeta,
     data: SnapshotData,
 ) -> Result<(), StoreError> {
+    if defect::is(Defect::NoSwitch) {
+        return write_position(registry, meta);
+    }
     match data {
         SnapshotData::Local(view) => {
             let header = header_to_install(view.header().clone(), meta)?;
@@ -115,6 +119,19 @@ pub(crate) fn install(
             installation.finish()
         }
     }
+}
+
+/// [`Defect::NoSwitch`].
+fn write_position(registry: &Registry, meta: &SnapshotMeta) -> Result<(), StoreError> {
+    let mut change = registry.begin()?;
+    if let Some(last) = &meta.last_log_id {
+        let last = codec::encode_log_id(last);
+        change.put_meta(LAST_APPLIED, last.clone());
+        change.put_meta(INSTALLED, last);
+    }
+    let membership = codec::encode_membership(&meta.last_membership);
+    change.put_meta(MEMBERSHIP, membership);
+    registry.commit(change)
 }
 
 /// The header with which a snapshot of `meta` is installed: it also says that it was.

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use hearth_storage::{Change, Command, Registry, StoreError};
 
 use crate::codec;
+use crate::defect::{self, Defect};
 use crate::gate::Gate;
 use crate::ids::{self, NodeIds};
 use crate::log_store::io_error;
@@ -304,12 +305,22 @@ impl StateMachine {
         Ok(())
     }
 
+    /// [`Defect::IndexApart`].
+    fn write_index(&self, last: &LogId) -> Result<(), StoreError> {
+        let mut change = self.registry.begin()?;
+        change.put_meta(snapshot::LAST_APPLIED, codec::encode_log_id(last));
+        self.registry.commit(change)
+    }
+
     async fn apply_all<S>(&mut self, entries: S) -> Result<(), io::Error>
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let mut entries = entries.fuse();
         while let Some(first) = entries.next().await {
+            if let (true, Ok((entry, _))) = (defect::is(Defect::IndexApart), &first) {
+                self.write_index(&entry.log_id).map_err(io_error)?;
+            }
             let mut pending = self.begin().map_err(io_error)?;
             let mut next = Some(first);
             while let Some(item) = next {
@@ -318,7 +329,7 @@ impl StateMachine {
                 if let Some(responder) = responder {
                     pending.answers.push((responder, outcome));
                 }
-                next = if pending.len < BATCH_LEN_MAX {
+                next = if pending.len < BATCH_LEN_MAX && !defect::is(Defect::IndexApart) {
                     entries.next().now_or_never().flatten()
                 } else {
                     None
