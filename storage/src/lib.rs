@@ -27,6 +27,9 @@ pub use query::{Answer, Filter, Query};
 pub use registry::{Change, Registry};
 pub use snapshot::{ChunkCursor, Installation, SnapshotHeader, StateSnapshot};
 pub use space::{DiskSpace, Reserve};
-pub use store::rocks::{Location, LogHome, LogStats, RocksOptions, RocksStore, SyncDone};
-pub use store::{Batch, EntryChange, Install, NameCursor, Store, StoredEntry, View};
+pub use store::rocks::{Location, RocksOptions, RocksStore};
+pub use store::{
+    Batch, EntryChange, Home, Install, Log, LogHome, LogStats, NameCursor, Store, StoredEntry,
+    SyncDone, View,
+};
 pub use summary::{StateHash, Summary};

@@ -4,8 +4,9 @@
 //! replicated with them, meta records that are this node's, and the [`Summary`]. It knows no rules:
 //! [`crate::Registry`] decides what changes and hands over one [`Batch`], which is written whole or
 //! not at all. [`rocks`] is the store that Hearth uses; a program that embeds Hearth may bring its own,
-//! and [`crate::conformance`] judges it.
+//! and [`crate::conformance`] judges it. A replica needs a [`Home`]: a store with a [`Log`] in it.
 
+pub mod log;
 pub mod rocks;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use crate::error::StoreError;
 use crate::format;
 use crate::model::{Entry, Name, Tags};
 use crate::summary::Summary;
+
+pub use log::{Log, LogHome, LogStats, SyncDone};
 
 /// Takes one entry of a scan and says whether to go on.
 pub type EntryVisitor<'a> =
@@ -69,6 +72,30 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn begin_install(&self) -> Result<Box<dyn Install>, StoreError>;
+}
+
+/// A store and a log whose writes form one ordered stream, with one sync for both: after a crash there is a
+/// prefix of it, with all that was synced, so the state is never ahead of the log.
+pub trait Home: Store {
+    /// The log beside the registry's data.
+    fn log(&self) -> LogHome;
+
+    /// Has `hook` called, once and with the reason, when a write or sync fails or data turns out to be
+    /// corrupt (at once if that has happened). A node that cannot trust its disk stops.
+    fn on_failure(&self, hook: Box<dyn FnOnce(&str) + Send>);
+
+    /// Frees room on a disk that is nearly full, if that takes no more than `len_max` bytes first; whether
+    /// it did. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn free_logs(&self, len_max: u64) -> Result<bool, StoreError>;
+
+    /// Completes what is queued, syncs, and lets nothing be written from then on. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`]; one that was closed before says that it has stopped.
+    fn close(&self) -> Result<(), StoreError>;
 }
 
 /// A store at one moment. Keeps its place on disk until it is dropped.

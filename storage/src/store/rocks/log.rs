@@ -1,7 +1,7 @@
-//! The log's home: entries by index, and the few records beside them.
+//! The log in RocksDB: entries by index, and the few records beside them.
 
 use std::fmt;
-use std::ops::{Bound, RangeBounds};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,29 +12,11 @@ use super::{Database, Fixed, Shared, lock};
 use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format::{self, Reader};
+use crate::store::log::{Log, LogStats, SyncDone};
 
 const VOTE: &[u8] = b"vote";
 const IDENTITY: &[u8] = b"identity";
 const PURGED: &[u8] = b"purged";
-
-/// Called once the write that it came with is durable, or with the reason why nothing is any more.
-/// Runs on the sync thread, in the order of the writes; it must not block or panic.
-pub type SyncDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
-/// Counters since the database was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogStats {
-    /// Completed syncs.
-    pub sync_count: u64,
-    /// Calls of [`LogHome::append`].
-    pub append_count: u64,
-    /// Entries appended.
-    pub entry_count: u64,
-    /// Bytes of those entries.
-    pub entry_len: u64,
-    /// Writes that wait for a sync now.
-    pub waiting_count: u64,
-}
 
 #[derive(Default)]
 pub(super) struct Appended {
@@ -43,11 +25,8 @@ pub(super) struct Appended {
     entry_len: AtomicU64,
 }
 
-/// A log of opaque entries, and the few records beside it. Cheap to clone; all clones are the same
-/// one. All writes form one ordered stream with one sync thread behind it; none of them waits for the
-/// disk unless it says so. After a failed write or sync every call returns [`StoreError::Stopped`].
-#[derive(Clone)]
-pub struct LogHome {
+/// The log in RocksDB: all writes form one ordered stream with one sync thread behind it.
+pub(super) struct RocksLog {
     shared: Arc<Shared>,
 }
 
@@ -104,23 +83,8 @@ impl LogEnds {
     }
 }
 
-impl LogHome {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
-    /// Writes entries behind the last one; they can be read when this returns. `done` is called when
-    /// they are durable; it is dropped uncalled when this returns an error. Entries that exist are
-    /// overwritten, those behind them stay: truncate first.
-    ///
-    /// # Errors
-    /// [`StoreError::Gap`] when the first index does not follow, or they are not consecutive: nothing is
-    /// written then.
-    pub fn append(
-        &self,
-        entries: impl IntoIterator<Item = (u64, Vec<u8>)>,
-        done: SyncDone,
-    ) -> Result<(), StoreError> {
+impl Log for RocksLog {
+    fn append(&self, entries: Vec<(u64, Vec<u8>)>, done: SyncDone) -> Result<(), StoreError> {
         let family = &self.shared.families().log;
         let mut ends = lock(&self.shared.log_ends);
         let mut batch = WriteBatch::default();
@@ -163,12 +127,7 @@ impl LogHome {
         self.shared.syncer.push(Job::Tell(done))
     }
 
-    /// Keeps the entries up to `last` and drops those behind it; `None` drops all. What is appended
-    /// afterwards is durable no earlier than this.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn truncate_after(&self, last: Option<u64>) -> Result<(), StoreError> {
+    fn truncate_after(&self, last: Option<u64>) -> Result<(), StoreError> {
         self.database().health.check()?;
         let mut ends = lock(&self.shared.log_ends);
         let Some((first, end)) = ends.range else {
@@ -186,12 +145,7 @@ impl LogHome {
         self.shared.syncer.push(Job::Nothing)
     }
 
-    /// Drops the entries up to and with `upto`, and keeps `record` as what was purged last, in one write.
-    /// Purging beyond the end empties the log. A purge below an earlier one changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn purge(&self, upto: u64, record: &[u8]) -> Result<(), StoreError> {
+    fn purge(&self, upto: u64, record: &[u8]) -> Result<(), StoreError> {
         self.database().health.check()?;
         let mut ends = lock(&self.shared.log_ends);
         if ends.purged.is_some_and(|purged| purged > upto) {
@@ -217,41 +171,22 @@ impl LogHome {
         self.shared.syncer.push(Job::DropLogFiles(upto))
     }
 
-    /// Up to where the log was purged, and the record that came with it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn last_purged(&self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    fn last_purged(&self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         self.database().health.check()?;
         read_purged(self.database(), &self.shared.fixed)
     }
 
-    /// Index of the first entry; `None` when the log is empty.
-    pub fn first_index(&self) -> Option<u64> {
+    fn first_index(&self) -> Option<u64> {
         lock(&self.shared.log_ends).range.map(|(first, _)| first)
     }
 
-    /// Index of the last entry; `None` when the log is empty (see [`Self::last_purged`] then).
-    pub fn last_index(&self) -> Option<u64> {
+    fn last_index(&self) -> Option<u64> {
         lock(&self.shared.log_ends).range.map(|(_, last)| last)
     }
 
-    /// The entries in `range` that are there, in order.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] for an altered entry or a hole.
-    pub fn read(&self, range: impl RangeBounds<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        self.read_limited(range, u64::MAX)
-    }
-
-    /// Like [`Self::read`], but stops before the entries exceed `len_max` bytes in all. At least one
-    /// entry is returned where there is one.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub fn read_limited(
+    fn read_limited(
         &self,
-        range: impl RangeBounds<u64>,
+        range: (Bound<u64>, Bound<u64>),
         len_max: u64,
     ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let database = self.database();
@@ -292,68 +227,40 @@ impl LogHome {
         Ok(entries)
     }
 
-    /// Saves the vote. Durable when this returns: blocks for a sync.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn save_vote(&self, vote: &[u8]) -> Result<(), StoreError> {
+    fn save_vote(&self, vote: &[u8]) -> Result<(), StoreError> {
         self.put(VOTE, vote)?;
         self.shared.syncer.sync()
     }
 
-    /// Saves the vote without blocking; durable when `done` is called, which is dropped uncalled when
-    /// this returns an error.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn save_vote_then(&self, vote: &[u8], done: SyncDone) -> Result<(), StoreError> {
+    fn save_vote_then(&self, vote: &[u8], done: SyncDone) -> Result<(), StoreError> {
         let _order = lock(&self.shared.log_ends);
         self.put_alone(VOTE, vote)?;
         self.shared.syncer.push(Job::Tell(done))
     }
 
-    /// The vote that was saved last.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn vote(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    fn vote(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.get(VOTE)
     }
 
-    /// Saves who this database belongs to (cluster and node). Durable when this returns: blocks for a
-    /// sync.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn save_identity(&self, identity: &[u8]) -> Result<(), StoreError> {
+    fn save_identity(&self, identity: &[u8]) -> Result<(), StoreError> {
         self.put(IDENTITY, identity)?;
         self.shared.syncer.sync()
     }
 
-    /// Who this database belongs to.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn identity(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    fn identity(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.get(IDENTITY)
     }
 
-    /// Blocks until everything written so far, log and registry, is durable.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn sync(&self) -> Result<(), StoreError> {
+    fn sync(&self) -> Result<(), StoreError> {
         self.database().health.check()?;
         self.shared.syncer.sync()
     }
 
-    /// Completed syncs since the database was opened.
-    pub fn sync_count(&self) -> u64 {
+    fn sync_count(&self) -> u64 {
         self.shared.syncer.sync_count()
     }
 
-    /// Counters since the database was opened.
-    pub fn stats(&self) -> LogStats {
+    fn stats(&self) -> LogStats {
         let counters = &self.shared.appended;
         LogStats {
             sync_count: self.sync_count(),
@@ -364,9 +271,14 @@ impl LogHome {
         }
     }
 
-    /// Why nothing works any more; `None` while all is well, and after a clean close.
-    pub fn failure(&self) -> Option<String> {
+    fn failure(&self) -> Option<String> {
         self.database().health.failure().map(str::to_owned)
+    }
+}
+
+impl RocksLog {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     fn database(&self) -> &Database {
@@ -407,9 +319,9 @@ impl LogHome {
     }
 }
 
-impl fmt::Debug for LogHome {
+impl fmt::Debug for RocksLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogHome")
+        f.debug_struct("RocksLog")
             .field("ends", &*lock(&self.shared.log_ends))
             .finish_non_exhaustive()
     }
@@ -443,16 +355,16 @@ fn read_purged(database: &Database, fixed: &Fixed) -> Result<Option<(u64, Vec<u8
 }
 
 /// The part of `range` that is there, as first and last index.
-fn clip(range: impl RangeBounds<u64>, there: Option<(u64, u64)>) -> Option<(u64, u64)> {
+fn clip(range: (Bound<u64>, Bound<u64>), there: Option<(u64, u64)>) -> Option<(u64, u64)> {
     let (first, last) = there?;
-    let from = match range.start_bound() {
-        Bound::Included(&index) => index,
-        Bound::Excluded(&index) => index.checked_add(1)?,
+    let from = match range.0 {
+        Bound::Included(index) => index,
+        Bound::Excluded(index) => index.checked_add(1)?,
         Bound::Unbounded => 0,
     };
-    let to = match range.end_bound() {
-        Bound::Included(&index) => index,
-        Bound::Excluded(&index) => index.checked_sub(1)?,
+    let to = match range.1 {
+        Bound::Included(index) => index,
+        Bound::Excluded(index) => index.checked_sub(1)?,
         Bound::Unbounded => u64::MAX,
     };
     let (from, to) = (from.max(first), to.min(last));

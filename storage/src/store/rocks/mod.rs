@@ -38,16 +38,15 @@ use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, Multi
 use rocksdb::{ErrorKind, ReadOptions, WriteBatch, WriteOptions};
 use self_cell::self_cell;
 
-pub use log::{LogHome, LogStats, SyncDone};
-
 use self::folder::Folder;
-use self::log::LogEnds;
+use self::log::{LogEnds, RocksLog};
 use self::state::Generation;
 use self::sync::{Health, Syncer};
 use self::tuning::Tuning;
 use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format;
+use crate::store::{Home, LogHome};
 
 /// Where a database lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,11 +185,10 @@ impl RocksStore {
 
     /// The log in the same database.
     pub fn log(&self) -> LogHome {
-        LogHome::new(Arc::clone(&self.shared))
+        LogHome::new(Arc::new(RocksLog::new(Arc::clone(&self.shared))))
     }
 
-    /// Has `hook` called, once and with the reason, when a write or sync fails or data turns out to be
-    /// corrupt (at once if that has happened). A node that cannot trust its disk stops.
+    /// See [`Home::on_failure`].
     pub fn on_failure(&self, hook: impl FnOnce(&str) + Send + 'static) {
         self.shared.database().health.on_failure(Box::new(hook));
     }
@@ -262,6 +260,24 @@ impl RocksStore {
         let database = self.shared.database();
         let files = database.read(database.db.live_files())?;
         Ok(files.iter().map(|file| file.size as u64).sum())
+    }
+}
+
+impl Home for RocksStore {
+    fn log(&self) -> LogHome {
+        self.log()
+    }
+
+    fn on_failure(&self, hook: Box<dyn FnOnce(&str) + Send>) {
+        self.on_failure(hook);
+    }
+
+    fn free_logs(&self, len_max: u64) -> Result<bool, StoreError> {
+        self.free_logs(len_max)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.close()
     }
 }
 

@@ -11,11 +11,12 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::log::{SyncDone, index_key};
+use super::log::index_key;
 use super::lost_writes::SyncRecord;
 use super::{Fixed, lock};
 use crate::crash::crash_point;
 use crate::error::StoreError;
+use crate::store::log::SyncDone;
 
 type FailureHook = Box<dyn FnOnce(&str) + Send>;
 
