@@ -27,8 +27,9 @@ use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use hearth_storage::{Command, DiskSpace, LogHome, Reserve, RocksStore};
+use hearth_storage::{Command, DiskSpace, Home, LogHome, Reserve};
 
+use crate::aside::aside;
 use crate::replica::StorageLocation;
 use crate::type_config::{NumberedCommand, Raft, TypeConfig};
 
@@ -606,7 +607,7 @@ pub(crate) struct Watch<P> {
     pub(crate) disk: Arc<Disk>,
     pub(crate) node_id: u64,
     pub(crate) raft: Raft,
-    pub(crate) store: RocksStore,
+    pub(crate) store: Arc<dyn Home>,
     pub(crate) log: LogHome,
     pub(crate) peers: P,
     /// Bytes that the memory tables may have.
@@ -778,8 +779,8 @@ impl<P: AskDisks> Watch<P> {
         if room < self.flush_len.saturating_mul(4) {
             return;
         }
-        let store = self.store.clone();
-        let freed = tokio::task::spawn_blocking(move || store.free_logs(room / 2)).await;
+        let store = Arc::clone(&self.store);
+        let freed = aside(move || store.free_logs(room / 2)).await;
         if let Ok(Err(error)) = freed {
             tracing::warn!(%error, "cannot write the memory tables out");
         }

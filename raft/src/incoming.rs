@@ -12,6 +12,7 @@ use openraft::raft::{
 };
 use serde_bytes::ByteBuf;
 
+use crate::aside::aside;
 use crate::birth::Folder;
 use crate::codec::{self, LogIdRecord};
 use crate::contact::Contact;
@@ -80,7 +81,7 @@ impl Answer for Incoming {
         match (request, self.services.get()) {
             (Request::Found(ask), _) => {
                 let folder = Arc::clone(&self.folder);
-                let answered = tokio::task::spawn_blocking(move || folder.answer(ask)).await;
+                let answered = aside(move || folder.answer(ask)).await;
                 match answered {
                     Ok(answer) => Response::Found(answer),
                     Err(error) => Response::Unavailable(error.to_string()),

@@ -11,6 +11,7 @@ pub mod error;
 pub mod replica;
 pub mod tuning;
 
+mod aside;
 mod birth;
 mod codec;
 mod contact;
@@ -22,6 +23,7 @@ mod disk;
 mod failover;
 mod forward;
 mod gate;
+mod ground;
 mod ids;
 mod incoming;
 mod leadership;
@@ -49,5 +51,7 @@ pub use cluster::{
 };
 pub use disk::DiskLimits;
 pub use error::{ReadError, StartError, WriteError};
+pub use ground::Ground;
+pub use peer::socket::{Connection, Listener, Pending, Reader, Sockets, Writer};
 pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
 pub use tuning::Tuning;

@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use hearth_storage::{Answer, Command, LogHome, Query, Registry, Reply, RocksStore, StoreError};
+use hearth_storage::{Answer, Command, Home, LogHome, Query, Registry, Reply, StoreError};
 
 use crate::cluster::{
     ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
@@ -25,6 +25,7 @@ use crate::defect::{self, Defect};
 use crate::disk::Disk;
 use crate::error::{ReadError, StartError, WriteError};
 use crate::gate::Gate;
+use crate::ground::Ground;
 use crate::incoming::Incoming;
 use crate::membership::Admin;
 use crate::peer::Peers;
@@ -140,14 +141,15 @@ pub(crate) struct Open {
 struct Running {
     runtime: OwnRuntime,
     raft: Raft,
-    store: RocksStore,
+    store: Arc<dyn Home>,
     batcher: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     peers: Peers,
     incoming: Arc<Incoming>,
 }
 
-/// A runtime that may be dropped anywhere: dropping a bare one panics where blocking is not allowed.
+/// A runtime that may be dropped anywhere: dropping a bare one panics where blocking is not allowed. `None`
+/// for the runtime of whoever started the replica, which is not ours to end.
 struct OwnRuntime(Option<Runtime>);
 
 impl OwnRuntime {
@@ -171,11 +173,10 @@ impl OwnRuntime {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let runtime = self
-            .0
-            .as_ref()
-            .expect("only stop takes it, and it takes all");
-        runtime.spawn(task)
+        match &self.0 {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        }
     }
 
     /// Ends all tasks. Blocks.
@@ -217,8 +218,24 @@ impl Replica {
     /// # Errors
     /// [`StartError`].
     pub async fn start_with(config: ReplicaConfig, tuning: Tuning) -> Result<Self, StartError> {
-        let runtime = OwnRuntime::build()?;
-        let parts = match runtime.spawn(assemble(config, tuning)).await {
+        Self::start_on(config, tuning, Ground::default()).await
+    }
+
+    /// [`Self::start_with`] on a ground of one's own.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(
+        config: ReplicaConfig,
+        tuning: Tuning,
+        ground: Ground,
+    ) -> Result<Self, StartError> {
+        let runtime = if ground.on_callers_runtime {
+            OwnRuntime(None)
+        } else {
+            OwnRuntime::build()?
+        };
+        let parts = match runtime.spawn(assemble(config, tuning, ground)).await {
             Ok(parts) => parts?,
             Err(error) => return Err(StartError::Raft(format!("starting failed: {error}"))),
         };
@@ -423,12 +440,18 @@ impl Replica {
         drop(running.raft);
         shared.close();
         let (runtime, store) = (running.runtime, running.store);
-        let closed = tokio::task::spawn_blocking(move || {
+        let on_callers_runtime = runtime.0.is_none();
+        let close = move || {
             // First all tasks, so that nobody has the storage open but us.
             runtime.stop();
             store.close()
-        });
-        match closed.await {
+        };
+        let closed = if on_callers_runtime {
+            Ok(close())
+        } else {
+            tokio::task::spawn_blocking(close).await
+        };
+        match closed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the storage did not close in order"),
             Err(error) => tracing::error!(%error, "the storage did not close"),

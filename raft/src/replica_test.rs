@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hearth_storage::{IfTaken, Location};
+use hearth_storage::{IfTaken, Location, RocksStore};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 
 use super::*;

@@ -441,7 +441,7 @@ fn described(
 
 /// Runs what may block on a thread that may.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = crate::aside::aside(work).await;
     done.map_err(|error| format!("installing failed: {error}"))
 }
 

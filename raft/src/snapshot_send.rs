@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use hearth_storage::snapshot::ChunkCursor;
 use hearth_storage::{StateSnapshot, StoreError};
 
+use crate::aside::aside;
 use crate::codec::{self, LogIdRecord, VoteRecord};
 use crate::peer::message::{Request, Response, SnapshotAnswer, SnapshotPart};
 use crate::peer::{CallError, Peers};
@@ -272,7 +273,7 @@ impl Chunks {
         let cursor = self.cursors.get(at)?.clone();
         let view = Arc::clone(&self.view);
         let chunk_len = self.chunk_len;
-        let reading = tokio::task::spawn_blocking(move || view.chunk(&cursor, chunk_len));
+        let reading = aside(move || view.chunk(&cursor, chunk_len));
         Some((at as u64, reading))
     }
 

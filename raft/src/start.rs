@@ -10,7 +10,7 @@ use openraft::errors::Fatal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use hearth_storage::{Location, Registry, RocksStore, StoreError};
+use hearth_storage::{Home, Location, Registry, RocksStore, Store, StoreError};
 
 use crate::birth::{Ask, Folder, Waits, be_born, commit_founding};
 use crate::codec::FolderRecord;
@@ -20,6 +20,7 @@ use crate::error::{ReadError, StartError};
 use crate::failover::replace_lost_leaders;
 use crate::forward::{Lead, Route};
 use crate::gate::Gate;
+use crate::ground::Ground;
 use crate::incoming::{Incoming, Services};
 use crate::leadership::Leadership;
 use crate::log_store::LogStore;
@@ -27,7 +28,8 @@ use crate::membership::Admin;
 use crate::network::Network;
 use crate::peer::handshake::{Credentials, LocalNode};
 use crate::peer::message::Request;
-use crate::peer::{LinkState, Peers, Strangers, server, socket};
+use crate::peer::socket::Sockets;
+use crate::peer::{LinkState, Peers, server};
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::replica::{Open, ReplicaConfig, StorageLocation};
@@ -63,7 +65,7 @@ pub(crate) struct Parts {
     pub(crate) removed: watch::Receiver<Option<String>>,
     pub(crate) open: Open,
     pub(crate) raft: Raft,
-    pub(crate) store: RocksStore,
+    pub(crate) store: Arc<dyn Home>,
     pub(crate) batcher: JoinHandle<()>,
     pub(crate) tasks: Vec<JoinHandle<()>>,
     pub(crate) peers: Peers,
@@ -74,20 +76,29 @@ type Failure = Arc<watch::Sender<Option<String>>>;
 
 /// Starts everything, in order, and returns when this node has recovered: for as long as there is no
 /// majority, it waits and says for whom. Runs on Raft's own runtime; what it has begun ends with that.
-pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Parts, StartError> {
+pub(crate) async fn assemble(
+    config: ReplicaConfig,
+    tuning: Tuning,
+    ground: Ground,
+) -> Result<Parts, StartError> {
     let raft_config = tuning.to_openraft(&config.cluster_name)?;
-    let store = open_store(&config.storage, &tuning).await?;
+    let store = match ground.home {
+        Some(home) => home,
+        None => open_store(&config.storage, &tuning).await?,
+    };
+    let sockets = ground.sockets;
     let disk = Disk::open(&config.storage, tuning.disk.clone());
     let log = store.log();
     let roster = Arc::new(Roster::default());
     let folder = Arc::new(Folder::open(log.clone(), &config, Arc::clone(&roster))?);
-    let peers = Peers::new(credentials(&config, &folder, Arc::clone(&roster)));
-    let strangers = Strangers(peers.credentials().clone());
+    let credentials = credentials(&config, &folder, Arc::clone(&roster));
+    let peers = Peers::new(credentials, Arc::clone(&sockets));
+    let strangers = peers.strangers();
     let incoming = Arc::new(Incoming::new(Arc::clone(&folder)));
     let mut tasks = Vec::new();
     let identity = match &config.cluster {
         Some(cluster) => {
-            tasks.push(serve_peers(&cluster.peer_addr, &peers, &incoming).await?);
+            tasks.push(serve_peers(&*sockets, &cluster.peer_addr, &peers, &incoming).await?);
             be_born(&folder, &config, cluster, &strangers).await?
         }
         None => folder.identity().ok_or_else(|| {
@@ -102,7 +113,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         incarnation: identity.incarnation,
     });
 
-    let registry = Registry::new(Arc::new(store.clone()));
+    let registry = Registry::new(Arc::clone(&store) as Arc<dyn Store>);
     let gate = Arc::new(Gate::new(node_id));
     let counters = Arc::new(Counters::default());
     let log_store = LogStore::open(log.clone(), Arc::clone(&gate))?;
@@ -119,7 +130,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
 
     let (failure_sender, failure) = watch::channel(None);
     let failure_sender: Failure = Arc::new(failure_sender);
-    stop_on_failure(&store, &gate, &failure_sender);
+    stop_on_failure(&*store, &gate, &failure_sender);
 
     let outgoing = Outgoing::default();
     let end = state_machine.end();
@@ -195,7 +206,7 @@ pub(crate) async fn assemble(config: ReplicaConfig, tuning: Tuning) -> Result<Pa
         disk: Arc::clone(&disk),
         node_id,
         raft: raft.clone(),
-        store: store.clone(),
+        store: Arc::clone(&store),
         log: log.clone(),
         peers: peers.clone(),
         flush_len: tuning.rocks.write_buffer_len as u64,
@@ -271,11 +282,13 @@ fn credentials(config: &ReplicaConfig, folder: &Folder, roster: Arc<Roster>) -> 
 
 /// Listens to other nodes.
 async fn serve_peers(
+    sockets: &dyn Sockets,
     peer_addr: &str,
     peers: &Peers,
     incoming: &Arc<Incoming>,
 ) -> Result<JoinHandle<()>, StartError> {
-    let listener = socket::listen(peer_addr)
+    let listener = sockets
+        .listen(peer_addr)
         .await
         .map_err(|source| StartError::Listen {
             addr: peer_addr.to_owned(),
@@ -285,16 +298,19 @@ async fn serve_peers(
     Ok(tokio::spawn(served))
 }
 
-async fn open_store(storage: &StorageLocation, tuning: &Tuning) -> Result<RocksStore, StartError> {
+async fn open_store(
+    storage: &StorageLocation,
+    tuning: &Tuning,
+) -> Result<Arc<dyn Home>, StartError> {
     let location = match storage {
         StorageLocation::Memory => Location::Memory,
         StorageLocation::Rocks(path) => Location::Folder(path.clone()),
     };
     let options = tuning.rocks.clone();
-    tokio::task::spawn_blocking(move || RocksStore::open(&location, &options))
+    let opened = tokio::task::spawn_blocking(move || RocksStore::open(&location, &options))
         .await
-        .map_err(|error| StartError::Raft(format!("opening the storage failed: {error}")))?
-        .map_err(StartError::Store)
+        .map_err(|error| StartError::Raft(format!("opening the storage failed: {error}")))?;
+    Ok(Arc::new(opened.map_err(StartError::Store)?))
 }
 
 /// Refuses a log that ends before the state. openraft would take the difference for the rest of an
@@ -322,12 +338,12 @@ fn check_log(
     }))
 }
 
-fn stop_on_failure(store: &RocksStore, gate: &Arc<Gate>, failure: &Failure) {
+fn stop_on_failure(store: &dyn Home, gate: &Arc<Gate>, failure: &Failure) {
     let (gate, failure) = (Arc::clone(gate), Arc::clone(failure));
-    store.on_failure(move |reason| {
+    store.on_failure(Box::new(move |reason| {
         gate.stop();
         report(&failure, format!("storage: {reason}"));
-    });
+    }));
 }
 
 /// Refuses to run a member of several without connections to the others.

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -25,7 +24,7 @@ use super::handshake::{self, Credentials, HandshakeError};
 use super::message::{Request, Response};
 use super::outbox::Outbox;
 use super::patience::Patient;
-use super::socket;
+use super::socket::{self, Connection, Sockets};
 use super::{CallError, LinkState};
 use crate::codec;
 
@@ -107,7 +106,13 @@ impl Drop for Link {
 
 impl Link {
     /// Starts to connect to member `to` at `addr`, and never stops.
-    pub(crate) fn start(to: u64, addr: String, credentials: Credentials, timing: Timing) -> Self {
+    pub(crate) fn start(
+        to: u64,
+        addr: String,
+        sockets: Arc<dyn Sockets>,
+        credentials: Credentials,
+        timing: Timing,
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (state_sender, state) = watch::channel(LinkState::Connecting);
         let hurry = Arc::new(Notify::new());
@@ -115,6 +120,7 @@ impl Link {
         let runner = Runner {
             to,
             addr: addr.clone(),
+            sockets,
             credentials,
             timing,
             waiting,
@@ -199,6 +205,7 @@ impl Link {
 struct Runner {
     to: u64,
     addr: String,
+    sockets: Arc<dyn Sockets>,
     credentials: Credentials,
     timing: Timing,
     waiting: mpsc::Receiver<Outgoing>,
@@ -347,12 +354,13 @@ impl Runner {
         let _ = outgoing.reply.send(Err(CallError::Unreachable(reason)));
     }
 
-    async fn connect(&mut self) -> Result<TcpStream, HandshakeError> {
+    async fn connect(&mut self) -> Result<Connection, HandshakeError> {
         let (to, addr) = (self.to, self.addr.clone());
+        let sockets = Arc::clone(&self.sockets);
         let (credentials, timing) = (self.credentials.clone(), self.timing.clone());
         let protocol = Arc::clone(&self.protocol);
         let connected = async move {
-            let mut stream = socket::connect(&addr, timing.connect).await?;
+            let mut stream = socket::connect(&*sockets, &addr, timing.connect).await?;
             let greeting = handshake::call(&mut stream, &credentials, Some(to));
             let theirs = match tokio::time::timeout(timing.greeting, greeting).await {
                 Ok(theirs) => theirs?,
@@ -369,7 +377,7 @@ impl Runner {
     }
 
     /// Passes requests and responses until the connection ends.
-    async fn serve(&mut self, stream: TcpStream) -> io::Error {
+    async fn serve(&mut self, stream: Connection) -> io::Error {
         let (reader, writer) = stream.into_split();
         let pending = Arc::clone(&self.pending);
         lock(&pending).hear();
@@ -513,17 +521,18 @@ impl<T> Drop for AbortOnDrop<T> {
 /// [`HandshakeError`].
 pub(crate) async fn ask(
     addr: &str,
+    sockets: &dyn Sockets,
     credentials: &Credentials,
     request: &Request,
     timeout: Duration,
 ) -> Result<Response, HandshakeError> {
     let exchange = async {
-        let mut stream = socket::connect(addr, Timing::default().connect).await?;
+        let mut stream = socket::connect(sockets, addr, Timing::default().connect).await?;
         handshake::call(&mut stream, credentials, None).await?;
         let bytes = frame::encode(Kind::Request, 1, request.len_hint(), |out| {
             codec::encode_message(request, out);
         })?;
-        let (reader, mut writer) = stream.split();
+        let (reader, mut writer) = stream.into_split();
         let mut out = Outbox::default();
         out.push(bytes);
         out.write_to(&mut writer).await?;

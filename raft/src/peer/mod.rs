@@ -31,6 +31,7 @@ use crate::type_config::Member;
 use handshake::{Credentials, HandshakeError};
 use link::{Link, Timing};
 use message::{Request, Response};
+use socket::Sockets;
 
 /// How long a member may take to say how its disk is.
 const DISK_NEWS_DURATION_MAX: Duration = Duration::from_secs(1);
@@ -77,6 +78,7 @@ pub(crate) struct Peers {
 
 #[derive(Debug)]
 struct Shared {
+    sockets: Arc<dyn Sockets>,
     credentials: Credentials,
     links: RwLock<Links>,
 }
@@ -89,9 +91,10 @@ struct Links {
 
 impl Peers {
     /// No connection yet.
-    pub(crate) fn new(credentials: Credentials) -> Self {
+    pub(crate) fn new(credentials: Credentials, sockets: Arc<dyn Sockets>) -> Self {
         Self {
             shared: Arc::new(Shared {
+                sockets,
                 credentials,
                 links: RwLock::default(),
             }),
@@ -107,7 +110,16 @@ impl Peers {
             node_id: Some(1),
             incarnation: 1,
         };
-        Self::new(Credentials::new(local, &[], Arc::new(|_, _| Ok(()))))
+        let credentials = Credentials::new(local, &[], Arc::new(|_, _| Ok(())));
+        Self::new(credentials, Arc::new(socket::Tcp))
+    }
+
+    /// A way to ask those who are no members.
+    pub(crate) fn strangers(&self) -> Strangers {
+        Strangers {
+            credentials: self.shared.credentials.clone(),
+            sockets: Arc::clone(&self.shared.sockets),
+        }
     }
 
     /// What this node shows to others.
@@ -133,8 +145,9 @@ impl Peers {
                 links.by_node.entry(id).or_insert_with(|| {
                     let (addr, credentials) =
                         (member.peer_addr.clone(), self.credentials().clone());
+                    let sockets = Arc::clone(&self.shared.sockets);
                     let timing = Timing::default();
-                    Arc::new(Link::start(id, addr, credentials, timing))
+                    Arc::new(Link::start(id, addr, sockets, credentials, timing))
                 });
             }
         }
@@ -197,7 +210,10 @@ impl Peers {
 
 /// A way to ask whoever is at an address, without a membership that says who that is.
 #[derive(Debug, Clone)]
-pub(crate) struct Strangers(pub(crate) Credentials);
+pub(crate) struct Strangers {
+    credentials: Credentials,
+    sockets: Arc<dyn Sockets>,
+}
 
 impl Ask for Strangers {
     async fn ask(
@@ -206,7 +222,7 @@ impl Ask for Strangers {
         request: Request,
         timeout: Duration,
     ) -> Result<Response, AskError> {
-        link::ask(addr, &self.0, &request, timeout)
+        link::ask(addr, &*self.sockets, &self.credentials, &request, timeout)
             .await
             .map_err(|error| match error {
                 HandshakeError::Refused(reason) | HandshakeError::RefusedByPeer(reason) => {

@@ -14,20 +14,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::coop::unconstrained;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
+use super::Peers;
 use super::frame::{self, BODY_LEN_MAX, Kind};
 use super::handshake::{self, Credentials, Hello};
 use super::message::{Request, Response};
 use super::outbox::Outbox;
 use super::patience::Patient;
-use super::{Peers, socket};
+use super::socket::{Connection as Stream, Listener};
 use crate::codec;
 
 /// What nodes may take of this one.
@@ -88,13 +89,13 @@ pub(crate) trait Answer: Send + Sync + 'static {
 }
 
 /// Serves other nodes until it is dropped, and then all connections are closed.
-pub(crate) async fn serve<A: Answer>(listener: TcpListener, peers: Peers, answers: Arc<A>) {
+pub(crate) async fn serve<A: Answer>(listener: Box<dyn Listener>, peers: Peers, answers: Arc<A>) {
     serve_with(listener, peers, answers, Limits::default()).await;
 }
 
 /// [`serve`] within other limits.
 pub(crate) async fn serve_with<A: Answer>(
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     peers: Peers,
     answers: Arc<A>,
     limits: Limits,
@@ -153,7 +154,7 @@ struct Host<A> {
 }
 
 impl<A: Answer> Host<A> {
-    async fn connection(self: Arc<Self>, number: u64, stream: TcpStream, from: SocketAddr) {
+    async fn connection(self: Arc<Self>, number: u64, stream: Stream, from: SocketAddr) {
         let greeted = self.greet(stream).await;
         self.greeting().remove(&number);
         match greeted {
@@ -183,8 +184,7 @@ impl<A: Answer> Host<A> {
         }
     }
 
-    async fn greet(&self, stream: TcpStream) -> Result<(TcpStream, Hello), String> {
-        let mut stream = socket::prepare(stream).map_err(|error| error.to_string())?;
+    async fn greet(&self, mut stream: Stream) -> Result<(Stream, Hello), String> {
         let limit = self.limits.greeting;
         let greeting = handshake::answer(&mut stream, self.peers.credentials());
         match tokio::time::timeout(limit, greeting).await {
@@ -224,7 +224,7 @@ struct Connection<'a, A> {
 }
 
 impl<A: Answer> Connection<'_, A> {
-    async fn talk(self, stream: TcpStream) -> io::Result<()> {
+    async fn talk(self, stream: Stream) -> io::Result<()> {
         let silence = self.limits.silence;
         let (reader, writer) = stream.into_split();
         let (responses, waiting) = mpsc::channel(self.limits.requests);

@@ -1,13 +1,138 @@
-//! The only place where sockets between nodes are made, so that a simulator can put its own here.
+//! The only place where sockets between nodes are made: [`Sockets`] is the seam, the system's TCP stands
+//! behind it, and a simulated network can.
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
+
+/// A future that a trait object gives.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What makes connections between nodes: the system, or a simulated network. Addresses are `HOST:PORT`.
+pub trait Sockets: fmt::Debug + Send + Sync {
+    /// A listener at `addr`.
+    fn listen<'a>(&'a self, addr: &'a str) -> Pending<'a, io::Result<Box<dyn Listener>>>;
+
+    /// A connection to `addr`, however long that takes.
+    fn connect<'a>(&'a self, addr: &'a str) -> Pending<'a, io::Result<Connection>>;
+}
+
+/// Takes the connections that others open.
+pub trait Listener: Send + Sync {
+    /// The next one, and who opened it. Nothing is lost when the future is dropped.
+    fn accept(&self) -> Pending<'_, io::Result<(Connection, SocketAddr)>>;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's own.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// One connection, whose halves are used by different tasks.
+pub struct Connection {
+    reader: Reader,
+    writer: Writer,
+}
+
+/// The half of a [`Connection`] that is read from.
+pub type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
+
+/// The half of a [`Connection`] that is written to. Dropping it tells the other side that no more comes.
+pub type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+impl Connection {
+    /// The connection with these halves.
+    pub fn new(reader: Reader, writer: Writer) -> Self {
+        Self { reader, writer }
+    }
+
+    /// Its halves.
+    pub(crate) fn into_split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.writer.is_write_vectored()
+    }
+}
+
+/// The system's TCP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tcp;
+
+impl Sockets for Tcp {
+    fn listen<'a>(&'a self, addr: &'a str) -> Pending<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = listen(addr).await?;
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect<'a>(&'a self, addr: &'a str) -> Pending<'a, io::Result<Connection>> {
+        Box::pin(async move { prepare(TcpStream::connect(addr).await?) })
+    }
+}
+
+impl Listener for TcpListener {
+    fn accept(&self) -> Pending<'_, io::Result<(Connection, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.accept().await?;
+            // One that ended meanwhile may say no; that is for whoever reads from it.
+            let _ = stream.set_nodelay(true);
+            Ok((halves(stream), from))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+}
 
 /// A listener at the port of `addr`: on its host if that is an address of this machine, and otherwise
 /// (a NAT, a name that only others resolve) on all interfaces.
@@ -42,13 +167,17 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Connects to `addr`, `HOST:PORT`.
+/// Connects to `addr`.
 ///
 /// # Errors
 /// The system's own, and `TimedOut`.
-pub(crate) async fn connect(addr: &str, timeout: Duration) -> io::Result<TcpStream> {
-    match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
-        Ok(connected) => prepare(connected?),
+pub(crate) async fn connect(
+    sockets: &dyn Sockets,
+    addr: &str,
+    timeout: Duration,
+) -> io::Result<Connection> {
+    match tokio::time::timeout(timeout, sockets.connect(addr)).await {
+        Ok(connected) => connected,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no connection within {timeout:?}"),
@@ -56,13 +185,15 @@ pub(crate) async fn connect(addr: &str, timeout: Duration) -> io::Result<TcpStre
     }
 }
 
-/// What every connection between nodes is set to: small messages are not held back.
-///
-/// # Errors
-/// The system's own.
-pub(crate) fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+/// Sets it to what every connection between nodes is set to: small messages are not held back.
+fn prepare(stream: TcpStream) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(halves(stream))
+}
+
+fn halves(stream: TcpStream) -> Connection {
+    let (reader, writer) = stream.into_split();
+    Connection::new(Box::new(reader), Box::new(writer))
 }
 
 /// Host and port of `HOST:PORT`; an IPv6 host keeps its brackets.
@@ -90,6 +221,7 @@ mod tests {
         let bound = listener.local_addr().unwrap();
         assert!(bound.ip().is_unspecified(), "{bound}");
         connect(
+            &Tcp,
             &format!("127.0.0.1:{}", bound.port()),
             Duration::from_secs(10),
         )

@@ -15,6 +15,7 @@ use super::frame::{BODY_LEN_MAX, Kind};
 use super::handshake::LocalNode;
 use super::message::JoinAsk;
 use super::server::{Answer, Caller, Limits, serve_with};
+use super::socket::Tcp;
 use super::*;
 use crate::codec;
 
@@ -120,10 +121,15 @@ impl Node {
     }
 
     async fn start_at(addr: &str, credentials: Credentials, limits: Limits) -> Self {
-        let listener = socket::listen(addr).await.unwrap();
+        let listener = Tcp.listen(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let echo = Arc::new(Echo::default());
-        let served = serve_with(listener, Peers::new(credentials), Arc::clone(&echo), limits);
+        let served = serve_with(
+            listener,
+            Peers::new(credentials, Arc::new(Tcp)),
+            Arc::clone(&echo),
+            limits,
+        );
         Self {
             addr,
             echo,
@@ -144,7 +150,7 @@ fn link(to: u64, addr: SocketAddr) -> Link {
 }
 
 fn link_with(to: u64, addr: SocketAddr, credentials: Credentials, timing: Timing) -> Link {
-    Link::start(to, addr.to_string(), credentials, timing)
+    Link::start(to, addr.to_string(), Arc::new(Tcp), credentials, timing)
 }
 
 /// The state that `fits`, and when it was seen.
@@ -636,7 +642,7 @@ async fn links_follow_the_members() {
         Node::start(credentials(2)).await,
         Node::start(credentials(3)).await,
     );
-    let peers = Peers::new(credentials(1));
+    let peers = Peers::new(credentials(1), Arc::new(Tcp));
     let member = |addr: &str| Member {
         peer_addr: addr.to_owned(),
         ..Member::default()
