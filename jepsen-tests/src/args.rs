@@ -15,7 +15,7 @@ pub(crate) struct Args {
 }
 
 /// A few seconds of the usual rate.
-const LOG_SIZE_MAX: u64 = 64 << 10;
+const LOG_SIZE_MAX: u64 = 24 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -195,6 +195,11 @@ impl Cluster {
         Ok(self.node(number))
     }
 
+    /// Takes out the node at a place; its process ends when it is dropped.
+    pub fn take(&mut self, number: u64) -> Option<Node> {
+        self.nodes.remove(&number)
+    }
+
     /// The node at a place.
     ///
     /// # Panics

@@ -353,7 +353,7 @@ pub struct Availability {
     pub operations: u64,
     /// Those of them that were answered.
     pub ok: u64,
-    /// The longest time without any acknowledged write, in milliseconds.
+    /// The longest time without any acknowledged write that began in such a fault, in milliseconds.
     pub longest_gap_ms: u64,
 }
 

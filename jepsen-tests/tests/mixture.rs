@@ -60,7 +60,7 @@ fn options(folder: &Path) -> Options {
         folder: folder.to_owned(),
         loopback: false,
         hearthd: None,
-        log_size_max: Some(64 << 10),
+        log_size_max: Some(24 << 10),
         node_options: Vec::new(),
         min_installed: 0,
         arguments: vec!["mixture.rs".to_owned()],

@@ -1,5 +1,6 @@
 //! How much of the name server was there during each fault: the share of operations that were answered, and
-//! the longest time in which no client was told that a write was done.
+//! the longest time in which no client was told that a write was done. That time counts to its end, also
+//! when the fault was healed before: recovery belongs to it.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +55,9 @@ pub fn figures<'a>(
                         last_write = end;
                     }
                 }
-                figures.gap(last_write, to);
+                let later = ended.partition_point(|&(end, ..)| end <= to);
+                let next = ended.iter().skip(later).find(|&&(_, _, is_write)| is_write);
+                figures.gap(last_write, next.map_or(to, |&(end, ..)| end));
             }
             (name, figures)
         })
@@ -106,8 +109,10 @@ mod tests {
             at(SECOND, true),
             at(11 * SECOND, true),
             at(12 * SECOND, false),
-            at(15 * SECOND, true),
-            at(90 * SECOND, false),
+            at(14 * SECOND, true),
+            at(18 * SECOND, false),
+            at(20 * SECOND, true),
+            at(90 * SECOND, true),
         ];
         let faults = [
             line(FaultPhase::Inject, 10 * SECOND),
@@ -118,7 +123,7 @@ mod tests {
             faults: 1,
             operations: 3,
             ok: 2,
-            longest_gap_ms: 4_000,
+            longest_gap_ms: 6_000,
         };
         assert_eq!(figures["kill one"], expected);
     }

@@ -194,7 +194,7 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     let end = clock.now();
     info.phases.push(phase("final reads", alive, end));
     let restarts = liveness::processes(&mut cluster);
-    keep_logs(&mut cluster, &folder)?;
+    keep_logs(&cluster, &folder)?;
     drop(cluster);
     info.ended_unix_ms = Some(unix_ms());
     folder.write_run_info(&info)?;
@@ -363,10 +363,14 @@ fn unix_ms() -> u64 {
         })
 }
 
-fn keep_logs(cluster: &mut Cluster, folder: &Folder) -> Result<()> {
-    for node in cluster.nodes() {
-        let to = folder.log_path(node.number());
-        fs::copy(node.log(), &to).map_err(RigError::system(to.display().to_string()))?;
+/// Keeps the logs of all places, also of those whose nodes have left.
+fn keep_logs(cluster: &Cluster, folder: &Folder) -> Result<()> {
+    for place in 1..=cluster.numbers().last().copied().unwrap_or(0) + SPARE_PLACES {
+        let from = cluster.run().folder().join(format!("node-{place}/log"));
+        if from.exists() {
+            let to = folder.log_path(place);
+            fs::copy(&from, &to).map_err(RigError::system(to.display().to_string()))?;
+        }
     }
     Ok(())
 }

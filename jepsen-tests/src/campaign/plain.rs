@@ -1,11 +1,13 @@
 //! Nemeses that need nothing but signals, the rules of the network, and the names of the nodes.
 
+use hearth_cli::MemberStatus;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use super::faults::{Attempt, Nemesis, Outcome};
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, summary, until};
+use crate::error::Result;
 use crate::net::{Cut, Fault};
 
 /// All of them.
@@ -32,6 +34,7 @@ enum Kind {
     PauseMajority,
     Restart,
     TransferLeader,
+    JoinLeave,
     Halves,
     IsolateLeader,
     Bridge,
@@ -40,7 +43,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::KillOne,
         Self::KillLeader,
         Self::KillMinority,
@@ -52,6 +55,7 @@ impl Kind {
         Self::PauseMajority,
         Self::Restart,
         Self::TransferLeader,
+        Self::JoinLeave,
         Self::Halves,
         Self::IsolateLeader,
         Self::Bridge,
@@ -84,6 +88,10 @@ impl Kind {
             ),
             Self::Restart => ("restart", "all nodes are restarted, one after the other"),
             Self::TransferLeader => ("transfer-leader", "leadership is handed to another node"),
+            Self::JoinLeave => (
+                "join-leave",
+                "a node joins, votes or learns for a while, and is removed",
+            ),
             Self::Halves => ("halves", "two sides of the network do not hear each other"),
             Self::IsolateLeader => ("isolate-leader", "the leader is cut off from all others"),
             Self::Bridge => (
@@ -123,7 +131,12 @@ impl Nemesis for Plain {
     }
 
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a> {
-        Box::pin(async move { self.undo_it(cluster) })
+        Box::pin(async move {
+            if self.kind == Kind::JoinLeave {
+                return self.leave(cluster).await;
+            }
+            self.undo_it(cluster)
+        })
     }
 }
 
@@ -145,6 +158,7 @@ impl Plain {
             Kind::PauseOne => self.pause(cluster, &nodes[..1]),
             Kind::PauseMajority => self.pause(cluster, &nodes[..majority]),
             Kind::Restart => restart(cluster, &nodes).await,
+            Kind::JoinLeave => self.join(cluster, random.random_ratio(1, 3)).await,
             Kind::Halves => cut(
                 cluster,
                 &Cut::halves(&nodes[..minority], &nodes[minority..]),
@@ -204,6 +218,47 @@ impl Plain {
         Outcome::Installed(format!("nodes {nodes:?}"))
     }
 
+    async fn join(&mut self, cluster: &mut Cluster, learns: bool) -> Outcome {
+        let Some(last) = cluster.numbers().last().copied() else {
+            return Outcome::Skipped("there is no node to join".into());
+        };
+        let place = last + 1;
+        self.undo = vec![place];
+        let joined = async {
+            cluster.add_joining(place, None, learns)?.start()?;
+            cluster.node(place).wait_until_it_serves(PATIENCE).await?;
+            member_at(cluster, place, |member| {
+                member.is_some_and(|m| m.voter != learns && m.ready == Some(true))
+            })
+            .await
+        };
+        match joined.await {
+            Ok(member) => Outcome::Installed(format!(
+                "node {} at place {place} {}",
+                member.map_or(0, |member| member.id),
+                if learns { "learns" } else { "votes" }
+            )),
+            Err(error) => Outcome::Indeterminate(error.to_string()),
+        }
+    }
+
+    async fn leave(&mut self, cluster: &mut Cluster) -> Outcome {
+        let Some(place) = self.undo.pop() else {
+            return Outcome::Skipped("nobody joined".into());
+        };
+        let left = leave(cluster, place).await;
+        if let Some(mut node) = cluster.take(place) {
+            node.kill();
+            if let Err(error) = node.wipe() {
+                return Outcome::Indeterminate(error.to_string());
+            }
+        }
+        match left {
+            Ok(what) => Outcome::Installed(what),
+            Err(error) => Outcome::Indeterminate(error.to_string()),
+        }
+    }
+
     fn undo_it(&mut self, cluster: &mut Cluster) -> Outcome {
         let nodes = std::mem::take(&mut self.undo);
         match self.kind {
@@ -232,7 +287,7 @@ impl Plain {
                     None => Outcome::Skipped("there was nothing to heal".into()),
                 }
             }
-            Kind::Restart | Kind::TransferLeader => {
+            Kind::Restart | Kind::TransferLeader | Kind::JoinLeave => {
                 Outcome::Skipped("there was nothing to heal".into())
             }
         }
@@ -252,6 +307,66 @@ async fn restart(cluster: &mut Cluster, nodes: &[u64]) -> Outcome {
         }
     }
     Outcome::Installed(format!("nodes {nodes:?}, one after the other"))
+}
+
+/// Waits until what the members say of the one at `place` is as it should be.
+async fn member_at(
+    cluster: &Cluster,
+    place: u64,
+    is_so: impl Fn(Option<&MemberStatus>) -> bool,
+) -> Result<Option<MemberStatus>> {
+    let address = cluster.peer_addr_of(place);
+    let what = format!("the membership of the node at place {place}");
+    until(&what, PATIENCE, || async {
+        let mut seen = String::new();
+        for (node, _) in cluster.endpoints() {
+            if node == place {
+                continue;
+            }
+            match cluster.status_at(node).await {
+                Ok(status) => {
+                    let is_there = |m: &&MemberStatus| m.peer_addr.as_deref() == Some(&*address);
+                    let member = status.members.iter().find(is_there);
+                    if is_so(member) {
+                        return Ok(member.cloned());
+                    }
+                    seen = summary(&status);
+                }
+                Err(error) => seen = error.to_string(),
+            }
+        }
+        Err(seen)
+    })
+    .await
+}
+
+/// Removes the node at `place` from the cluster, whoever has to be asked for that, and waits for its end.
+async fn leave(cluster: &mut Cluster, place: u64) -> Result<String> {
+    let Some(member) = member_at(cluster, place, |_| true).await? else {
+        return Ok(format!("the node at place {place} was no member"));
+    };
+    let id = member.id.to_string();
+    let args = ["--yes", "cluster", "remove", &id];
+    let others: Vec<u64> = cluster.numbers();
+    let asked = others
+        .iter()
+        .copied()
+        .find(|&node| node != place)
+        .unwrap_or(place);
+    let this = &*cluster;
+    until("its removal", PATIENCE, || async {
+        let ran = this
+            .nsctl(asked, &args)
+            .await
+            .map_err(|error| error.to_string())?;
+        let is_gone = ran.errors.contains("unknown member");
+        let is_done = ran.code == Some(0) || is_gone;
+        is_done.then_some(()).ok_or(ran.errors)
+    })
+    .await?;
+    let status = cluster.node(place).wait_for_end(PATIENCE).await?;
+    member_at(cluster, place, |member| member.is_none()).await?;
+    Ok(format!("node {id} is removed and ended with {status}"))
 }
 
 async fn transfer(cluster: &mut Cluster, leader: u64, to: u64) -> Outcome {
