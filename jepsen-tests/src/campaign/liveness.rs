@@ -98,11 +98,13 @@ pub fn processes(cluster: &mut Cluster) -> CheckerVerdict {
         if !node.is_running() {
             wrong.push(format!("node {number} does not run at the end"));
         }
-        let log = std::fs::read(node.log()).unwrap_or_default();
+    }
+    for (place, log) in super::logs(cluster) {
+        let log = std::fs::read(log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         snapshots += log.matches("a snapshot is installed").count();
         if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
-            wrong.push(format!("node {number}: {line}"));
+            wrong.push(format!("node {place}: {line}"));
         }
     }
     if wrong.is_empty() {

@@ -365,14 +365,23 @@ fn unix_ms() -> u64 {
 
 /// Keeps the logs of all places, also of those whose nodes have left.
 fn keep_logs(cluster: &Cluster, folder: &Folder) -> Result<()> {
-    for place in 1..=cluster.numbers().last().copied().unwrap_or(0) + SPARE_PLACES {
-        let from = cluster.run().folder().join(format!("node-{place}/log"));
-        if from.exists() {
-            let to = folder.log_path(place);
-            fs::copy(&from, &to).map_err(RigError::system(to.display().to_string()))?;
-        }
+    for (place, from) in logs(cluster) {
+        let to = folder.log_path(place);
+        fs::copy(&from, &to).map_err(RigError::system(to.display().to_string()))?;
     }
     Ok(())
+}
+
+/// The logs of all places that ever had a node.
+fn logs(cluster: &Cluster) -> Vec<(u64, PathBuf)> {
+    let last = cluster.numbers().last().copied().unwrap_or(0) + SPARE_PLACES;
+    (1..=last)
+        .map(|place| {
+            let log = format!("node-{place}/log");
+            (place, cluster.run().folder().join(log))
+        })
+        .filter(|(_, log)| log.exists())
+        .collect()
 }
 
 /// The nemeses of a campaign, by their boxes.
