@@ -123,7 +123,7 @@ impl Groups {
             if told.action.is_write() && matches!(told.outcome, Outcome::Unknown(_)) {
                 groups.lost(group);
             }
-            stage.rest(&mut random).await;
+            stage.rest_after(&told, &mut random).await;
         }
         Ok(())
     }

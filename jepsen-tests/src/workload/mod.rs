@@ -143,11 +143,18 @@ impl Stage {
             .with_timeout(CALL_PATIENCE)
     }
 
-    /// Rests until the next operation is due: half to one and a half times the interval.
-    pub async fn rest(&self, random: &mut SmallRng) {
-        if !self.interval.is_zero() {
-            let part = random.random_range(0.5..1.5);
-            tokio::time::sleep(self.interval.mul_f64(part)).await;
+    /// Rests until the next operation is due: half to one and a half times the interval. After one that
+    /// was refused it is at least 20 ms: where no node takes a connection, a client that tries again at once
+    /// would fill the history with nothing else.
+    pub async fn rest_after(&self, told: &Operation, random: &mut SmallRng) {
+        let part = random.random_range(0.5..1.5);
+        let least = match told.outcome {
+            Outcome::Failed(_) => Duration::from_millis(40),
+            Outcome::Ok(_) | Outcome::Unknown(_) => Duration::ZERO,
+        };
+        let pause = self.interval.max(least);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause.mul_f64(part)).await;
         }
     }
 

@@ -95,7 +95,7 @@ async fn work(number: u32, stage: Arc<Stage>, slots: Arc<Slots>) -> crate::Resul
         if matches!(told.outcome, Outcome::Unknown(_)) && told.action.is_write() {
             slots.lost(slot);
         }
-        stage.rest(&mut random).await;
+        stage.rest_after(&told, &mut random).await;
     }
     Ok(())
 }

@@ -101,6 +101,6 @@ async fn live(prefix: &str, client: &mut Client, stage: &Stage, random: &mut Sma
         if told.action.is_write() && matches!(told.outcome, Outcome::Unknown(_)) {
             return;
         }
-        stage.rest(random).await;
+        stage.rest_after(&told, random).await;
     }
 }

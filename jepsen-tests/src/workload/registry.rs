@@ -87,11 +87,11 @@ async fn work(number: u32, stage: Arc<Stage>, epochs: Arc<Slots>) -> crate::Resu
             counters.clear();
         }
         let family = format!("{NAME}.{epoch}");
-        if !counters.is_empty() && random.random_ratio(3, 10) {
+        let told = if !counters.is_empty() && random.random_ratio(3, 10) {
             let list = Action::List {
                 prefix: format!("{family}."),
             };
-            client.perform(list).await;
+            client.perform(list).await
         } else {
             let at = random.random_range(0..usize::try_from(NAMES_PER_CLIENT).unwrap_or(1));
             if at >= counters.len() {
@@ -117,8 +117,9 @@ async fn work(number: u32, stage: Arc<Stage>, epochs: Arc<Slots>) -> crate::Resu
                 // It may still be written after a later one.
                 Outcome::Unknown(_) => drop(counters.swap_remove(at)),
             }
-        }
-        stage.rest(&mut random).await;
+            told
+        };
+        stage.rest_after(&told, &mut random).await;
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ async fn work(number: u32, stage: Arc<Stage>, sets: Arc<Slots>) -> crate::Result
         if told.action.is_write() && matches!(told.outcome, Outcome::Unknown(_)) {
             sets.lost(set);
         }
-        stage.rest(&mut random).await;
+        stage.rest_after(&told, &mut random).await;
     }
     Ok(())
 }

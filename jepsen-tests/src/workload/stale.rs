@@ -62,7 +62,7 @@ async fn work(number: u32, stage: Arc<Stage>) -> crate::Result<()> {
     let mut value = 0_u64;
     while !stage.is_over() {
         let name = format!("{NAME}.{number}.{lives}");
-        if random.random_ratio(1, 3) {
+        let told = if random.random_ratio(1, 3) {
             value += 1;
             let write = Action::Register {
                 name,
@@ -75,10 +75,11 @@ async fn work(number: u32, stage: Arc<Stage>) -> crate::Result<()> {
             if matches!(told.outcome, Outcome::Unknown(_)) {
                 lives += 1;
             }
+            told
         } else {
-            reader.perform(Action::Lookup { name }).await;
-        }
-        stage.rest(&mut random).await;
+            reader.perform(Action::Lookup { name }).await
+        };
+        stage.rest_after(&told, &mut random).await;
     }
     Ok(())
 }
