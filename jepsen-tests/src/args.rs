@@ -119,7 +119,7 @@ pub(crate) struct NightlyArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// Operations a second that all workloads together aim at
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 400)]
     rate: u64,
     /// Where the run leaves its files; a new folder here without it
     #[arg(long)]

@@ -57,6 +57,22 @@ pub enum RigError {
         /// What went wrong.
         source: Box<hearth_cli::ClientError>,
     },
+    /// What was asked for cannot be had.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked for, with its value.
+        what: String,
+        /// Why not, and the way out.
+        reason: String,
+    },
+    /// A part of the rig itself panicked.
+    #[error("{what} panicked: {reason}")]
+    Panicked {
+        /// The part.
+        what: String,
+        /// What is known of it.
+        reason: String,
+    },
     /// A program printed what it should not.
     #[error("cannot read what {command} printed: {reason}: {text}")]
     Unreadable {

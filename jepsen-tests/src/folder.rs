@@ -424,10 +424,9 @@ impl Folder {
     pub fn create(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(RigError::system(path.display().to_string()))?;
         if !crate::node::is_empty(path) {
-            return Err(RigError::Unreadable {
-                command: path.display().to_string(),
-                reason: "the folder of a run must be empty; name another one with --folder".into(),
-                text: "it holds files".into(),
+            return Err(RigError::Refused {
+                what: format!("--folder {}", path.display()),
+                reason: "there are files in it; name one that is empty or not there yet".into(),
             });
         }
         Ok(Self {

@@ -74,11 +74,10 @@ pub fn chosen(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
         .map(|name| {
             let at = known.iter().position(|nemesis| nemesis.name() == name);
             at.map(|at| known.swap_remove(at))
-                .ok_or_else(|| RigError::Unreadable {
-                    command: "--nemeses".into(),
+                .ok_or_else(|| RigError::Refused {
+                    what: format!("--nemeses {name}"),
                     reason: "there is no such nemesis, or it was named twice; `list` shows them"
                         .into(),
-                    text: name.clone(),
                 })
         })
         .collect()

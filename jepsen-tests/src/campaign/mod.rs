@@ -276,10 +276,9 @@ fn chosen_workloads(options: &Options) -> Result<Vec<Arc<dyn Workload>>> {
         .workloads
         .iter()
         .map(|name| {
-            crate::workload::named(name).ok_or_else(|| RigError::Unreadable {
-                command: "--workloads".into(),
+            crate::workload::named(name).ok_or_else(|| RigError::Refused {
+                what: format!("--workloads {name}"),
                 reason: "there is no such workload; `list` shows them".into(),
-                text: name.clone(),
             })
         })
         .collect()
@@ -291,10 +290,11 @@ fn network(options: &Options) -> Result<Network> {
     }
     match Net::why_not() {
         None => Ok(Network::Namespaces),
-        Some(reason) => Err(RigError::Unreadable {
-            command: "a network of the run's own".into(),
-            reason: "run as root, or with --loopback and without the faults of the network".into(),
-            text: reason,
+        Some(reason) => Err(RigError::Refused {
+            what: "a network of the run's own".into(),
+            reason: format!(
+                "{reason}; run as root, or with --loopback and without the faults of the network"
+            ),
         }),
     }
 }

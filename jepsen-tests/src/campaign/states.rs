@@ -101,10 +101,9 @@ impl Sampler {
         // It fails only when the task has ended already.
         let _ = self.stop.send(true);
         self.task.await.unwrap_or_else(|error| {
-            Err(RigError::Unreadable {
-                command: "the states of the nodes".into(),
-                reason: "the task that asks for them panicked".into(),
-                text: error.to_string(),
+            Err(RigError::Panicked {
+                what: "the task that asks for the states of the nodes".into(),
+                reason: error.to_string(),
             })
         })
     }

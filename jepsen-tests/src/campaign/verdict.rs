@@ -134,10 +134,9 @@ async fn run_checkers(history: History) -> Result<Vec<CheckerVerdict>> {
         verdicts.extend(durability(name, &history.operations));
         verdicts
     });
-    checked.await.map_err(|error| RigError::Unreadable {
-        command: format!("the checkers of workload {name}"),
-        reason: "they panicked".into(),
-        text: error.to_string(),
+    checked.await.map_err(|error| RigError::Panicked {
+        what: format!("a checker of workload {name}"),
+        reason: error.to_string(),
     })
 }
 

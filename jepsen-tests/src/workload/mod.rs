@@ -214,10 +214,9 @@ where
     let mut first = Ok(());
     while let Some(ended) = tasks.join_next().await {
         let ended = ended.unwrap_or_else(|error| {
-            Err(RigError::Unreadable {
-                command: "a client".into(),
-                reason: "it panicked".into(),
-                text: error.to_string(),
+            Err(RigError::Panicked {
+                what: "a client".into(),
+                reason: error.to_string(),
             })
         });
         first = first.and(ended);
