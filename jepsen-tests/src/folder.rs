@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -357,11 +358,23 @@ pub struct Availability {
     pub longest_gap_ms: u64,
 }
 
-/// Writes lines of JSON to a file, from several tasks.
+/// How long a line may wait for others before it is written.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// Writes lines of JSON to a file, from several tasks. What was added more than a second before another
+/// line is in the file, also when the program is killed.
 #[derive(Debug)]
 pub struct Lines {
     path: PathBuf,
-    file: Mutex<(BufWriter<File>, Option<std::io::Error>)>,
+    output: Mutex<Output>,
+}
+
+#[derive(Debug)]
+struct Output {
+    file: BufWriter<File>,
+    flushed: Instant,
+    /// The first error; it is told when somebody asks.
+    error: Option<std::io::Error>,
 }
 
 impl Lines {
@@ -373,21 +386,31 @@ impl Lines {
         let file = File::create(path).map_err(RigError::system(path.display().to_string()))?;
         Ok(Self {
             path: path.to_owned(),
-            file: Mutex::new((BufWriter::with_capacity(1 << 16, file), None)),
+            output: Mutex::new(Output {
+                file: BufWriter::with_capacity(1 << 16, file),
+                flushed: Instant::now(),
+                error: None,
+            }),
         })
     }
 
     /// Adds a line. The first error is kept for [`Lines::flush`], because nobody could do anything
     /// about it here.
     pub fn add(&self, line: &impl Serialize) {
-        let mut text = match serde_json::to_vec(line) {
-            Ok(text) => text,
-            Err(error) => return self.keep(error.into()),
-        };
-        text.push(b'\n');
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.0.write_all(&text) {
-            file.1.get_or_insert(error);
+        // Outside of the lock: this is most of the work.
+        let text = serde_json::to_vec(line);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = text.map_err(std::io::Error::from).and_then(|mut text| {
+            text.push(b'\n');
+            output.file.write_all(&text)?;
+            if output.flushed.elapsed() < FLUSH_AFTER {
+                return Ok(());
+            }
+            output.flushed = Instant::now();
+            output.file.flush()
+        });
+        if let Err(error) = written {
+            output.error.get_or_insert(error);
         }
     }
 
@@ -396,17 +419,13 @@ impl Lines {
     /// # Errors
     /// The first one since the file was begun.
     pub fn flush(&self) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let flushed = file.0.flush();
-        file.1
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let flushed = output.file.flush();
+        output
+            .error
             .take()
             .map_or(flushed, Err)
             .map_err(RigError::system(self.path.display().to_string()))
-    }
-
-    fn keep(&self, error: std::io::Error) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.1.get_or_insert(error);
     }
 }
 

@@ -261,10 +261,16 @@ async fn an_interrupted_run_still_gives_a_verdict_and_a_killed_one_leaves_no_pro
 
     let scratch = Scratch::new("killed");
     let mut program = Program::start(&scratch.0);
+    let folder = Folder::open(&scratch.0).unwrap();
+    let begin = Instant::now();
+    // What was done is written down as it is done.
+    while folder.history().unwrap().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "no history");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     signal(program.child.id(), "-KILL");
     program.wait();
     program.expect_no_nodes();
-    let folder = Folder::open(&scratch.0).unwrap();
     assert_eq!(folder.verdict().unwrap(), None);
     assert!(folder.run_info().unwrap().ended_unix_ms.is_none());
 }
