@@ -10,6 +10,7 @@ cargo fmt --all --check
 
 step "clippy"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+cargo clippy --quiet --locked --package hearth-node --features defects -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps
@@ -25,10 +26,17 @@ else
     echo "skipped: the advisory database cannot be fetched: $(tail -n 1 <<< "$fetched")"
 fi
 
-# What the acceptance tests start, built once for all of them.
+# What the acceptance tests start, built once for all of them; and nodes that can make mistakes on purpose,
+# which the tests must notice.
 step "programs"
+programs=${CARGO_TARGET_DIR:-target}
+cargo build --quiet --locked --package hearth-node --features defects
+mkdir -p "$programs/defects"
+cp "$programs/debug/hearthd" "$programs/defects/"
+HEARTH_DEFECT_BIN_DIR=$(cd "$programs/defects" && pwd)
+export HEARTH_DEFECT_BIN_DIR
 cargo build --quiet --locked --workspace --bins
-HEARTH_BIN_DIR=$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd)
+HEARTH_BIN_DIR=$(cd "$programs/debug" && pwd)
 export HEARTH_BIN_DIR
 
 step "tests"

@@ -76,6 +76,7 @@ async fn run(args: &RunArgs, least: u64) -> Result<ExitCode> {
         hearthd: args.hearthd.clone(),
         log_size_max: (args.log_size_max > 0).then_some(args.log_size_max),
         node_options: args.node_options.clone(),
+        environment: Vec::new(),
         min_installed: args.min_installed.unwrap_or(least),
         arguments: std::env::args().skip(1).collect(),
     };

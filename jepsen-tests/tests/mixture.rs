@@ -62,6 +62,7 @@ fn options(folder: &Path) -> Options {
         hearthd: None,
         log_size_max: Some(24 << 10),
         node_options: Vec::new(),
+        environment: Vec::new(),
         min_installed: 0,
         arguments: vec!["mixture.rs".to_owned()],
     }

@@ -32,6 +32,7 @@ use hearth_storage::{LogHome, StoreError};
 
 use crate::cluster::{Birth, ClusterConfig};
 use crate::codec::{self, FolderRecord, Identity};
+use crate::defect::{self, Defect};
 use crate::error::StartError;
 use crate::peer::message::{FoundAnswer, FoundAsk, JoinAnswer, JoinAsk, Request, Response};
 use crate::replica::ReplicaConfig;
@@ -313,6 +314,15 @@ impl Folder {
 }
 
 impl Founding {
+    fn probe(&self, incarnation: u128) -> Request {
+        let founders = self.founders.iter();
+        Request::Found(FoundAsk::Probe {
+            from: self.node_id,
+            incarnation,
+            founders: founders.map(|(&id, addr)| (id, addr.clone())).collect(),
+        })
+    }
+
     fn of(config: &ReplicaConfig, cluster: &ClusterConfig) -> Result<Option<Self>, StartError> {
         let Birth::Found { founders } = &cluster.birth else {
             return Ok(None);
@@ -510,6 +520,9 @@ async fn found(
                 None => continue,
             },
         };
+        if defect::is(Defect::ReusedId) && adopt(folder, founding, incarnation, asks).await? {
+            continue;
+        }
         let blank = tokio::select! {
             blank = probe_all(founding, incarnation, asks, waits) => blank?,
             // The lowest founder was quicker.
@@ -544,6 +557,24 @@ async fn found(
     }
 }
 
+/// [`Defect::ReusedId`]: takes the cluster of any other founder for its own.
+async fn adopt(
+    folder: &Folder,
+    founding: &Founding,
+    incarnation: u128,
+    asks: &impl Ask,
+) -> Result<bool, StartError> {
+    for (_, addr) in founding.others() {
+        let answer = ask_founder(asks, addr, founding.probe(incarnation)).await;
+        if let Ok(FoundAnswer::Noted { cluster_id, .. }) = answer {
+            let identity = founding.identity(cluster_id, incarnation);
+            folder.keep(&mut folder.lock(), FolderRecord::Member(identity))?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Asks all other founders once. Some when all are blank.
 async fn probe_all(
     founding: &Founding,
@@ -551,15 +582,7 @@ async fn probe_all(
     asks: &impl Ask,
     waits: &mut Waits,
 ) -> Result<Option<BTreeMap<u64, Member>>, StartError> {
-    let probe = Request::Found(FoundAsk::Probe {
-        from: founding.node_id,
-        incarnation,
-        founders: founding
-            .founders
-            .iter()
-            .map(|(&id, addr)| (id, addr.clone()))
-            .collect(),
-    });
+    let probe = founding.probe(incarnation);
     let answers = join_all(founding.others().map(|(id, addr)| {
         let probe = probe.clone();
         async move { (id, addr, ask_founder(asks, addr, probe).await) }

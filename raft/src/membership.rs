@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use crate::cluster::{ClusterChange, ClusterError, ClusterReply};
 use crate::codec::Identity;
-use crate::defect::{self, Defect};
 use crate::peer::message::{JoinAnswer, JoinAsk, Request, Response};
 use crate::peer::{CallError, Peers};
 use crate::type_config::{
@@ -440,12 +439,6 @@ impl Admin {
             .present()
             .map_err(|_| Stop::TryAgain(BUSY.to_owned()))?;
         let mut nodes = nodes(&metrics.membership_config);
-        if let Some(id) = ask.node_id
-            && defect::is(Defect::ReusedId)
-            && nodes.contains_key(&id)
-        {
-            return Ok(id);
-        }
         // Also a member of a build that had no incarnations, which is this node itself.
         let member = nodes.iter().find(|&(&id, member)| {
             member.incarnation == ask.incarnation

@@ -69,6 +69,8 @@ pub struct Options {
     pub log_size_max: Option<u64>,
     /// More options of every node.
     pub node_options: Vec<String>,
+    /// Variables in the environment of every node.
+    pub environment: Vec<(String, String)>,
     /// How often each nemesis must have been installed.
     pub min_installed: u64,
     /// The command line, for the folder.
@@ -90,6 +92,9 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     settings
         .options
         .extend(options.node_options.iter().cloned());
+    settings
+        .environment
+        .extend(options.environment.iter().cloned());
     settings.notes_syncs = true;
     if let Some(size) = options.log_size_max {
         let short = ("HEARTH_LOG_SIZE_MAX".to_owned(), size.to_string());

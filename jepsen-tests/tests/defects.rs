@@ -1,0 +1,172 @@
+//! Whether the rig can see: nodes that make a known mistake on purpose, and what finds it.
+//!
+//! `HEARTH_DEFECT_BIN_DIR` names a folder with a `hearthd` that was built with the feature `defects` (see
+//! `raft/src/defect.rs`); the test command makes one. A mistake that only shows when a power failure hits the
+//! right microsecond is for the simulation.
+
+// Helpers of a test fail as the test itself does.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use hearth_jepsen_tests::campaign::{self, Options};
+use hearth_jepsen_tests::check::name;
+use hearth_jepsen_tests::client::{Client, Recorder, plain};
+use hearth_jepsen_tests::cluster::{Cluster, PATIENCE};
+use hearth_jepsen_tests::folder::Valid;
+use hearth_jepsen_tests::history::{Action, Outcome};
+use hearth_jepsen_tests::net::Net;
+use hearth_jepsen_tests::node::Settings;
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+const DEFECT: &str = "HEARTH_DEFECT";
+
+/// Runs until a mistake must have shown.
+const ATTEMPTS: u64 = 8;
+
+/// One cluster at a time: they would only measure each other.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}
+
+/// The `hearthd` that can make mistakes, or why there is none.
+fn defective() -> Result<PathBuf, String> {
+    let folder = std::env::var_os("HEARTH_DEFECT_BIN_DIR")
+        .ok_or("HEARTH_DEFECT_BIN_DIR names no folder with a hearthd that can make mistakes")?;
+    Ok(PathBuf::from(folder).join("hearthd"))
+}
+
+/// The same, and a network to cut.
+fn defective_on_a_network() -> Result<PathBuf, String> {
+    match Net::why_not() {
+        Some(reason) => Err(reason),
+        None => defective(),
+    }
+}
+
+/// Runs nodes with a defect under faults until a checker sees it.
+async fn assert_seen(hearthd: &Path, defect: &str, nemeses: &[&str], workloads: &[&str]) {
+    let _alone = alone().await;
+    let begin = Instant::now();
+    for attempt in 1..=ATTEMPTS {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            nodes: 5,
+            seconds: 20,
+            seed: rand::random(),
+            rate: None,
+            clients: 4,
+            workloads: workloads.iter().map(ToString::to_string).collect(),
+            nemeses: nemeses.iter().map(ToString::to_string).collect(),
+            folder: folder.path().join("run"),
+            loopback: false,
+            hearthd: Some(hearthd.to_owned()),
+            log_size_max: Some(16 << 10),
+            node_options: Vec::new(),
+            environment: vec![(DEFECT.to_owned(), defect.to_owned())],
+            min_installed: 0,
+            arguments: vec!["defects.rs".to_owned()],
+        };
+        // Nobody interrupts.
+        let (_sender, interrupted) = watch::channel(false);
+        let verdict = campaign::run(&options, interrupted).await.unwrap();
+        let seen_by: Vec<&str> = verdict
+            .checkers
+            .iter()
+            .filter(|checker| checker.valid == Valid::False)
+            .map(|checker| checker.name.as_str())
+            .collect();
+        if !seen_by.is_empty() {
+            eprintln!(
+                "figure: {defect}: seen in run {attempt} of 20 s, after {:.0} s in all, by: {}",
+                begin.elapsed().as_secs_f64(),
+                seen_by.join(", ")
+            );
+            return;
+        }
+    }
+    panic!("{defect}: not seen in {ATTEMPTS} runs");
+}
+
+macro_rules! or_skip {
+    ($found:expr) => {
+        match $found {
+            Ok(found) => found,
+            Err(reason) => {
+                eprintln!("skipped: {reason}");
+                return;
+            }
+        }
+    };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_without_a_question_are_seen() {
+    let hearthd = or_skip!(defective_on_a_network());
+    let nemeses = ["halves", "isolate-leader", "pause-one"];
+    assert_seen(&hearthd, "local-reads", &nemeses, &["names", "set"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_are_executed_twice_are_seen() {
+    let hearthd = or_skip!(defective_on_a_network());
+    let nemeses = ["kill-leader", "isolate-leader", "pause-leader"];
+    let workloads = ["names", "once", "removals"];
+    assert_seen(&hearthd, "no-deduplication", &nemeses, &workloads).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_without_its_switch_is_seen() {
+    let hearthd = or_skip!(defective_on_a_network());
+    let nemeses = ["pause-one", "kill-one"];
+    assert_seen(&hearthd, "no-switch", &nemeses, &["names", "set"]).await;
+}
+
+/// A voter whose folder is lost comes back under its old number while the only one that still knows what was
+/// acknowledged is down: with one that lags it is a majority, and forgets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_used_again_is_seen() {
+    let hearthd = or_skip!(defective());
+    let _alone = alone().await;
+    let begin = Instant::now();
+    let mut settings = Settings::new().unwrap();
+    settings.hearthd = Some(hearthd);
+    let defect = (DEFECT.to_owned(), "reused-id".to_owned());
+    settings.environment.push(defect);
+    let mut cluster = Cluster::found("reused id", 3, settings).await.unwrap();
+    cluster.wait_until_healthy(1, PATIENCE).await.unwrap();
+    cluster.node(3).kill();
+    let recorder = Arc::new(Recorder::default());
+    let mut client = Client::new(1, cluster.endpoints_from(1), &recorder);
+    for number in 0..20 {
+        let action = Action::Register {
+            name: format!("reused.{number}"),
+            entry: plain(format!("PYRO:o{number}@h:1")),
+            safe: false,
+        };
+        let told = client.perform(action).await;
+        assert!(matches!(told.outcome, Outcome::Ok(_)), "{told:?}");
+    }
+    cluster.node(1).kill();
+    cluster.node(2).kill();
+    cluster.node(2).wipe().unwrap();
+    cluster.node(2).start().unwrap();
+    cluster.node(3).start().unwrap();
+    // Sound nodes would refuse to be a majority; these two are one.
+    let served = cluster.node(3).wait_until_it_serves(PATIENCE).await;
+    served.unwrap();
+    let mut client = Client::new(2, cluster.endpoints_from(3), &recorder);
+    for number in 0..20 {
+        let name = format!("reused.{number}");
+        client.perform(Action::Lookup { name }).await;
+    }
+    let verdict = name::check(&recorder.operations());
+    assert!(!verdict.holds(), "{verdict:?}");
+    eprintln!(
+        "figure: reused-id: seen after {:.0} s by: linearizable per name",
+        begin.elapsed().as_secs_f64()
+    );
+}
