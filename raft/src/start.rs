@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,18 @@ type Failure = Arc<watch::Sender<Option<String>>>;
 
 /// Starts everything, in order, and returns when this node has recovered: for as long as there is no
 /// majority, it waits and says for whom. Runs on Raft's own runtime; what it has begun ends with that.
-pub(crate) async fn assemble(
+///
+/// Boxed here, so that Raft is compiled with this crate and not again with each that starts a replica.
+#[inline(never)]
+pub(crate) fn assemble(
+    config: ReplicaConfig,
+    tuning: Tuning,
+    ground: Ground,
+) -> Pin<Box<dyn Future<Output = Result<Parts, StartError>> + Send>> {
+    Box::pin(assemble_all(config, tuning, ground))
+}
+
+async fn assemble_all(
     config: ReplicaConfig,
     tuning: Tuning,
     ground: Ground,
