@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use hearth_jepsen_tests::campaign::faults;
-use hearth_jepsen_tests::workload;
+use hearth_jepsen_tests::{sim, workload};
 
 /// Real nodes of Hearth, real faults, and a verdict.
 #[derive(Debug, Parser)]
@@ -23,6 +23,12 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// One long mixture: five nodes, all workloads, all nemeses, each installed several times
     Nightly(NightlyArgs),
+    /// Run simulated clusters, each wholly determined by its seed
+    Simulate {
+        /// Seeds, A..B or one
+        #[arg(long, default_value = "0..200", value_parser = sim::seeds)]
+        seeds: std::ops::Range<u64>,
+    },
     /// Show all workloads and nemeses
     List,
     /// Run the checkers again over the folder of a run

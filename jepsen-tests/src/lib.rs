@@ -21,6 +21,7 @@ pub mod node;
 pub mod process;
 pub mod programs;
 pub mod run;
+pub mod sim;
 pub mod workload;
 
 pub use error::{Result, RigError};

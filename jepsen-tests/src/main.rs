@@ -13,13 +13,16 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use hearth_jepsen_tests::campaign::{self, Options, faults, verdict};
 use hearth_jepsen_tests::folder::{Folder, OutcomeKind, Valid, Verdict};
-use hearth_jepsen_tests::workload;
+use hearth_jepsen_tests::{sim, workload};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use args::{Args, Command, RunArgs};
 
 fn main() -> ExitCode {
+    if let Some(code) = sim::run_if_told() {
+        return code;
+    }
     let args = Args::parse();
     match work(args.command) {
         Ok(code) => code,
@@ -35,6 +38,7 @@ fn work(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => runtime.block_on(run(&args, 0)),
         Command::Nightly(args) => runtime.block_on(run(&args.to_run(), args.min_installed)),
+        Command::Simulate { seeds } => simulate(seeds),
         Command::List => {
             list();
             Ok(ExitCode::SUCCESS)
@@ -46,6 +50,29 @@ fn work(command: Command) -> Result<ExitCode> {
             Ok(conclude(&verdict, folder.path()))
         }
     }
+}
+
+/// Runs seeds, each in a process of its own, and says which do not hold.
+fn simulate(seeds: std::ops::Range<u64>) -> Result<ExitCode> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let one = seeds.end - seeds.start == 1;
+    let mut summary = sim::Summary::default();
+    sim::Simulator::new(program).run_all(seeds, |report| {
+        if one || !report.holds() {
+            println!("{report}");
+        }
+        summary.add(&report);
+        if summary.seeds.is_multiple_of(500) {
+            eprintln!("{} seeds, {} of them wrong", summary.seeds, summary.wrong);
+        }
+        true
+    });
+    println!("{summary}");
+    Ok(match (summary.wrong, summary.undecided) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(3),
+        _ => ExitCode::from(1),
+    })
 }
 
 fn list() {

@@ -128,7 +128,19 @@ impl Groups {
         Ok(())
     }
 
-    fn choose(self, family: &str, number: u32, round: u64, random: &mut SmallRng) -> Action {
+    /// What the names of its groups begin with.
+    pub(crate) fn family(self) -> &'static str {
+        self.name
+    }
+
+    /// The next thing that a client does to a group.
+    pub(crate) fn choose(
+        self,
+        family: &str,
+        number: u32,
+        round: u64,
+        random: &mut SmallRng,
+    ) -> Action {
         // Three tags of which an entry has one or two; a query for one finds some of the names.
         let tag = |random: &mut SmallRng| format!("{family}.t{}", random.random_range(0..3));
         let name = format!("{family}.{}", random.random_range(0..6));

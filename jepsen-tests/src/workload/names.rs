@@ -13,7 +13,7 @@ use crate::folder::CheckerVerdict;
 use crate::history::{Action, Entry, Operation, Outcome};
 
 /// Names with one list at the end.
-const BLOCK: u64 = 400;
+pub(crate) const BLOCK: u64 = 400;
 
 /// The workload.
 #[derive(Debug)]
@@ -100,7 +100,8 @@ async fn work(number: u32, stage: Arc<Stage>, slots: Arc<Slots>) -> crate::Resul
     Ok(())
 }
 
-fn choose(name: String, number: u32, round: u64, random: &mut SmallRng) -> Action {
+/// The next thing that a client does to `name`.
+pub(crate) fn choose(name: String, number: u32, round: u64, random: &mut SmallRng) -> Action {
     // Each value is written once, so a read says which write it saw.
     let tags = |random: &mut SmallRng| {
         let tag = format!("{NAME}-t{}", random.random_range(0..3));
