@@ -31,6 +31,11 @@ pub(crate) enum Command {
     },
     /// Show all workloads and nemeses
     List,
+    /// Write the report of a run again, from its folder alone
+    Report {
+        /// The folder that the run left
+        folder: PathBuf,
+    },
     /// Run the checkers again over the folder of a run
     Check {
         /// The folder

@@ -20,6 +20,7 @@ pub mod net;
 pub mod node;
 pub mod process;
 pub mod programs;
+pub mod report;
 pub mod run;
 pub mod sim;
 pub mod workload;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use hearth_jepsen_tests::campaign::{self, Options, faults, verdict};
 use hearth_jepsen_tests::folder::{Folder, OutcomeKind, Valid, Verdict};
-use hearth_jepsen_tests::{sim, workload};
+use hearth_jepsen_tests::{report, sim, workload};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -43,10 +43,17 @@ fn work(command: Command) -> Result<ExitCode> {
             list();
             Ok(ExitCode::SUCCESS)
         }
+        Command::Report { folder } => {
+            let folder = Folder::open(&folder)?;
+            report::write(&folder)?;
+            println!("{}", folder.report_path().display());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check { folder } => {
             let folder = Folder::open(&folder)?;
             let verdict = runtime.block_on(verdict::again(&folder))?;
             folder.write_verdict(&verdict)?;
+            report::write(&folder)?;
             Ok(conclude(&verdict, folder.path()))
         }
     }

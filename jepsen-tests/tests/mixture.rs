@@ -103,7 +103,13 @@ async fn a_minute_of_everything_shows_no_anomaly() {
     assert_eq!(verdict.valid, Valid::True, "{verdict:#?}");
     let installed: u64 = verdict.faults.values().map(|counts| counts.installed).sum();
     assert!(installed >= 2, "{:?}", verdict.faults);
-    for file in ["run.json", "history.jsonl", "faults.jsonl", "node1.log"] {
+    for file in [
+        "run.json",
+        "history.jsonl",
+        "faults.jsonl",
+        "node1.log",
+        "report.html",
+    ] {
         assert!(scratch.0.join(file).exists(), "{file}");
     }
 }

@@ -230,6 +230,7 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     )
     .await?;
     folder.write_verdict(&verdict)?;
+    crate::report::write(&folder)?;
     Ok(verdict)
 }
 
