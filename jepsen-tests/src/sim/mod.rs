@@ -21,6 +21,7 @@ mod report;
 mod scene;
 mod trace;
 
+use std::backtrace::Backtrace;
 use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ fn simulate(seed: u64) -> Report {
     let kept = Arc::clone(&panics);
     std::panic::set_hook(Box::new(move |info| {
         let mut panics = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        panics.push(format!("{info}"));
+        panics.push(format!("{info}{}", whence()));
     }));
     hearth_seeded::seed(seed);
     // A thread of its own has no keys and generators from before.
@@ -107,6 +108,23 @@ pub fn seeds(text: &str) -> Result<Range<u64>, String> {
         ));
     }
     Ok(range)
+}
+
+/// The functions of the replication code and of openraft that are under way.
+fn whence() -> String {
+    let text = Backtrace::force_capture().to_string();
+    let ours = [
+        "hearth_raft",
+        "openraft",
+        "hearth_storage",
+        "hearth_jepsen_tests",
+    ];
+    let named = text
+        .lines()
+        .filter(|line| ours.iter().any(|name| line.contains(name)))
+        .filter(|line| line.contains("::") && !line.contains("sim::simulate"));
+    let lines = named.take(12).map(|line| format!("\n    {}", line.trim()));
+    lines.collect()
 }
 
 /// Runs seeds, each in a process of its own.
