@@ -11,10 +11,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use openraft::raft::WriteResult;
 
 use crate::codec;
@@ -117,17 +118,10 @@ impl Proposals {
     async fn propose_groups(self) {
         while let Some((proposals, callbacks)) = self.next_group().await {
             // When Raft has stopped, the callbacks are dropped, and say so.
-            let Ok(mut results) = self.raft.client_write_many(proposals).await else {
+            let Ok(results) = self.raft.client_write_many(proposals).await else {
                 continue;
             };
-            let answering = tokio::spawn(async move {
-                for done in callbacks {
-                    match results.next().await {
-                        Some(Ok(result)) => done.call(Some(result)),
-                        Some(Err(_)) | None => drop(done),
-                    }
-                }
-            });
+            let answering = tokio::spawn(answer(results, callbacks));
             // It goes on by itself when it takes longer.
             let _ = tokio::time::timeout(GROUP_DURATION_MAX, answering).await;
         }
@@ -142,6 +136,21 @@ impl Proposals {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing in here can panic half-way through a change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes each result on. When Raft stops, the results end before the callbacks do, and the rest are dropped.
+async fn answer<E>(
+    results: impl Stream<Item = Result<WriteResult<TypeConfig>, E>>,
+    callbacks: Vec<Done>,
+) {
+    // One that has ended must not be asked again.
+    let mut results = pin!(results.fuse());
+    for done in callbacks {
+        match results.next().await {
+            Some(Ok(result)) => done.call(Some(result)),
+            Some(Err(_)) | None => drop(done),
+        }
     }
 }
 
@@ -270,5 +279,24 @@ mod tests {
         drop(callbacks);
         assert_eq!(hears_stays.try_recv(), Ok(false), "and once");
         assert!(hears_stays.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_when_raft_stops_in_the_middle_of_a_group() {
+        // As openraft's: one error, the end, and a panic for whoever asks on.
+        let results = futures::stream::unfold(Some(()), |alive| async move {
+            alive.map(|()| (Err::<WriteResult<TypeConfig>, _>("stopped"), None))
+        });
+        let (told, tells) = mpsc::channel();
+        let done = |number: u32| {
+            let told = told.clone();
+            let callback = move |proposed: Proposed| {
+                told.send((number, proposed.is_some())).unwrap();
+            };
+            Done(Some(Box::new(callback)))
+        };
+        answer(results, vec![done(1), done(2), done(3)]).await;
+        let told: Vec<_> = tells.try_iter().collect();
+        assert_eq!(told, [(1, false), (2, false), (3, false)]);
     }
 }
