@@ -64,6 +64,7 @@ fn whatever_goes_wrong_it_holds() {
         let least = 100 * reports.len() as u64;
         assert!(summary.operations.ok > least, "{summary}");
         assert!(summary.operations.unknown > 0, "{summary}");
+        assert!(summary.installs > 0, "{summary}");
         assert!(summary.undecided * 100 < reports.len() as u64, "{summary}");
     }
 }

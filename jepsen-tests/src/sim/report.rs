@@ -31,6 +31,10 @@ pub struct Report {
     pub nodes: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
+    /// Simulated milliseconds from the end of all faults until every node worked.
+    pub healing_ms: u64,
+    /// Snapshots of other nodes that were installed, by nodes that ran in the end.
+    pub installs: u64,
     /// What clients asked for.
     pub operations: Counts,
     /// Changes of the registry that nodes applied, over all nodes.
@@ -52,6 +56,8 @@ impl Report {
             events: 0,
             nodes: 0,
             simulated_ms: 0,
+            healing_ms: 0,
+            installs: 0,
             operations: Counts::default(),
             applied: 0,
             faults: BTreeMap::new(),
@@ -108,6 +114,10 @@ pub struct Summary {
     pub operations: Counts,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
+    /// The longest time from the end of all faults until every node worked, in simulated milliseconds.
+    pub healing_ms_max: u64,
+    /// Snapshots that were installed.
+    pub installs: u64,
     /// Changes of the registry that nodes applied.
     pub applied: u64,
     /// How often which fault was installed; all faults are there.
@@ -134,6 +144,8 @@ impl Summary {
         self.operations.failed += report.operations.failed;
         self.operations.unknown += report.operations.unknown;
         self.simulated_ms += report.simulated_ms;
+        self.healing_ms_max = self.healing_ms_max.max(report.healing_ms);
+        self.installs += report.installs;
         self.applied += report.applied;
         self.undecided += report.undecided;
         for name in faults::names() {
@@ -154,7 +166,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{} seeds, {} of them wrong; {:.1} simulated hours; {} operations answered, {} failed, {} unknown; \
-             {} states compared; {} checks undecided; faults:",
+             {} states compared; {} snapshots installed; healed within {:.1} s; {} checks undecided; faults:",
             self.seeds,
             self.wrong,
             self.simulated_ms as f64 / 3_600_000.0,
@@ -162,6 +174,8 @@ impl fmt::Display for Summary {
             self.operations.failed,
             self.operations.unknown,
             self.applied,
+            self.installs,
+            self.healing_ms_max as f64 / 1000.0,
             self.undecided
         )?;
         for (name, count) in &self.faults {

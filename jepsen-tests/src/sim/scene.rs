@@ -27,7 +27,7 @@ use crate::workload::once::Once;
 use crate::workload::set::GrowingSet;
 
 /// How long a cluster may take to work everywhere, once nothing disturbs it.
-const LIVENESS_DURATION_MAX: Duration = Duration::from_secs(60);
+const LIVENESS_DURATION_MAX: Duration = Duration::from_secs(30);
 
 /// Longer than any simulation.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
@@ -162,6 +162,17 @@ impl Scene<'_> {
         nodes.map(Rc::clone).collect()
     }
 
+    /// Snapshots that the replicas that run now have installed.
+    fn install_count(&self) -> u64 {
+        let counts = self.nodes.iter().filter_map(|node| {
+            let replica = node.replica.borrow();
+            replica
+                .as_ref()
+                .map(|replica| replica.status().install_count)
+        });
+        counts.sum()
+    }
+
     fn step(&mut self) -> Result<(), String> {
         self.sim.step().map(drop).map_err(|error| error.to_string())
     }
@@ -218,6 +229,7 @@ pub(super) fn play(seed: u64) -> Report {
         }
         faults.act(&mut scene, &mut random);
     };
+    let disturbed = scene.sim.elapsed();
     if let Err(error) = result.and_then(|()| heal(&mut scene, &mut faults)) {
         record.problem(error);
     }
@@ -232,6 +244,8 @@ pub(super) fn play(seed: u64) -> Report {
         events: event_count,
         nodes,
         simulated_ms: u64::try_from(simulated.as_millis()).unwrap_or(u64::MAX),
+        healing_ms: u64::try_from((simulated - disturbed).as_millis()).unwrap_or(u64::MAX),
+        installs: scene.install_count(),
         operations: Counts::of(&history),
         applied: record.applied(),
         faults: faults.counts(),
