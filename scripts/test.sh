@@ -30,9 +30,10 @@ fi
 # which the tests must notice.
 step "programs"
 programs=${CARGO_TARGET_DIR:-target}
-cargo build --quiet --locked --package hearth-node --features defects
+cargo build --quiet --locked --package hearth-node --package hearth-jepsen-tests --bins \
+    --features hearth-node/defects,hearth-jepsen-tests/defects
 mkdir -p "$programs/defects"
-cp "$programs/debug/hearthd" "$programs/defects/"
+cp "$programs/debug/hearthd" "$programs/debug/hearth-jepsen-tests" "$programs/defects/"
 HEARTH_DEFECT_BIN_DIR=$(cd "$programs/defects" && pwd)
 export HEARTH_DEFECT_BIN_DIR
 cargo build --quiet --locked --workspace --bins

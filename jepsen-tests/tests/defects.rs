@@ -1,12 +1,13 @@
-//! Whether the rig can see: nodes that make a known mistake on purpose, and what finds it.
+//! Whether rig and simulation can see: nodes that make a known mistake on purpose, and what finds it.
 //!
-//! `HEARTH_DEFECT_BIN_DIR` names a folder with a `hearthd` that was built with the feature `defects` (see
-//! `raft/src/defect.rs`); the test command makes one. A mistake that only shows when a power failure hits the
-//! right microsecond is for the simulation.
+//! `HEARTH_DEFECT_BIN_DIR` names a folder with a `hearthd` and a `hearth-jepsen-tests` that were built with the
+//! feature `defects` (see `raft/src/defect.rs`); the test command makes one. A mistake that only shows when a
+//! power failure hits the right microsecond is for the simulation.
 
 // Helpers of a test fail as the test itself does.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +20,7 @@ use hearth_jepsen_tests::folder::Valid;
 use hearth_jepsen_tests::history::{Action, Outcome};
 use hearth_jepsen_tests::net::Net;
 use hearth_jepsen_tests::node::Settings;
+use hearth_jepsen_tests::sim::{Report, Simulator};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 const DEFECT: &str = "HEARTH_DEFECT";
@@ -32,11 +34,16 @@ async fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().await
 }
 
-/// The `hearthd` that can make mistakes, or why there is none.
-fn defective() -> Result<PathBuf, String> {
+/// The programs that can make mistakes, or why there are none.
+fn folder() -> Result<PathBuf, String> {
     let folder = std::env::var_os("HEARTH_DEFECT_BIN_DIR")
-        .ok_or("HEARTH_DEFECT_BIN_DIR names no folder with a hearthd that can make mistakes")?;
-    Ok(PathBuf::from(folder).join("hearthd"))
+        .ok_or("HEARTH_DEFECT_BIN_DIR names no folder with programs that can make mistakes")?;
+    Ok(PathBuf::from(folder))
+}
+
+/// The `hearthd` among them.
+fn defective() -> Result<PathBuf, String> {
+    Ok(folder()?.join("hearthd"))
 }
 
 /// The same, and a network to cut.
@@ -123,6 +130,43 @@ async fn a_snapshot_without_its_switch_is_seen() {
     let hearthd = or_skip!(defective_on_a_network());
     let nemeses = ["pause-one", "kill-one"];
     assert_seen(&hearthd, "no-switch", &nemeses, &["names", "set"]).await;
+}
+
+/// Seeds until a mistake must have shown.
+const SEEDS: Range<u64> = 0..400;
+
+#[test]
+fn the_simulation_sees_mistakes_too() {
+    let folder = or_skip!(folder());
+    let simulator = Simulator::new(folder.join("hearth-jepsen-tests"));
+    for defect in [
+        "unsynced-acknowledgement",
+        "index-apart",
+        "no-deduplication",
+        "local-reads",
+        "no-switch",
+    ] {
+        let begin = Instant::now();
+        let mut seen: Option<Report> = None;
+        let mut count = 0;
+        simulator
+            .clone()
+            .with(DEFECT, defect)
+            .run_all(SEEDS, |report| {
+                count += 1;
+                if !report.holds() {
+                    seen.get_or_insert(report);
+                }
+                seen.is_none()
+            });
+        let seen = seen.unwrap_or_else(|| panic!("{defect}: not seen in the seeds {SEEDS:?}"));
+        eprintln!(
+            "figure: {defect}: seen by the simulation in seed {}, the {count}th that was done, after {:.1} s: {}",
+            seen.seed,
+            begin.elapsed().as_secs_f64(),
+            seen.problems.first().map_or("", String::as_str)
+        );
+    }
 }
 
 /// A voter whose folder is lost comes back under its old number while the only one that still knows what was
