@@ -18,6 +18,9 @@ const ADDED_COUNT_MAX: usize = 2;
 /// Nodes that may be removed or lose their data: two of three still are a majority, and so on.
 const LOST_COUNT_MAX: usize = 1;
 
+/// How long a leader stays away whose followers do not know all that it does.
+const LEADER_AWAY: Duration = Duration::from_secs(4);
+
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -125,6 +128,13 @@ enum End {
     Connect(Vec<(u64, u64)>),
     Quicken(u64, u64),
     Disk(u64),
+    /// One that was cut off comes back, and at that moment one of those that knew more loses its data, and
+    /// the leader ends.
+    WipeWhileBehind {
+        wiped: u64,
+        behind: u64,
+        leader: u64,
+    },
 }
 
 /// The faults of a scenario.
@@ -209,6 +219,26 @@ impl Faults {
                 scene
                     .sim
                     .set_link_max_message_latency(host(one), host(other), self.latency.1);
+            }
+            End::WipeWhileBehind {
+                wiped,
+                behind,
+                leader,
+            } => {
+                let later = scene.sim.elapsed();
+                self.ends.push((later, End::Boot(wiped)));
+                wipe(scene, wiped);
+                let ends = scene.nodes.iter().find(|node| node.number == leader);
+                if let Some(node) = ends.map(Rc::clone)
+                    && node.phase() == Phase::Serving
+                {
+                    scene.crash(&node, 0);
+                    let later = later + LEADER_AWAY;
+                    self.ends.push((later, End::Boot(leader)));
+                }
+                let others: Vec<u64> = numbers(scene);
+                let others: Vec<u64> = others.into_iter().filter(|&one| one != behind).collect();
+                self.connect(scene, &across(&[behind], &others));
             }
             End::Disk(number) => {
                 if let Some(node) = scene.nodes.iter().find(|node| node.number == number) {
@@ -352,29 +382,35 @@ impl Faults {
                 sent
             }
             Kind::Wipe => {
-                let Some(node) = serving(scene).choose(random).map(Rc::clone) else {
+                let leader = leader(scene);
+                let mut nodes = serving(scene);
+                nodes.retain(|node| Some(node.number) != leader);
+                nodes.shuffle(random);
+                let (Some(node), true) = (nodes.first(), self.lost < LOST_COUNT_MAX) else {
                     return false;
                 };
-                if self.lost >= LOST_COUNT_MAX {
-                    return false;
-                }
                 self.lost += 1;
-                scene.crash(&node, 0);
-                node.wipe();
-                let seeds = all
-                    .iter()
-                    .filter(|&&number| number != node.number)
-                    .map(|&number| peer_addr(number))
-                    .collect();
-                let mut config = node.config.borrow_mut();
-                if let Some(cluster) = &mut config.cluster {
-                    cluster.birth = Birth::Join {
-                        seeds,
-                        learner: false,
+                let wiped = node.number;
+                if let (Some(behind), Some(leader), true) = (nodes.get(1), leader, random.random())
+                {
+                    // What is acknowledged without this one is on the others alone.
+                    let behind = behind.number;
+                    let others: Vec<u64> =
+                        all.iter().copied().filter(|&one| one != behind).collect();
+                    for (one, other) in across(&[behind], &others) {
+                        scene.sim.partition(host(one), host(other));
+                    }
+                    scene.note(&format_args!("behind {behind}, to be wiped {wiped}"));
+                    let end = End::WipeWhileBehind {
+                        wiped,
+                        behind,
+                        leader,
                     };
+                    self.until(scene, random, end);
+                    return true;
                 }
-                scene.note(&format_args!("wiped {}", node.number));
-                self.until(scene, random, End::Boot(node.number));
+                wipe(scene, wiped);
+                self.until(scene, random, End::Boot(wiped));
                 true
             }
         }
@@ -436,6 +472,31 @@ impl Faults {
         self.until(scene, random, End::Disk(number));
         true
     }
+}
+
+/// Takes the data of a node that runs, and switches it off. When it comes back, it asks to join again.
+fn wipe(scene: &mut Scene<'_>, number: u64) {
+    let seeds = numbers(scene)
+        .into_iter()
+        .filter(|&other| other != number)
+        .map(peer_addr)
+        .collect();
+    let node = scene.nodes.iter().find(|node| node.number == number);
+    let Some(node) = node.map(Rc::clone) else {
+        return;
+    };
+    if node.phase() != Phase::Serving {
+        return;
+    }
+    scene.crash(&node, 0);
+    node.wipe();
+    if let Some(cluster) = &mut node.config.borrow_mut().cluster {
+        cluster.birth = Birth::Join {
+            seeds,
+            learner: false,
+        };
+    }
+    scene.note(&format_args!("wiped {number}"));
 }
 
 /// Has some node that serves change the cluster.
