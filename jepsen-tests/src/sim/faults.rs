@@ -227,7 +227,7 @@ impl Faults {
             } => {
                 let later = scene.sim.elapsed();
                 self.ends.push((later, End::Boot(wiped)));
-                wipe(scene, wiped);
+                wipe(scene, wiped, false);
                 let ends = scene.nodes.iter().find(|node| node.number == leader);
                 if let Some(node) = ends.map(Rc::clone)
                     && node.phase() == Phase::Serving
@@ -409,7 +409,7 @@ impl Faults {
                     self.until(scene, random, end);
                     return true;
                 }
-                wipe(scene, wiped);
+                wipe(scene, wiped, random.random());
                 self.until(scene, random, End::Boot(wiped));
                 true
             }
@@ -474,8 +474,9 @@ impl Faults {
     }
 }
 
-/// Takes the data of a node that runs, and switches it off. When it comes back, it asks to join again.
-fn wipe(scene: &mut Scene<'_>, number: u64) {
+/// Takes the data of a node that runs, and switches it off. When it comes back, it asks to join, or else
+/// comes as it came the first time.
+fn wipe(scene: &mut Scene<'_>, number: u64, joins: bool) {
     let seeds = numbers(scene)
         .into_iter()
         .filter(|&other| other != number)
@@ -490,7 +491,7 @@ fn wipe(scene: &mut Scene<'_>, number: u64) {
     }
     scene.crash(&node, 0);
     node.wipe();
-    if let Some(cluster) = &mut node.config.borrow_mut().cluster {
+    if joins && let Some(cluster) = &mut node.config.borrow_mut().cluster {
         cluster.birth = Birth::Join {
             seeds,
             learner: false,
