@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use hearth_jepsen_tests::campaign::faults;
+use hearth_jepsen_tests::folder::Network;
 use hearth_jepsen_tests::{sim, workload};
 
 /// Real nodes of Hearth, real faults, and a verdict.
@@ -92,12 +93,18 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// The chosen workloads. Of all, those that this machine cannot have are left out, and that is told.
     pub(crate) fn workloads(&self) -> Vec<String> {
+        let network = match self.loopback {
+            true => Network::Loopback,
+            false => Network::Namespaces,
+        };
         let all = || {
-            workload::all()
-                .iter()
-                .map(|one| one.name().to_owned())
-                .collect()
+            let (here, not) = workload::all_here(network);
+            for (name, reason) in not {
+                eprintln!("workload {name} is left out: {reason}");
+            }
+            here
         };
         chosen(&self.workloads, all)
     }

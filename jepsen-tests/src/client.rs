@@ -219,6 +219,11 @@ fn judge(action: &Action, error: &ClientError) -> Outcome {
     let Some(_) = error.exception() else {
         return Outcome::Unknown(text);
     };
+    judge_refusal(action, text)
+}
+
+/// What it means that the name server raised an exception with this text.
+pub(crate) fn judge_refusal(action: &Action, text: String) -> Outcome {
     if text.starts_with("unknown name: ") {
         return Outcome::Ok(match action {
             Action::Lookup { .. } => Answer::Entry(None),

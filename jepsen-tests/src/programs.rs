@@ -37,6 +37,46 @@ pub fn previous_folder() -> Option<PathBuf> {
     std::env::var_os(PREVIOUS_BIN_DIR).map(PathBuf::from)
 }
 
+/// The Python that has the real Pyro4 and Pyro5: `HEARTH_TEST_PYTHON`, or the one that `scripts/setup.sh test`
+/// makes (`HEARTH_VENV`).
+///
+/// # Errors
+/// Why there is none, and the way out.
+pub fn python() -> std::result::Result<&'static Path, String> {
+    static PYTHON: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    PYTHON
+        .get_or_init(find_python)
+        .as_deref()
+        .map_err(Clone::clone)
+}
+
+fn find_python() -> std::result::Result<PathBuf, String> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = || {
+        let home = || variable("HOME").map(|home| home.join(".cache"));
+        Some(
+            variable("XDG_CACHE_HOME")
+                .or_else(home)?
+                .join("hearth/venv"),
+        )
+    };
+    let python = variable("HEARTH_TEST_PYTHON")
+        .or_else(|| Some(variable("HEARTH_VENV").or_else(cache)?.join("bin/python")))
+        .ok_or("neither HEARTH_TEST_PYTHON nor HOME is set")?;
+    let hint = "scripts/setup.sh test installs one, HEARTH_TEST_PYTHON names another";
+    let mut command = Command::new(&python);
+    crate::node::clear_environment(&mut command);
+    match command.args(["-c", "import Pyro4, Pyro5"]).output() {
+        Ok(output) if output.status.success() => Ok(python),
+        Ok(output) => {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let last = errors.lines().last().unwrap_or_default();
+            Err(format!("{}: {last} ({hint})", python.display()))
+        }
+        Err(error) => Err(format!("{}: {error} ({hint})", python.display())),
+    }
+}
+
 fn find() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os(BIN_DIR) {
         let folder = PathBuf::from(folder);

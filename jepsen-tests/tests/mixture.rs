@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hearth_jepsen_tests::campaign::{self, Options, faults, verdict};
-use hearth_jepsen_tests::folder::{Folder, Valid, Verdict};
+use hearth_jepsen_tests::folder::{Folder, Network, Valid, Verdict};
 use hearth_jepsen_tests::net::Net;
 use hearth_jepsen_tests::{programs, workload};
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -55,7 +55,7 @@ fn options(folder: &Path) -> Options {
         seed,
         rate: Some(200),
         clients: 3,
-        workloads: names(workload::all().iter().map(|one| one.name())),
+        workloads: all_workloads(),
         nemeses: names(faults::all().iter().map(|one| one.name())),
         folder: folder.to_owned(),
         loopback: false,
@@ -66,6 +66,15 @@ fn options(folder: &Path) -> Options {
         min_installed: 0,
         arguments: vec!["mixture.rs".to_owned()],
     }
+}
+
+/// All that this machine can have.
+fn all_workloads() -> Vec<String> {
+    let (here, not) = workload::all_here(Network::Namespaces);
+    for (name, reason) in not {
+        eprintln!("skipped: workload {name}: {reason}");
+    }
+    here
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {

@@ -162,7 +162,8 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
             free_place: options.nodes + SPARE_PLACES,
             over: over_seen.clone(),
         });
-        match workload.why_not(&stage) {
+        let why_not = workload.why_not_here(network);
+        match why_not.or_else(|| workload.why_not(&stage)) {
             Some(reason) => told.problem(format!("workload {}: {reason}", workload.name())),
             None => stages.push((Arc::clone(workload), stage)),
         }

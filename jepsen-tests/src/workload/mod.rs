@@ -7,6 +7,8 @@
 pub mod groups;
 pub mod names;
 pub mod once;
+pub mod program;
+pub mod pyro;
 pub mod registry;
 pub mod set;
 pub mod slots;
@@ -27,7 +29,7 @@ use tokio::task::JoinSet;
 use crate::check;
 use crate::client::{Client, Recorder};
 use crate::error::{Result, RigError};
-use crate::folder::{CheckerVerdict, Line, Valid};
+use crate::folder::{CheckerVerdict, Line, Network, Valid};
 use crate::history::{Action, Operation, Outcome};
 use crate::net::Net;
 use crate::node::Settings;
@@ -43,6 +45,12 @@ pub trait Workload: Send + Sync {
 
     /// What it does and what is judged, in a sentence.
     fn about(&self) -> &'static str;
+
+    /// Why it cannot work on this machine, if so: a program or a right that it needs is not there. It is
+    /// left out where all workloads are asked for.
+    fn why_not_here(&self, _network: Network) -> Option<String> {
+        None
+    }
 
     /// Why it cannot work on this stage, if so.
     fn why_not(&self, _stage: &Stage) -> Option<String> {
@@ -73,7 +81,20 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(groups::REMOVALS),
         Arc::new(registry::WholeRegistry),
         Arc::new(stale::StaleReads),
+        Arc::new(pyro::PyroPrograms),
     ]
+}
+
+/// All workloads that this machine can have, and why it cannot have the others.
+pub fn all_here(network: Network) -> (Vec<String>, Vec<(&'static str, String)>) {
+    let (mut here, mut not) = (Vec::new(), Vec::new());
+    for workload in all() {
+        match workload.why_not_here(network) {
+            None => here.push(workload.name().to_owned()),
+            Some(reason) => not.push((workload.name(), reason)),
+        }
+    }
+    (here, not)
 }
 
 /// The workload with this name.

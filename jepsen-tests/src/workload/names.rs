@@ -42,21 +42,7 @@ impl Workload for Names {
 
     fn final_reads(&self, stage: Arc<Stage>) -> Work {
         Box::pin(async move {
-            let blocks: BTreeSet<String> = stage
-                .recorder
-                .operations()
-                .iter()
-                .filter_map(|operation| match &operation.action {
-                    Action::Register { name, .. } => Some(name.rsplit_once('.')?.0.to_owned()),
-                    _ => None,
-                })
-                .collect();
-            let lists: Vec<Action> = blocks
-                .into_iter()
-                .map(|block| Action::List {
-                    prefix: format!("{block}."),
-                })
-                .collect();
+            let lists = last_lists(&stage.recorder.operations());
             stage.insist_everywhere(&lists).await
         })
     }
@@ -98,6 +84,21 @@ async fn work(number: u32, stage: Arc<Stage>, slots: Arc<Slots>) -> crate::Resul
         stage.rest_after(&told, &mut random).await;
     }
     Ok(())
+}
+
+/// Lists that show all names of a history, a block with each.
+pub(crate) fn last_lists(history: &[Operation]) -> Vec<Action> {
+    let blocks: BTreeSet<&str> = history
+        .iter()
+        .filter_map(|operation| match &operation.action {
+            Action::Register { name, .. } => Some(name.rsplit_once('.')?.0),
+            _ => None,
+        })
+        .collect();
+    let list = |block| Action::List {
+        prefix: format!("{block}."),
+    };
+    blocks.into_iter().map(list).collect()
 }
 
 /// The next thing that a client does to `name`.
