@@ -144,6 +144,7 @@ fn the_simulation_sees_mistakes_too() {
         "index-apart",
         "no-deduplication",
         "local-reads",
+        "reused-id",
         "no-switch",
     ] {
         let begin = Instant::now();

@@ -68,35 +68,3 @@ fn whatever_goes_wrong_it_holds() {
         assert!(summary.undecided * 100 < reports.len() as u64, "{summary}");
     }
 }
-
-/// Of a build with `--features defects`: whoever makes one of the known mistakes does not get through.
-#[cfg(feature = "defects")]
-#[test]
-fn each_known_mistake_is_seen() {
-    for defect in [
-        "unsynced-acknowledgement",
-        "index-apart",
-        "no-deduplication",
-        "local-reads",
-        "reused-id",
-        "no-switch",
-    ] {
-        let began = std::time::Instant::now();
-        let mut seen = None;
-        let mut count = 0;
-        let simulator = simulator().with("HEARTH_DEFECT", defect);
-        simulator.run_all(0..300, |report| {
-            count += 1;
-            if !report.holds() {
-                seen.get_or_insert(report);
-            }
-            seen.is_none()
-        });
-        let report = seen.unwrap_or_else(|| panic!("{defect} was not seen in {count} seeds"));
-        println!(
-            "figure: {defect}: seen after {count} seeds and {:.1} s by: {}",
-            began.elapsed().as_secs_f64(),
-            report.problems[0].lines().next().unwrap_or_default()
-        );
-    }
-}
