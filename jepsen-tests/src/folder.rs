@@ -185,6 +185,9 @@ pub struct FaultLine {
     pub outcome: FaultOutcome,
     /// What exactly was done, or the reason why not.
     pub what: String,
+    /// Nodes that it was done to; none where it was done to the network between them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<u64>,
     /// Before it was tried.
     pub begin_ns: Nanos,
     /// After that.
@@ -340,22 +343,39 @@ pub struct Verdict {
     pub faults: BTreeMap<String, FaultCounts>,
     /// Operations of each workload by how they ended.
     pub operations: BTreeMap<String, BTreeMap<OutcomeKind, u64>>,
-    /// What was left of the service during the faults of each nemesis.
+    /// What there was of the service over the whole run.
+    #[serde(default)]
+    pub overall: Availability,
+    /// What was left of it during the faults of each nemesis.
     #[serde(default)]
     pub availability: BTreeMap<String, Availability>,
 }
 
-/// Figures of the time in which the faults of one nemesis were in place.
+/// Figures of the time in which the faults of one nemesis were in place, or of the whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Availability {
     /// Faults that were in place.
     pub faults: u64,
-    /// Operations that ended meanwhile.
+    /// Operations that were begun meanwhile.
     pub operations: u64,
     /// Those of them that were answered.
     pub ok: u64,
+    /// Those that certainly did nothing.
+    pub failed: u64,
+    /// Those that may have happened, or may still.
+    pub unknown: u64,
     /// The longest time without any acknowledged write that began in such a fault, in milliseconds.
     pub longest_gap_ms: u64,
+    /// The longest time without any answered read that began in such a fault.
+    pub longest_read_gap_ms: u64,
+    /// Of the operations, those at nodes that the fault did not hit. A connection that a client keeps to a
+    /// node that was hit is not counted here.
+    pub spared_operations: u64,
+    /// Those of them that were answered.
+    pub spared_ok: u64,
+    /// The longest that one of them took, answered or not.
+    pub spared_longest_ms: u64,
 }
 
 /// How long a line may wait for others before it is written.
@@ -612,6 +632,7 @@ mod tests {
             phase,
             outcome,
             what: String::new(),
+            nodes: Vec::new(),
             begin_ns: 0,
             end_ns: 1,
         }

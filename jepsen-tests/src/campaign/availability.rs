@@ -1,80 +1,165 @@
-//! How much of the name server was there during each fault: the share of operations that were answered, and
-//! the longest time in which no client was told that a write was done. That time counts to its end, also
-//! when the fault was healed before: recovery belongs to it.
+//! How much of the name server was there during each fault, and over the whole run: the share of operations
+//! that were answered, the longest time in which no client was told that a write was done or what a read
+//! has found, and how long the nodes took that were not hit themselves. A time without answers counts to
+//! its end, also when the fault was healed before: recovery belongs to it.
 
 use std::collections::BTreeMap;
 
 use crate::folder::{Availability, FaultLine, FaultOutcome, FaultPhase};
-use crate::history::{Nanos, Operation, Outcome};
+use crate::history::{Action, Nanos, Operation, Outcome};
+use crate::workload::discovery;
 
-/// The spans of time in which each installed fault was in place, by nemesis.
-pub fn spans(faults: &[FaultLine]) -> BTreeMap<String, Vec<(Nanos, Nanos)>> {
-    let mut spans: BTreeMap<String, Vec<(Nanos, Nanos)>> = BTreeMap::new();
-    for line in faults {
-        if line.phase != FaultPhase::Inject || line.outcome != FaultOutcome::Installed {
-            continue;
-        }
-        let heals =
-            |other: &&FaultLine| other.phase == FaultPhase::Heal && other.number == line.number;
-        if let Some(healed) = faults.iter().find(heals) {
-            let of_this = spans.entry(line.name.clone()).or_default();
-            of_this.push((line.begin_ns, healed.end_ns));
-        }
-    }
-    spans
+/// Whether the operations of a workload say how available the service is. Those of discovery do not: they
+/// ask nodes that are known to be gone, again and again.
+pub fn counts(workload: &str) -> bool {
+    workload != discovery::NAME && workload != "liveness"
 }
 
-/// The figures of each nemesis. `history` is that of all workloads.
-pub fn figures<'a>(
-    history: impl Iterator<Item = &'a Operation>,
-    faults: &[FaultLine],
-) -> BTreeMap<String, Availability> {
-    let mut ended: Vec<(Nanos, bool, bool)> = history
-        .map(|operation| {
-            let is_ok = matches!(operation.outcome, Outcome::Ok(_));
-            (operation.end, is_ok, is_ok && operation.action.is_write())
-        })
+/// A fault that was in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The nemesis.
+    pub name: String,
+    /// Nodes that it was done to.
+    pub nodes: Vec<u64>,
+    /// Before it was injected.
+    pub from: Nanos,
+    /// After it was healed.
+    pub to: Nanos,
+}
+
+/// All faults that were installed and healed.
+pub fn spans(faults: &[FaultLine]) -> Vec<Span> {
+    let healed: BTreeMap<u64, Nanos> = faults
+        .iter()
+        .filter(|line| line.phase == FaultPhase::Heal)
+        .map(|line| (line.number, line.end_ns))
         .collect();
-    ended.sort_unstable();
-    spans(faults)
-        .into_iter()
-        .map(|(name, spans)| {
-            let mut figures = Availability::default();
-            for (from, to) in spans {
-                figures.faults += 1;
-                let first = ended.partition_point(|&(end, ..)| end < from);
-                let mut last_write = from;
-                for &(end, is_ok, is_write) in ended.iter().skip(first) {
-                    if end > to {
-                        break;
-                    }
-                    figures.operations += 1;
-                    figures.ok += u64::from(is_ok);
-                    if is_write {
-                        figures.gap(last_write, end);
-                        last_write = end;
-                    }
-                }
-                let later = ended.partition_point(|&(end, ..)| end <= to);
-                let next = ended.iter().skip(later).find(|&&(_, _, is_write)| is_write);
-                figures.gap(last_write, next.map_or(to, |&(end, ..)| end));
-            }
-            (name, figures)
+    faults
+        .iter()
+        .filter(|line| line.phase == FaultPhase::Inject && line.outcome == FaultOutcome::Installed)
+        .filter_map(|line| {
+            Some(Span {
+                name: line.name.clone(),
+                nodes: line.nodes.clone(),
+                from: line.begin_ns,
+                to: *healed.get(&line.number)?,
+            })
         })
         .collect()
 }
 
-impl Availability {
-    fn gap(&mut self, from: Nanos, to: Nanos) {
-        let gap = to.saturating_sub(from) / 1_000_000;
-        self.longest_gap_ms = self.longest_gap_ms.max(gap);
+/// A history in the order of its calls.
+#[derive(Debug)]
+pub struct Timeline<'a> {
+    calls: Vec<&'a Operation>,
+    /// When writes were acknowledged.
+    writes: Vec<Nanos>,
+    /// When reads were answered.
+    reads: Vec<Nanos>,
+}
+
+impl<'a> Timeline<'a> {
+    /// The history of all workloads that count.
+    pub fn of(history: impl Iterator<Item = &'a Operation>) -> Self {
+        let mut calls: Vec<&Operation> = history
+            .filter(|operation| !matches!(operation.action, Action::Other { .. }))
+            .collect();
+        calls.sort_by_key(|operation| operation.call);
+        let ends = |is_write: bool| {
+            let answered = calls.iter().filter(|one| {
+                matches!(one.outcome, Outcome::Ok(_)) && one.action.is_write() == is_write
+            });
+            let mut ends: Vec<Nanos> = answered.map(|operation| operation.end).collect();
+            ends.sort_unstable();
+            ends
+        };
+        Self {
+            writes: ends(true),
+            reads: ends(false),
+            calls,
+        }
     }
+
+    /// The figures of the whole run, as far as writes were tried: the reads at its end are no load.
+    pub fn overall(&self) -> Availability {
+        let mut figures = Availability::default();
+        let last_write = self.calls.iter().rfind(|one| one.action.is_write());
+        let last = last_write.or(self.calls.last());
+        if let (Some(first), Some(last)) = (self.calls.first(), last) {
+            self.add(&mut figures, first.call, last.call, &[]);
+        }
+        figures
+    }
+
+    /// The figures of each nemesis that was installed.
+    pub fn by_nemesis(&self, faults: &[FaultLine]) -> BTreeMap<String, Availability> {
+        let mut figures: BTreeMap<String, Availability> = BTreeMap::new();
+        for span in spans(faults) {
+            let of_this = figures.entry(span.name).or_default();
+            of_this.faults += 1;
+            self.add(of_this, span.from, span.to, &span.nodes);
+        }
+        figures
+    }
+
+    fn add(&self, figures: &mut Availability, from: Nanos, to: Nanos, hit: &[u64]) {
+        let first = self.calls.partition_point(|one| one.call < from);
+        let begun = self.calls.iter().skip(first);
+        for operation in begun.take_while(|operation| operation.call <= to) {
+            figures.operations += 1;
+            let is_ok = match operation.outcome {
+                Outcome::Ok(_) => {
+                    figures.ok += 1;
+                    true
+                }
+                Outcome::Failed(_) => {
+                    figures.failed += 1;
+                    false
+                }
+                Outcome::Unknown(_) => {
+                    figures.unknown += 1;
+                    false
+                }
+            };
+            if !hit.contains(&operation.node) {
+                figures.spared_operations += 1;
+                figures.spared_ok += u64::from(is_ok);
+                let took = millis(operation.end.saturating_sub(operation.call));
+                figures.spared_longest_ms = figures.spared_longest_ms.max(took);
+            }
+        }
+        let gap = longest_gap(&self.writes, from, to);
+        figures.longest_gap_ms = figures.longest_gap_ms.max(gap);
+        let gap = longest_gap(&self.reads, from, to);
+        figures.longest_read_gap_ms = figures.longest_read_gap_ms.max(gap);
+    }
+}
+
+/// The longest time between two of the sorted `ends` that began between `from` and `to`, in milliseconds.
+fn longest_gap(ends: &[Nanos], from: Nanos, to: Nanos) -> u64 {
+    let first = ends.partition_point(|&end| end < from);
+    let mut last = from;
+    let mut longest = 0;
+    for &end in ends.iter().skip(first) {
+        longest = longest.max(end - last);
+        last = end;
+        if end > to {
+            break;
+        }
+    }
+    // Nothing was answered any more.
+    millis(longest.max(to.saturating_sub(last)))
+}
+
+fn millis(nanos: Nanos) -> u64 {
+    nanos / 1_000_000
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::tests::{entry, failed, ok};
+    use crate::check::tests::{entry, failed, ok, unknown};
     use crate::history::{Action, Answer};
 
     const SECOND: Nanos = 1_000_000_000;
@@ -86,45 +171,69 @@ mod tests {
             phase,
             outcome: FaultOutcome::Installed,
             what: String::new(),
+            nodes: vec![7],
             begin_ns: at,
             end_ns: at,
         }
     }
 
     #[test]
-    fn the_share_and_the_gap_are_those_of_the_fault() {
+    fn the_shares_and_the_gaps_are_those_of_the_fault() {
         let write = || Action::Register {
             name: "n".into(),
             entry: entry("u", &[]),
             safe: false,
         };
-        let at = |end, is_ok: bool| {
-            if is_ok {
-                ok(1, end - 1, end, write(), Answer::Done)
-            } else {
-                failed(1, end - 1, end, write())
-            }
-        };
+        let read = || Action::Lookup { name: "n".into() };
+        let at = |end| ok(1, end - 1, end, write(), Answer::Done);
         let history = [
-            at(SECOND, true),
-            at(11 * SECOND, true),
-            at(12 * SECOND, false),
-            at(14 * SECOND, true),
-            at(18 * SECOND, false),
-            at(20 * SECOND, true),
-            at(90 * SECOND, true),
+            at(SECOND),
+            at(11 * SECOND),
+            failed(1, 12 * SECOND, 12 * SECOND, write()),
+            at(14 * SECOND),
+            // Begun in the fault, and given up after it.
+            Operation {
+                node: 7,
+                ..unknown(2, 15 * SECOND, 25 * SECOND, write())
+            },
+            Operation {
+                node: 3,
+                ..ok(3, 15 * SECOND, 17 * SECOND, read(), Answer::Entry(None))
+            },
+            failed(1, 18 * SECOND, 18 * SECOND, write()),
+            at(20 * SECOND),
+            at(90 * SECOND),
         ];
         let faults = [
             line(FaultPhase::Inject, 10 * SECOND),
             line(FaultPhase::Heal, 16 * SECOND),
         ];
-        let figures = figures(history.iter(), &faults);
+        let timeline = Timeline::of(history.iter());
         let expected = Availability {
             faults: 1,
-            operations: 3,
-            ok: 2,
+            operations: 5,
+            ok: 3,
+            failed: 1,
+            unknown: 1,
             longest_gap_ms: 6_000,
+            longest_read_gap_ms: 7_000,
+            spared_operations: 4,
+            spared_ok: 3,
+            spared_longest_ms: 2_000,
         };
-        assert_eq!(figures["kill one"], expected);
+        assert_eq!(timeline.by_nemesis(&faults)["kill one"], expected);
+        let overall = timeline.overall();
+        assert_eq!((overall.operations, overall.ok), (9, 6));
+        assert_eq!(overall.longest_gap_ms, 70_000);
+        assert_eq!(overall.longest_read_gap_ms, 72_999);
+        // One that was never healed has no end.
+        assert!(timeline.by_nemesis(&faults[..1]).is_empty());
+    }
+
+    #[test]
+    fn a_service_that_never_comes_back_has_a_gap_to_the_end() {
+        assert_eq!(longest_gap(&[SECOND], 0, 10 * SECOND), 9_000);
+        assert_eq!(longest_gap(&[], 0, 10 * SECOND), 10_000);
+        assert_eq!(longest_gap(&[15 * SECOND], 0, 10 * SECOND), 15_000);
     }
 }

@@ -54,6 +54,12 @@ pub trait Nemesis: Send {
     /// Does it.
     fn inject<'a>(&'a mut self, cluster: &'a mut Cluster, random: &'a mut SmallRng) -> Attempt<'a>;
 
+    /// Nodes that it has done something to, once it is injected: what clients see there is told apart
+    /// from what they see elsewhere. None where it was the network between nodes.
+    fn nodes(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Undoes it, as far as a person would: nodes run again, messages pass.
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a>;
 }
@@ -151,14 +157,15 @@ impl Plan<'_> {
         let begin = self.clock.now();
         let outcome = nemesis.inject(cluster, &mut self.random).await;
         let is_skipped = matches!(outcome, Outcome::Skipped(_));
-        self.tell(number, name, FaultPhase::Inject, outcome, begin);
+        let nodes = nemesis.nodes();
+        self.tell(number, name, FaultPhase::Inject, outcome, nodes, begin);
         if is_skipped {
             return;
         }
         self.wait(Instant::now() + hold, interrupted).await;
         let begin = self.clock.now();
         let outcome = self.nemeses[which].heal(cluster).await;
-        self.tell(number, name, FaultPhase::Heal, outcome, begin);
+        self.tell(number, name, FaultPhase::Heal, outcome, Vec::new(), begin);
     }
 
     fn tell(
@@ -167,6 +174,7 @@ impl Plan<'_> {
         name: &str,
         phase: FaultPhase,
         outcome: Outcome,
+        nodes: Vec<u64>,
         begin_ns: u64,
     ) {
         let (outcome, what) = match outcome {
@@ -180,6 +188,7 @@ impl Plan<'_> {
             phase,
             outcome,
             what,
+            nodes,
             begin_ns,
             end_ns: self.clock.now(),
         };

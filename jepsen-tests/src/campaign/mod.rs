@@ -32,7 +32,7 @@ use crate::folder::{FORMAT, Folder, Lines, Network, Phase, RunInfo, Verdict};
 use crate::net::Net;
 use crate::node::Settings;
 use crate::run::Run;
-use crate::workload::{Stage, Workload, seed_of};
+use crate::workload::{Stage, Workload, discovery, seed_of};
 use faults::Nemesis;
 
 /// Places of the network besides those of the first nodes, for nodes that come later.
@@ -96,6 +96,8 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
         .environment
         .extend(options.environment.iter().cloned());
     settings.notes_syncs = true;
+    settings.broadcast = network == Network::Namespaces
+        && options.workloads.iter().any(|name| name == discovery::NAME);
     if let Some(size) = options.log_size_max {
         let short = ("HEARTH_LOG_SIZE_MAX".to_owned(), size.to_string());
         settings.environment.push(short);

@@ -16,6 +16,7 @@ pub(super) fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(Plain {
             kind,
             undo: Vec::new(),
+            hit: Vec::new(),
         })
     };
     Kind::ALL.into_iter().map(plain).collect()
@@ -115,6 +116,8 @@ struct Plain {
     kind: Kind,
     /// Nodes that have to be started or resumed again.
     undo: Vec<u64>,
+    /// Nodes that were killed, stopped or cut off from a majority.
+    hit: Vec<u64>,
 }
 
 impl Nemesis for Plain {
@@ -130,6 +133,10 @@ impl Nemesis for Plain {
         Box::pin(async move { self.do_harm(cluster, random).await })
     }
 
+    fn nodes(&self) -> Vec<u64> {
+        self.hit.clone()
+    }
+
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a> {
         Box::pin(async move {
             if self.kind == Kind::JoinLeave {
@@ -142,6 +149,7 @@ impl Nemesis for Plain {
 
 impl Plain {
     async fn do_harm(&mut self, cluster: &mut Cluster, random: &mut SmallRng) -> Outcome {
+        self.hit.clear();
         let mut nodes = cluster.running();
         if nodes.len() < 3 {
             return Outcome::Skipped(format!("only the nodes {nodes:?} run"));
@@ -157,12 +165,16 @@ impl Plain {
             Kind::PowerAll => self.lose_power(cluster, &nodes),
             Kind::PauseOne => self.pause(cluster, &nodes[..1]),
             Kind::PauseMajority => self.pause(cluster, &nodes[..majority]),
-            Kind::Restart => restart(cluster, &nodes).await,
+            Kind::Restart => {
+                self.hit.clone_from(&nodes);
+                restart(cluster, &nodes).await
+            }
             Kind::JoinLeave => self.join(cluster, random.random_ratio(1, 3)).await,
-            Kind::Halves => cut(
-                cluster,
-                &Cut::halves(&nodes[..minority], &nodes[minority..]),
-            ),
+            Kind::Halves => {
+                let (few, many) = nodes.split_at(minority);
+                self.hit = few.to_vec();
+                cut(cluster, &Cut::halves(few, many))
+            }
             Kind::Bridge => cut(cluster, &Cut::bridge(nodes[0], &nodes)),
             Kind::Ring => cut(cluster, &Cut::ring(&nodes)),
             Kind::OneWay => cut(cluster, &Cut::one_way(nodes[0], nodes[1])),
@@ -174,7 +186,10 @@ impl Plain {
                 match self.kind {
                     Kind::KillLeader => self.kill(cluster, &[leader]),
                     Kind::PauseLeader => self.pause(cluster, &[leader]),
-                    Kind::IsolateLeader => cut(cluster, &Cut::isolated(leader, &nodes)),
+                    Kind::IsolateLeader => {
+                        self.hit = vec![leader];
+                        cut(cluster, &Cut::isolated(leader, &nodes))
+                    }
                     _ => {
                         let others: Vec<u64> =
                             nodes.into_iter().filter(|&node| node != leader).collect();
@@ -195,6 +210,7 @@ impl Plain {
             cluster.node(node).kill();
         }
         self.undo = nodes.to_vec();
+        self.hit = nodes.to_vec();
         Outcome::Installed(format!("nodes {nodes:?}"))
     }
 
@@ -215,6 +231,7 @@ impl Plain {
             cluster.node(node).pause();
         }
         self.undo = nodes.to_vec();
+        self.hit = nodes.to_vec();
         Outcome::Installed(format!("nodes {nodes:?}"))
     }
 

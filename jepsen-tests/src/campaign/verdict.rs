@@ -11,7 +11,8 @@ use crate::folder::{
 use crate::history::{Operation, Outcome};
 use crate::workload::{self, Workload};
 
-use super::{availability, states};
+use super::availability::{self, Timeline};
+use super::states;
 
 /// What one workload saw.
 pub struct History {
@@ -32,8 +33,12 @@ pub async fn judge(
     found: Vec<CheckerVerdict>,
     mut problems: Vec<String>,
 ) -> Result<Verdict> {
-    let all = histories.iter().flat_map(|history| &history.operations);
-    let availability = availability::figures(all, faults);
+    let counted = histories
+        .iter()
+        .filter(|history| availability::counts(history.workload.name()));
+    let timeline = Timeline::of(counted.flat_map(|history| &history.operations));
+    let (overall, availability) = (timeline.overall(), timeline.by_nemesis(faults));
+    drop(timeline);
     let operations = histories
         .iter()
         .map(|history| {
@@ -62,6 +67,7 @@ pub async fn judge(
         checkers,
         faults: count_faults(faults),
         operations,
+        overall,
         availability,
     })
 }
@@ -117,7 +123,9 @@ fn too_little(history: &History) -> Option<String> {
         history.operations.iter().filter(counts).count()
     };
     let (writes, reads) = (answered(true), answered(false));
-    let is_enough = writes > 0 && reads > 0 && (writes + reads) * 4 >= all;
+    // One that only reads is whole without changes.
+    let has_writes = history.operations.iter().any(|one| one.action.is_write());
+    let is_enough = (writes > 0 || !has_writes) && reads > 0 && (writes + reads) * 4 >= all;
     (!is_enough).then(|| {
         format!(
             "workload {}: of {all} operations only {writes} changes and {reads} reads were answered, so its \
@@ -207,5 +215,7 @@ mod tests {
         let mut many = vec![write, read];
         many.extend(std::iter::repeat_n(lost, 9));
         assert!(told(&many).is_some());
+        // Nothing but reads were asked for.
+        assert_eq!(told(&[many[1].clone()]), None);
     }
 }

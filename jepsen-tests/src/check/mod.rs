@@ -11,11 +11,13 @@
 //! | [`once`] | names of one client: every answer is known beforehand, and nothing runs twice |
 //! | [`durable`] | what was acknowledged is there at the end, counted |
 //! | [`monotonic`] | stale reads of one node: they may be old, and never go back |
+//! | [`discovery`] | who answers a broadcast could serve about then |
 //!
 //! A command that is executed twice shows in `name` and `group`: a safe register that is told that its own
 //! name is taken, a removal that is told that nothing was there. What was acknowledged and lost shows
 //! as soon as somebody reads, which each workload does at its end.
 
+pub mod discovery;
 pub mod durable;
 pub mod group;
 pub mod monotonic;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
-use crate::campaign::availability;
+use crate::campaign::availability::{self, Timeline};
 use crate::error::{Result, RigError};
 use crate::folder::{
     CheckerVerdict, FaultLine, FaultOutcome, FaultPhase, Folder, Line, OutcomeKind, RunInfo, Valid,
@@ -232,8 +232,13 @@ fn bands(faults: &[FaultLine]) -> Vec<Band> {
 }
 
 fn fault_table(history: &[Line], faults: &[FaultLine]) -> String {
-    let operations: Vec<_> = history.iter().cloned().map(Line::into_operation).collect();
-    let available = availability::figures(operations.iter(), faults);
+    let operations: Vec<_> = history
+        .iter()
+        .filter(|line| availability::counts(&line.workload))
+        .cloned()
+        .map(Line::into_operation)
+        .collect();
+    let available = Timeline::of(operations.iter()).by_nemesis(faults);
     let mut table = Table::new(
         "Each nemesis, and what was available while it was in place",
         &[

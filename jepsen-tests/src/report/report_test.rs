@@ -96,6 +96,7 @@ fn fault(number: u64, phase: FaultPhase, at: Nanos) -> FaultLine {
         phase,
         outcome: FaultOutcome::Installed,
         what: "nodes [1] <dead>".to_owned(),
+        nodes: vec![1],
         begin_ns: at,
         end_ns: at + SECOND / 10,
     }
@@ -115,6 +116,7 @@ fn anomaly(lines: Vec<Line>) -> Verdict {
         checkers: vec![checker],
         faults: BTreeMap::new(),
         operations: BTreeMap::new(),
+        overall: Default::default(),
         availability: BTreeMap::new(),
     }
 }

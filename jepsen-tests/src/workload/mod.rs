@@ -4,7 +4,9 @@
 //! names are taken out of use after a bounded number of operations ([`slots`]): the search for an order
 //! of operations stays short however long a run lasts.
 
+pub mod discovery;
 pub mod groups;
+pub mod learner;
 pub mod names;
 pub mod once;
 pub mod program;
@@ -82,6 +84,8 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(registry::WholeRegistry),
         Arc::new(stale::StaleReads),
         Arc::new(pyro::PyroPrograms),
+        Arc::new(learner::Learner::default()),
+        Arc::new(discovery::Discovery),
     ]
 }
 
