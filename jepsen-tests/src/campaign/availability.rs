@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::folder::{Availability, FaultLine, FaultOutcome, FaultPhase};
-use crate::history::{Action, Nanos, Operation, Outcome};
+use crate::folder::{Availability, FaultLine, FaultOutcome, FaultPhase, Line, OutcomeKind};
+use crate::history::{Nanos, Operation, Outcome};
 use crate::workload::discovery;
 
 /// Whether the operations of a workload say how available the service is. Those of discovery do not: they
@@ -49,28 +49,64 @@ pub fn spans(faults: &[FaultLine]) -> Vec<Span> {
         .collect()
 }
 
+/// What counts of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    call: Nanos,
+    end: Nanos,
+    node: u64,
+    is_write: bool,
+    outcome: OutcomeKind,
+}
+
+impl From<&Operation> for Seen {
+    fn from(operation: &Operation) -> Self {
+        Self {
+            call: operation.call,
+            end: operation.end,
+            node: operation.node,
+            is_write: operation.action.is_write(),
+            outcome: match operation.outcome {
+                Outcome::Ok(_) => OutcomeKind::Ok,
+                Outcome::Failed(_) => OutcomeKind::Failed,
+                Outcome::Unknown(_) => OutcomeKind::Unknown,
+            },
+        }
+    }
+}
+
+impl From<&Line> for Seen {
+    fn from(line: &Line) -> Self {
+        Self {
+            call: line.begin_ns,
+            end: line.end_ns,
+            node: line.node,
+            is_write: line.arguments.is_write(),
+            outcome: line.outcome,
+        }
+    }
+}
+
 /// A history in the order of its calls.
 #[derive(Debug)]
-pub struct Timeline<'a> {
-    calls: Vec<&'a Operation>,
+pub struct Timeline {
+    calls: Vec<Seen>,
     /// When writes were acknowledged.
     writes: Vec<Nanos>,
     /// When reads were answered.
     reads: Vec<Nanos>,
 }
 
-impl<'a> Timeline<'a> {
+impl Timeline {
     /// The history of all workloads that count.
-    pub fn of(history: impl Iterator<Item = &'a Operation>) -> Self {
-        let mut calls: Vec<&Operation> = history
-            .filter(|operation| !matches!(operation.action, Action::Other { .. }))
-            .collect();
-        calls.sort_by_key(|operation| operation.call);
+    pub fn of(history: impl Iterator<Item = impl Into<Seen>>) -> Self {
+        let mut calls: Vec<Seen> = history.map(Into::into).collect();
+        calls.sort_by_key(|seen| seen.call);
         let ends = |is_write: bool| {
-            let answered = calls.iter().filter(|one| {
-                matches!(one.outcome, Outcome::Ok(_)) && one.action.is_write() == is_write
-            });
-            let mut ends: Vec<Nanos> = answered.map(|operation| operation.end).collect();
+            let answered = calls
+                .iter()
+                .filter(|seen| seen.outcome == OutcomeKind::Ok && seen.is_write == is_write);
+            let mut ends: Vec<Nanos> = answered.map(|seen| seen.end).collect();
             ends.sort_unstable();
             ends
         };
@@ -84,7 +120,7 @@ impl<'a> Timeline<'a> {
     /// The figures of the whole run, as far as writes were tried: the reads at its end are no load.
     pub fn overall(&self) -> Availability {
         let mut figures = Availability::default();
-        let last_write = self.calls.iter().rfind(|one| one.action.is_write());
+        let last_write = self.calls.iter().rfind(|seen| seen.is_write);
         let last = last_write.or(self.calls.last());
         if let (Some(first), Some(last)) = (self.calls.first(), last) {
             self.add(&mut figures, first.call, last.call, &[]);
@@ -108,23 +144,14 @@ impl<'a> Timeline<'a> {
         let begun = self.calls.iter().skip(first);
         for operation in begun.take_while(|operation| operation.call <= to) {
             figures.operations += 1;
-            let is_ok = match operation.outcome {
-                Outcome::Ok(_) => {
-                    figures.ok += 1;
-                    true
-                }
-                Outcome::Failed(_) => {
-                    figures.failed += 1;
-                    false
-                }
-                Outcome::Unknown(_) => {
-                    figures.unknown += 1;
-                    false
-                }
-            };
+            match operation.outcome {
+                OutcomeKind::Ok => figures.ok += 1,
+                OutcomeKind::Failed => figures.failed += 1,
+                OutcomeKind::Unknown => figures.unknown += 1,
+            }
             if !hit.contains(&operation.node) {
                 figures.spared_operations += 1;
-                figures.spared_ok += u64::from(is_ok);
+                figures.spared_ok += u64::from(operation.outcome == OutcomeKind::Ok);
                 let took = millis(operation.end.saturating_sub(operation.call));
                 figures.spared_longest_ms = figures.spared_longest_ms.max(took);
             }

@@ -68,6 +68,7 @@ pub(super) fn lanes(series: &Series, bands: &[Band]) -> String {
     if names.is_empty() {
         return String::new();
     }
+    names.sort_unstable();
     let time = Time {
         seconds: series.seconds(),
     };
@@ -133,9 +134,9 @@ pub(super) fn throughput(series: &Series, bands: &[Band]) -> String {
             line(&mut out, &time, series, class, points);
         }
     };
-    draw("ok", |part| part.ok);
-    draw("failed", |part| part.failed);
     draw("unknown", |part| part.unknown);
+    draw("failed", |part| part.failed);
+    draw("ok", |part| part.ok);
     out.push_str("</svg>\n");
     out
 }
@@ -255,7 +256,7 @@ fn line(
 }
 
 /// The next number with one or two digits and zeros.
-fn round_up(value: f64) -> f64 {
+pub(super) fn round_up(value: f64) -> f64 {
     let unit = 10_f64.powf(value.log10().floor());
     let steps = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0];
     let fits = steps.into_iter().find(|step| step * unit >= value);

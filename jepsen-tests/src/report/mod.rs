@@ -4,6 +4,7 @@
 //! parts, and of failing histories only the shortest that was found.
 
 mod chart;
+mod closer;
 mod html;
 mod series;
 mod shrink;
@@ -16,9 +17,11 @@ use std::fs;
 use crate::campaign::availability::{self, Timeline};
 use crate::error::{Result, RigError};
 use crate::folder::{
-    CheckerVerdict, FaultLine, FaultOutcome, FaultPhase, Folder, Line, OutcomeKind, RunInfo, Valid,
-    Verdict, count_faults,
+    Availability, CheckerVerdict, FaultLine, FaultOutcome, FaultPhase, Folder, Line, OutcomeKind,
+    RunInfo, Valid, Verdict, count_faults,
 };
+use crate::history::Nanos;
+use crate::workload;
 use chart::Band;
 use html::{Table, escape, shortened};
 use series::Series;
@@ -62,8 +65,10 @@ fn page(
          <body><main>\n",
         info.seed
     );
-    out.push_str(&headline(info, history, verdict));
-    out.push_str(&facts(info, history));
+    let timeline = Timeline::of(counted(history));
+    let overall = timeline.overall();
+    out.push_str(&headline(info, history, faults, &overall, verdict));
+    out.push_str(&facts(info));
     if let Some(verdict) = verdict {
         out.push_str(&checkers(verdict));
     }
@@ -75,7 +80,7 @@ fn page(
     }
     out.push_str(&chart::lanes(&series, &bands));
     out.push_str(
-        "<h3>Throughput</h3><p class=\"key\"><span class=\"ok\">ok</span> <span class=\"failed\">failed</span> \
+        "<h3>Throughput of all workloads but discovery</h3><p class=\"key\"><span class=\"ok\">ok</span> <span class=\"failed\">failed</span> \
          <span class=\"unknown\">outcome unknown</span></p>\n",
     );
     out.push_str(&chart::throughput(&series, &bands));
@@ -84,15 +89,37 @@ fn page(
          <span class=\"p99\">99th percentile</span> <span class=\"longest\">longest</span></p>\n",
     );
     out.push_str(&chart::latency(&series, &bands));
-    out.push_str("</section>\n<section><h2>Faults</h2>\n");
-    out.push_str(&fault_table(history, faults));
+    let spans = availability::spans(faults);
+    if !spans.is_empty() {
+        out.push_str(
+            "<h3>A closer look at each nemesis</h3><p class=\"key\">Operations a second around its injection at \
+             0 s, as a mean over all the times that it was installed; shaded is the median of how long it stayed. \
+             <span class=\"ok\">ok</span> <span class=\"failed\">failed</span> <span class=\"unknown\">outcome \
+             unknown</span></p>\n",
+        );
+        let healed = info.phases.first().map(|phase| phase.end_ns);
+        out.push_str(&closer::looks(
+            history,
+            &spans,
+            healed.unwrap_or(Nanos::MAX),
+        ));
+    }
+    out.push_str("</section>\n<section><h2>Faults and availability</h2>\n");
+    out.push_str(&fault_table(&timeline, faults));
+    out.push_str(&node_table(history));
     out.push_str("</section>\n<section><h2>Operations</h2>\n");
     out.push_str(&operation_table(history));
     out.push_str("</section>\n</main></body></html>\n");
     out
 }
 
-fn headline(info: &RunInfo, history: &[Line], verdict: Option<&Verdict>) -> String {
+fn headline(
+    info: &RunInfo,
+    history: &[Line],
+    faults: &[FaultLine],
+    overall: &Availability,
+    verdict: Option<&Verdict>,
+) -> String {
     let (class, text) = match verdict.map(|verdict| verdict.valid) {
         Some(Valid::True) => ("true", "Everything that was checked holds"),
         Some(Valid::False) => ("false", "Something does not hold"),
@@ -103,11 +130,12 @@ fn headline(info: &RunInfo, history: &[Line], verdict: Option<&Verdict>) -> Stri
         None => ("unknown", "The run has no verdict: it was ended before"),
     };
     let mut out = format!(
-        "<header><p class=\"verdict {class}\">{text}</p><h1>{} nodes, {} s of faults, {} operations</h1>",
+        "<header><p class=\"verdict {class}\">{text}</p><h1>{} nodes, {} of faults, {} operations</h1>",
         info.nodes,
-        info.seconds,
-        history.len()
+        duration(info.seconds),
+        grouped(history.len() as u64)
     );
+    out.push_str(&tiles(history, faults, overall, verdict));
     if let Some(verdict) = verdict.filter(|verdict| !verdict.problems.is_empty()) {
         out.push_str("<ul class=\"problems\">");
         for problem in &verdict.problems {
@@ -119,25 +147,99 @@ fn headline(info: &RunInfo, history: &[Line], verdict: Option<&Verdict>) -> Stri
     out
 }
 
-fn facts(info: &RunInfo, history: &[Line]) -> String {
+/// The figures that a reader looks for first.
+fn tiles(
+    history: &[Line],
+    faults: &[FaultLine],
+    overall: &Availability,
+    verdict: Option<&Verdict>,
+) -> String {
+    let mut tiles: Vec<(String, String)> = Vec::new();
+    if let Some(verdict) = verdict {
+        let holds = verdict
+            .checkers
+            .iter()
+            .filter(|one| one.valid == Valid::True);
+        tiles.push((
+            format!("{} of {}", holds.count(), verdict.checkers.len()),
+            "checkers say that it holds".to_owned(),
+        ));
+    }
+    let answered = history
+        .iter()
+        .filter(|line| line.outcome == OutcomeKind::Ok)
+        .count();
+    let counts = count_faults(faults);
+    let installed: u64 = counts.values().map(|counts| counts.installed).sum();
+    let kinds = counts
+        .values()
+        .filter(|counts| counts.installed > 0)
+        .count();
+    tiles.push((
+        grouped(installed),
+        format!("faults installed, of {kinds} kinds"),
+    ));
+    tiles.push((
+        share(answered as u64, history.len() as u64),
+        "of the operations answered".to_owned(),
+    ));
+    tiles.push((
+        millis(overall.longest_gap_ms),
+        "at most without an acknowledged write".to_owned(),
+    ));
+    let mut out = String::from("<dl class=\"tiles\">");
+    for (figure, about) in tiles {
+        let _ = write!(
+            out,
+            "<div><dd>{}</dd><dt>{}</dt></div>",
+            escape(&figure),
+            escape(&about)
+        );
+    }
+    out.push_str("</dl>");
+    out
+}
+
+fn facts(info: &RunInfo) -> String {
     let mut table = Table::new("The run", &["", ""], 2);
     let mut row = |name: &str, value: String| table.row(&[name.to_owned(), value]);
     row("seed", info.seed.to_string());
+    row("began", utc(info.began_unix_ms));
+    let phases: Vec<String> = info
+        .phases
+        .iter()
+        .map(|phase| {
+            let seconds = (phase.end_ns.saturating_sub(phase.begin_ns)) as f64 / 1e9;
+            format!("{} {seconds:.1} s", phase.name)
+        })
+        .collect();
+    row("took", phases.join(", "));
     row("program under test", info.hearthd_version.clone());
+    row(
+        "this program",
+        format!("hearth-jepsen-tests {}", info.version),
+    );
     row("network", format!("{:?}", info.network).to_lowercase());
     row("workloads", info.workloads.join(", "));
-    row("nemeses", info.nemeses.join(", "));
+    let left_out: Vec<&str> = workload::all()
+        .iter()
+        .map(|one| one.name())
+        .filter(|name| !info.workloads.iter().any(|chosen| chosen == name))
+        .collect();
+    if !left_out.is_empty() {
+        row("workloads that were not run", left_out.join(", "));
+    }
+    let nemeses = match info.nemeses.is_empty() {
+        true => "none".to_owned(),
+        false => info.nemeses.join(", "),
+    };
+    row("nemeses", nemeses);
     row("clients of each workload", info.clients.to_string());
     let rate = info.rate.map_or_else(
         || "as many as possible".to_owned(),
         |rate| format!("{rate} a second"),
     );
     row("operations aimed at", rate);
-    let ok = history
-        .iter()
-        .filter(|line| line.outcome == OutcomeKind::Ok)
-        .count();
-    row("answered", share(ok as u64, history.len() as u64));
     row("options of each node", info.node_options.join(" "));
     row(
         "to repeat its choices",
@@ -159,6 +261,67 @@ fn repeat(info: &RunInfo) -> String {
     }
     words.extend(["--seed".to_owned(), info.seed.to_string()]);
     words.join(" ")
+}
+
+/// A number with a space between each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            // A space that is not broken at.
+            out.push('\u{202f}');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn duration(seconds: u64) -> String {
+    if seconds < 180 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min", (seconds + 30) / 60)
+    }
+}
+
+/// `2026-01-31 23:59 UTC`; the days are counted as in the Gregorian calendar of all times.
+fn utc(unix_ms: u64) -> String {
+    let minutes = unix_ms / 60_000;
+    let mut days = minutes / 1_440;
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for len in [
+        31,
+        28 + u64::from(is_leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+    ] {
+        if days < len {
+            break;
+        }
+        days -= len;
+        month += 1;
+    }
+    format!(
+        "{year}-{month:02}-{:02} {:02}:{:02} UTC",
+        days + 1,
+        minutes / 60 % 24,
+        minutes % 60
+    )
 }
 
 fn share(part: u64, whole: u64) -> String {
@@ -231,49 +394,76 @@ fn bands(faults: &[FaultLine]) -> Vec<Band> {
         .collect()
 }
 
-fn fault_table(history: &[Line], faults: &[FaultLine]) -> String {
-    let operations: Vec<_> = history
+/// The operations that say how available the service was.
+fn counted(history: &[Line]) -> impl Iterator<Item = &Line> {
+    history
         .iter()
         .filter(|line| availability::counts(&line.workload))
-        .cloned()
-        .map(Line::into_operation)
-        .collect();
-    let available = Timeline::of(operations.iter()).by_nemesis(faults);
+}
+
+fn millis(millis: u64) -> String {
+    if millis < 1_000 {
+        format!("{millis} ms")
+    } else {
+        format!("{:.1} s", millis as f64 / 1e3)
+    }
+}
+
+fn fault_table(timeline: &Timeline, faults: &[FaultLine]) -> String {
+    let available = timeline.by_nemesis(faults);
     let mut table = Table::new(
-        "Each nemesis, and what was available while it was in place",
+        "Each nemesis, and what was available of the service while it was in place: operations that were begun \
+         then, the longest time in which no write was acknowledged and no read answered, and what was seen at \
+         nodes that it did not hit",
         &[
             "nemesis",
             "installed",
             "skipped",
-            "indeterminate",
+            "unclear",
             "operations",
-            "answered",
-            "longest time without a write",
+            "ok",
+            "failed",
+            "unknown",
+            "no write for",
+            "no read for",
+            "ok at others",
+            "longest there",
         ],
         1,
     );
     for (name, counts) in count_faults(faults) {
-        let figures = available.get(&name);
-        table.row(&[
-            name,
+        let mut cells = vec![
+            name.clone(),
             counts.installed.to_string(),
             counts.skipped.to_string(),
             counts.indeterminate.to_string(),
-            figures.map_or_else(String::new, |figures| figures.operations.to_string()),
-            figures.map_or_else(String::new, |figures| share(figures.ok, figures.operations)),
-            figures.map_or_else(String::new, |figures| {
-                format!("{:.1} s", figures.longest_gap_ms as f64 / 1e3)
-            }),
-        ]);
+        ];
+        match available.get(&name) {
+            Some(figures) => cells.extend(figure_cells(figures)),
+            None => cells.extend(std::iter::repeat_n(String::new(), 8)),
+        }
+        table.row(&cells);
     }
+    let overall = timeline.overall();
+    let mut cells = vec!["the whole run".to_owned(), String::new(), String::new()];
+    cells.push(String::new());
+    cells.extend(figure_cells(&overall).into_iter().take(6));
+    cells.extend([String::new(), String::new()]);
+    table.row(&cells);
     let mut out = table.end();
     let reasons: Vec<String> = faults
         .iter()
-        .filter(|line| line.outcome != FaultOutcome::Installed)
-        .map(|line| format!("{} was {:?}: {}", line.name, line.outcome, line.what))
-        .map(|text| {
-            text.replace("Skipped", "skipped")
-                .replace("Indeterminate", "indeterminate")
+        .filter_map(|line| {
+            let what = match (line.phase, line.outcome) {
+                (FaultPhase::Inject, FaultOutcome::Skipped) => "was skipped",
+                (FaultPhase::Inject, FaultOutcome::Indeterminate) => "may have been installed",
+                (FaultPhase::Heal, FaultOutcome::Indeterminate) => "may not have been healed",
+                // There is nothing to heal after some, which is no reason for anything.
+                (FaultPhase::Heal, FaultOutcome::Skipped) | (_, FaultOutcome::Installed) => {
+                    return None;
+                }
+            };
+            Some(format!("{} {what}: {}", line.name, line.what))
         })
         .collect();
     let mut counted: BTreeMap<&String, usize> = BTreeMap::new();
@@ -281,7 +471,7 @@ fn fault_table(history: &[Line], faults: &[FaultLine]) -> String {
         *counted.entry(reason).or_default() += 1;
     }
     if !counted.is_empty() {
-        out.push_str("<p>Why not installed:</p><ul>");
+        out.push_str("<p>What did not count as installed, and why:</p><ul>");
         for (reason, count) in counted.into_iter().take(50) {
             let _ = write!(
                 out,
@@ -292,6 +482,60 @@ fn fault_table(history: &[Line], faults: &[FaultLine]) -> String {
         out.push_str("</ul>\n");
     }
     out
+}
+
+fn figure_cells(figures: &Availability) -> [String; 8] {
+    let of = |count| share(count, figures.operations);
+    [
+        grouped(figures.operations),
+        of(figures.ok),
+        of(figures.failed),
+        of(figures.unknown),
+        millis(figures.longest_gap_ms),
+        millis(figures.longest_read_gap_ms),
+        share(figures.spared_ok, figures.spared_operations),
+        millis(figures.spared_longest_ms),
+    ]
+}
+
+/// What clients saw at each node.
+fn node_table(history: &[Line]) -> String {
+    let mut nodes: BTreeMap<u64, ([u64; 3], Nanos)> = BTreeMap::new();
+    for line in counted(history) {
+        let (counts, longest) = nodes.entry(line.node).or_default();
+        counts[match line.outcome {
+            OutcomeKind::Ok => 0,
+            OutcomeKind::Failed => 1,
+            OutcomeKind::Unknown => 2,
+        }] += 1;
+        if line.outcome == OutcomeKind::Ok {
+            *longest = (*longest).max(line.end_ns.saturating_sub(line.begin_ns));
+        }
+    }
+    let mut table = Table::new(
+        "What clients saw at each node",
+        &[
+            "node",
+            "operations",
+            "ok",
+            "failed",
+            "unknown",
+            "longest answer",
+        ],
+        1,
+    );
+    for (node, (counts, longest)) in nodes {
+        let all: u64 = counts.iter().sum();
+        table.row(&[
+            node.to_string(),
+            grouped(all),
+            share(counts[0], all),
+            share(counts[1], all),
+            share(counts[2], all),
+            millis(longest / 1_000_000),
+        ]);
+    }
+    table.end()
 }
 
 fn operation_table(history: &[Line]) -> String {

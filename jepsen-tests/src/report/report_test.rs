@@ -169,12 +169,65 @@ fn the_figures_are_those_of_the_history() {
         "<td>names</td><td>lookup</td><td class=\"number\">9</td><td class=\"number\">0</td><td class=\"number\">0</td>",
         "<td>names</td><td>register</td><td class=\"number\">1</td><td class=\"number\">0</td><td class=\"number\">1</td>",
         "<td>all</td><td></td><td class=\"number\">10</td><td class=\"number\">0</td><td class=\"number\">1</td>",
-        "<td>answered</td><td>90.91 %</td>",
+        "<dd>90.91 %</dd>",
+        "<td>1</td><td class=\"number\">1</td><td class=\"number\">100.00 %</td>",
+        "<td>began</td><td>1970-01-01 00:00 UTC</td>",
         "hearth-jepsen-tests run --seconds 60 --seed 4711<",
     ] {
         assert!(html.contains(row), "{row}\n{html}");
     }
     assert!(html.contains("no verdict"));
+}
+
+#[test]
+fn what_was_available_during_a_fault_is_that_of_the_history() {
+    let faults = [
+        fault(1, FaultPhase::Inject, 3 * SECOND),
+        fault(1, FaultPhase::Heal, 6 * SECOND),
+    ];
+    let html = page(&info(), &lost("a"), &faults, None);
+    // Three look-ups were begun between 3.0 and 6.1 s; no write came, and half a second passed from the
+    // end of one look-up to that of the next.
+    let cells = [
+        "kill-one", "1", "0", "0", "4", "100.00 %", "0.00 %", "0.00 %", "3.1 s", "1.0 s",
+        "100.00 %", "500 ms",
+    ];
+    let cells: Vec<String> = cells[1..]
+        .iter()
+        .map(|cell| format!("<td class=\"number\">{cell}</td>"))
+        .collect();
+    let row = format!("<tr><td>kill-one</td>{}</tr>", cells.concat());
+    assert!(html.contains(&row), "{row}\n{html}");
+    assert!(
+        html.contains("<dd>1</dd><dt>faults installed, of 1 kinds</dt>"),
+        "{html}"
+    );
+    assert_eq!(html.matches("<figure>").count(), 1);
+    // A skipped one is told with its reason, and is never shaded.
+    let skipped = FaultLine {
+        outcome: FaultOutcome::Skipped,
+        what: "no <nft>".to_owned(),
+        ..fault(2, FaultPhase::Inject, SECOND)
+    };
+    let html = page(&info(), &lost("a"), &[skipped], None);
+    assert!(
+        html.contains("1 times: kill-one was skipped: no &lt;nft&gt;"),
+        "{html}"
+    );
+    assert!(!html.contains("class=\"fault\"") && !html.contains("class=\"shade\""));
+}
+
+#[test]
+fn times_and_numbers_are_readable() {
+    assert_eq!(utc(1_793_424_959_000), "2026-10-31 05:35 UTC");
+    assert_eq!(utc(951_827_696_000), "2000-02-29 12:34 UTC");
+    assert_eq!(utc(1_767_225_599_000), "2025-12-31 23:59 UTC");
+    assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
+    assert_eq!((grouped(0), grouped(999)), ("0".into(), "999".into()));
+    assert_eq!(
+        (millis(999), millis(1_250)),
+        ("999 ms".into(), "1.2 s".into())
+    );
 }
 
 #[test]

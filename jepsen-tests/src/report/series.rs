@@ -1,5 +1,6 @@
 //! A history over time: how much ended in each of some hundred equal parts of it, and how long that took.
 
+use crate::campaign::availability::counts;
 use crate::folder::{Line, OutcomeKind};
 use crate::history::Nanos;
 
@@ -28,6 +29,8 @@ pub(super) struct Series {
 }
 
 impl Series {
+    /// Only of what says how available the service was: broadcasts always take as long as is waited for
+    /// answers.
     pub(super) fn of(history: &[Line], end: Nanos) -> Self {
         let end = history
             .iter()
@@ -38,7 +41,7 @@ impl Series {
         let count = usize::try_from(end / part_len + 1).unwrap_or(1);
         let mut parts = vec![Part::default(); count];
         let mut latencies: Vec<Vec<Nanos>> = vec![Vec::new(); count];
-        for line in history {
+        for line in history.iter().filter(|line| counts(&line.workload)) {
             let at = usize::try_from(line.end_ns / part_len).unwrap_or(usize::MAX);
             let (Some(part), Some(latencies)) = (parts.get_mut(at), latencies.get_mut(at)) else {
                 continue;

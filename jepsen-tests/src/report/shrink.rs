@@ -1,10 +1,14 @@
-//! The shortest failing history that a bounded search finds: reads are left out, many at first and one at a
-//! time at last, as long as the rest still fails. Only reads: without a write, what others read of it would be a
-//! contradiction that was not there.
+//! The shortest failing history that a bounded search finds. Operations are left out as long as the rest still
+//! fails, and only such whose absence cannot make a contradiction that was not there:
+//!
+//! - reads, many at first and one at a time at last;
+//! - all that had ended before an acknowledged `register` was called, if nothing else was under way while it
+//!   was and nothing before is still open: whatever the name stood for then, it stands for this now;
+//! - the operation that was called last, after all others had ended.
 
 use crate::check::{Verdict, name};
-use crate::folder::Line;
-use crate::history::Operation;
+use crate::folder::{Line, OutcomeKind};
+use crate::history::{Action, Operation};
 
 /// Histories that are judged for one counterexample.
 const TRY_COUNT_MAX: usize = 2_000;
@@ -21,12 +25,54 @@ pub(super) fn shortest(checker: &str, lines: &[Line]) -> Vec<Line> {
         .iter()
         .cloned()
         .partition(|line| line.arguments.is_write());
-    let needed = shrink(&reads, |reads| {
-        let rest = writes.iter().chain(reads).cloned();
-        let operations: Vec<Operation> = rest.map(Line::into_operation).collect();
-        matches!(name::check(&operations), Verdict::Violated(_))
-    });
-    [writes, needed].concat()
+    let needed = shrink(&reads, |reads| fails(&[writes.as_slice(), reads].concat()));
+    let mut rest = [writes, needed].concat();
+    rest.sort_by_key(|line| (line.begin_ns, line.end_ns));
+    cut_the_end(&mut rest);
+    cut_the_beginning(&mut rest);
+    // Reads that only were needed because of a write that is gone now.
+    let (reads, writes): (Vec<Line>, Vec<Line>) = rest
+        .into_iter()
+        .partition(|line| !line.arguments.is_write());
+    let needed = shrink(&reads, |reads| fails(&[writes.as_slice(), reads].concat()));
+    let mut rest = [writes, needed].concat();
+    rest.sort_by_key(|line| (line.begin_ns, line.end_ns));
+    rest
+}
+
+fn fails(lines: &[Line]) -> bool {
+    let operations: Vec<Operation> = lines.iter().cloned().map(Line::into_operation).collect();
+    matches!(name::check(&operations), Verdict::Violated(_))
+}
+
+/// Leaves out the last call, again and again.
+fn cut_the_end(lines: &mut Vec<Line>) {
+    while let Some((last, others)) = lines.split_last() {
+        let is_alone = others.iter().all(|line| line.end_ns <= last.begin_ns);
+        if !is_alone || !fails(others) {
+            return;
+        }
+        lines.pop();
+    }
+}
+
+/// Begins with the last registration that may be the first operation.
+fn cut_the_beginning(lines: &mut Vec<Line>) {
+    for at in (1..lines.len()).rev() {
+        let (before, rest) = lines.split_at(at);
+        let Some((first, others)) = rest.split_first() else {
+            continue;
+        };
+        let sets = matches!(first.arguments, Action::Register { safe: false, .. })
+            && first.outcome == OutcomeKind::Ok;
+        let is_over =
+            |line: &Line| line.outcome != OutcomeKind::Unknown && line.end_ns <= first.begin_ns;
+        let is_alone = others.iter().all(|line| line.begin_ns >= first.end_ns);
+        if sets && is_alone && before.iter().all(is_over) && fails(rest) {
+            lines.drain(..at);
+            return;
+        }
+    }
 }
 
 fn shrink<T: Clone>(all: &[T], fails: impl Fn(&[T]) -> bool) -> Vec<T> {
@@ -61,6 +107,52 @@ fn shrink<T: Clone>(all: &[T], fails: impl Fn(&[T]) -> bool) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::tests::{entry, ok};
+    use crate::history::Answer;
+
+    fn register(at: u64, uri: &str) -> Line {
+        let action = Action::Register {
+            name: "n".into(),
+            entry: entry(uri, &[]),
+            safe: false,
+        };
+        Line::new("names", &ok(1, at, at + 1, action, Answer::Done))
+    }
+
+    fn lookup(at: u64, uri: &str) -> Line {
+        let action = Action::Lookup { name: "n".into() };
+        let found = Answer::Entry(Some(entry(uri, &[])));
+        Line::new("names", &ok(2, at, at + 1, action, found))
+    }
+
+    #[test]
+    fn only_what_contradicts_itself_is_left() {
+        let lines = [
+            register(0, "a"),
+            register(10, "b"),
+            lookup(12, "b"),
+            register(20, "c"),
+            lookup(30, "c"),
+            register(40, "d"),
+            // Old by two.
+            lookup(50, "b"),
+            register(60, "e"),
+            lookup(70, "e"),
+        ];
+        let left = shortest("linearizable per name", &lines);
+        assert_eq!(left, [lines[5].clone(), lines[6].clone()]);
+        // What is still open before a registration may come after it: it must stay.
+        let mut open = lines.to_vec();
+        open[3].outcome = OutcomeKind::Unknown;
+        open[3].value = None;
+        let left = shortest("linearizable per name", &open);
+        assert!(left.contains(&open[3]), "{left:?}");
+        assert!(fails(&left));
+        // Under way at the same time: either may have been the last.
+        let mut both = lines[3..7].to_vec();
+        both[0].end_ns = 45;
+        assert!(fails(&shortest("linearizable per name", &both)));
+    }
 
     #[test]
     fn what_is_left_still_fails_and_nothing_more_can_go() {

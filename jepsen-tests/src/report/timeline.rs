@@ -1,6 +1,6 @@
 //! A short history as a picture: a lane for each process, a bar from the call to the answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::html::{escape, shortened};
@@ -14,8 +14,14 @@ const ROW: f64 = 26.0;
 /// Bars in one picture.
 const LINE_COUNT_MAX: usize = 60;
 
-/// What a line says, in a few words.
-pub(super) fn words(line: &Line) -> String {
+/// Names that are told of a whole list.
+const NAMES_IN_LIST_MAX: usize = 4;
+
+/// The width of a letter on a bar, for what fits.
+const LETTER: f64 = 7.4;
+
+/// What a line says, in a few words. Of a whole list only what it says of `names` is told.
+pub(super) fn words(line: &Line, names: &BTreeSet<&str>) -> String {
     let asked = match &line.arguments {
         Action::Register { name, entry, safe } => {
             let how = if *safe { "safe register" } else { "register" };
@@ -40,17 +46,43 @@ pub(super) fn words(line: &Line) -> String {
             Answer::Removed(count) => format!("removed {count}"),
             Answer::Entry(None) => "not there".to_owned(),
             Answer::Entry(Some(entry)) => entry.uri.clone(),
-            Answer::Entries(entries) => format!("{} names", entries.len()),
+            Answer::Entries(entries) => {
+                let mut text = format!("{} names", entries.len());
+                for name in names.iter().take(NAMES_IN_LIST_MAX) {
+                    let _ = match entries.get(*name) {
+                        Some(entry) => write!(text, ", {name} = {}", entry.uri),
+                        None => write!(text, ", no {name}"),
+                    };
+                }
+                text
+            }
             Answer::Text(text) => text.clone(),
         },
     };
     format!("{asked} → {answered}")
 }
 
+/// The names that single operations of a history are about.
+fn names(lines: &[Line]) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for line in lines {
+        match &line.arguments {
+            Action::Register { name, .. }
+            | Action::SetMetadata { name, .. }
+            | Action::Lookup { name }
+            | Action::Remove { name } => names.insert(name.as_str()),
+            _ => false,
+        };
+    }
+    names
+}
+
 /// The picture. What happens at once is spread: calls and answers stand in their order, at equal distances,
 /// because most take a millisecond and some a second.
 pub(super) fn picture(lines: &[Line]) -> String {
-    let lines = &lines[..lines.len().min(LINE_COUNT_MAX)];
+    let left_out = lines.len().saturating_sub(LINE_COUNT_MAX);
+    let lines = &lines[left_out..];
+    let names = names(lines);
     let mut moments: Vec<Nanos> = lines
         .iter()
         .flat_map(|line| [line.begin_ns, line.end_ns])
@@ -66,7 +98,9 @@ pub(super) fn picture(lines: &[Line]) -> String {
     }
     let height = ROW * lanes.len() as f64 + 10.0;
     let mut out = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Timeline: the operations of the shortest \
+        "<p class=\"key\">A bar is an operation, from the call to the answer; <span class=\"ok\">answered</span> \
+         <span class=\"failed\">failed</span> <span class=\"unknown\">outcome unknown</span> The distances are not to \
+         scale, the order is.</p><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Timeline: the operations of the shortest \
          failing history, in the order of their calls and answers\">"
     );
     for (process, lane) in &lanes {
@@ -90,31 +124,51 @@ pub(super) fn picture(lines: &[Line]) -> String {
             OutcomeKind::Failed => "failed",
             OutcomeKind::Unknown => "unknown",
         };
+        let width = (to - from).max(20.0);
+        let told = words(line, &names);
+        let label = format!("{} {told}", number + 1);
+        let label = if label.chars().count() as f64 * LETTER < width - 8.0 {
+            label
+        } else {
+            (number + 1).to_string()
+        };
         let _ = write!(
             out,
             "<g><title>{}. {}, at node {}, {:.6} to {:.6} s</title><rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{:.1}\" \
              height=\"18\" rx=\"3\" class=\"bar {class}\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"on-bar\">{}</text></g>",
             number + 1,
-            escape(&words(line)),
+            escape(&told),
             line.node,
             line.begin_ns as f64 / 1e9,
             line.end_ns as f64 / 1e9,
-            (to - from).max(20.0),
-            from + 4.0,
+            width,
+            from + 5.0,
             y + 13.0,
-            number + 1
+            escape(&label)
         );
     }
     out.push_str("</svg>\n<ol class=\"steps\">");
     for line in lines {
         let _ = write!(
             out,
-            "<li>process {} at node {}: {}</li>",
+            "<li>{} to {} s, process {} at node {}: {}</li>",
+            seconds(line.begin_ns),
+            seconds(line.end_ns),
             line.process,
             line.node,
-            escape(&shortened(&words(line), 160))
+            escape(&shortened(&words(line, &names), 300))
         );
     }
     out.push_str("</ol>\n");
+    if left_out > 0 {
+        let _ = write!(
+            out,
+            "<p>The first {left_out} operations of this history are not drawn; verdict.json has them.</p>"
+        );
+    }
     out
+}
+
+fn seconds(nanos: Nanos) -> String {
+    format!("{:.4}", nanos as f64 / 1e9)
 }
