@@ -317,7 +317,7 @@ impl Cluster {
         })
     }
 
-    /// The node that takes itself for the leader, in the highest term where there are several.
+    /// The place of the node that takes itself for the leader, in the highest term where there are several.
     ///
     /// # Errors
     /// When nobody does for as long as `patience`.
@@ -325,34 +325,46 @@ impl Cluster {
         let running = self.running();
         let this = &*self;
         until("a leader", patience, || async {
-            let mut best: Option<ClusterStatus> = None;
+            // The term, and the place.
+            let mut best: Option<(u64, u64)> = None;
             let mut seen = Vec::new();
             for &number in &running {
                 match this.status_at(number).await {
                     Ok(status) => {
                         seen.push(summary(&status));
                         let leads = status.leader.is_some() && status.leader == status.answered_by;
-                        if leads && best.as_ref().is_none_or(|best| best.term < status.term) {
-                            best = Some(status);
+                        if leads {
+                            best = best.max(Some((status.term, number)));
                         }
                     }
                     Err(error) => seen.push(error.to_string()),
                 }
             }
-            match best {
-                Some(status) => status.leader.ok_or_else(String::new),
-                None => Err(seen.join("\n")),
-            }
+            best.map(|(_, place)| place).ok_or_else(|| seen.join("\n"))
         })
         .await
     }
 
-    /// The leader, with the usual patience.
+    /// The leader's place, with the usual patience.
     ///
     /// # Errors
     /// See [`Cluster::leader_within`].
     pub async fn leader(&mut self) -> Result<u64> {
         self.leader_within(PATIENCE).await
+    }
+
+    /// The id of the node at a place, as it says itself: that of a founder is the number of its place, and
+    /// that of one that joined is what the cluster gave it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn id_at(&self, number: u64) -> Result<u64> {
+        let status = self.status_at(number).await?;
+        status.answered_by.ok_or_else(|| RigError::Unreadable {
+            command: format!("the status that node {number} gives"),
+            reason: "it does not say who answered".into(),
+            text: summary(&status),
+        })
     }
 
     /// Waits until the node at `number` says that all members answer and can serve.

@@ -22,6 +22,45 @@ pub struct Lost {
     pub kept_len: u64,
 }
 
+/// A write-ahead log, and how much of it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncedLog {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes at its beginning that a completed sync has covered.
+    pub synced_len: u64,
+    /// All its bytes.
+    pub len: u64,
+}
+
+impl SyncedLog {
+    /// The newest log in a data folder, with what `record` says of it; `None` when there is no log.
+    ///
+    /// # Errors
+    /// The system's, and a record that is none.
+    pub fn newest(data: &Path, record: &Path) -> Result<Option<Self>> {
+        let durable = read_record(record)?;
+        let Some((name, path)) = newest_log(&data.join("rocksdb"))? else {
+            return Ok(None);
+        };
+        let len = fs::metadata(&path)
+            .map_err(RigError::system(path.display().to_string()))?
+            .len();
+        let synced_len = durable.get(&name).copied().unwrap_or(0).min(len);
+        Ok(Some(Self {
+            path,
+            synced_len,
+            len,
+        }))
+    }
+
+    /// The name of its file.
+    pub fn name(&self) -> &str {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.unwrap_or_default()
+    }
+}
+
 /// Cuts the newest write-ahead log in a data folder back to what `record` says is durable.
 ///
 /// Only the newest one: RocksDB syncs a log that it closes before it relies on that, and a power failure may
@@ -31,18 +70,15 @@ pub struct Lost {
 /// # Errors
 /// The system's, and a record that is none.
 pub fn cut_to_last_sync(data: &Path, record: &Path) -> Result<Lost> {
-    let durable = read_record(record)?;
-    let Some((name, wal)) = newest_log(&data.join("rocksdb"))? else {
+    let Some(log) = SyncedLog::newest(data, record)? else {
         return Ok(Lost::default());
     };
-    let what = || RigError::system(wal.display().to_string());
-    let file = File::options().write(true).open(&wal).map_err(what())?;
-    let len = file.metadata().map_err(what())?.len();
-    let kept_len = durable.get(&name).copied().unwrap_or(0).min(len);
-    file.set_len(kept_len).map_err(what())?;
+    let file = File::options().write(true).open(&log.path);
+    file.and_then(|file| file.set_len(log.synced_len))
+        .map_err(RigError::system(log.path.display().to_string()))?;
     Ok(Lost {
-        cut_len: len - kept_len,
-        kept_len,
+        cut_len: log.len - log.synced_len,
+        kept_len: log.synced_len,
     })
 }
 

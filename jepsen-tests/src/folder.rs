@@ -214,6 +214,8 @@ pub enum FaultOutcome {
     Skipped,
     /// Nobody knows.
     Indeterminate,
+    /// It was in place, and a node did not do what is promised for it.
+    Broken,
 }
 
 /// How often a nemesis was tried.
@@ -238,9 +240,10 @@ pub fn count_faults(lines: &[FaultLine]) -> BTreeMap<String, FaultCounts> {
         let of_this = counts.entry(line.name.clone()).or_default();
         match (line.outcome, healed) {
             (FaultOutcome::Skipped, _) => of_this.skipped += 1,
-            (FaultOutcome::Installed, Some(FaultOutcome::Installed | FaultOutcome::Skipped)) => {
-                of_this.installed += 1;
-            }
+            (
+                FaultOutcome::Installed | FaultOutcome::Broken,
+                Some(FaultOutcome::Installed | FaultOutcome::Skipped | FaultOutcome::Broken),
+            ) => of_this.installed += 1,
             _ => of_this.indeterminate += 1,
         }
     }
@@ -677,9 +680,11 @@ mod tests {
             fault(4, P::Inject, O::Installed),
             fault(5, P::Inject, O::Indeterminate),
             fault(5, P::Heal, O::Installed),
+            fault(6, P::Inject, O::Broken),
+            fault(6, P::Heal, O::Installed),
         ]);
         let expected = FaultCounts {
-            installed: 1,
+            installed: 2,
             skipped: 1,
             indeterminate: 3,
         };

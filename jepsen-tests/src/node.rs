@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hearth_cli::Address;
 use rustix::process::Signal;
 
-use crate::disk::{self, Lost, SYNC_RECORD};
+use crate::disk::{self, Lost, SYNC_RECORD, SyncedLog};
 use crate::error::{Result, RigError};
 use crate::net::Net;
 use crate::process::{Memory, Process};
@@ -269,11 +269,21 @@ impl Node {
         disk::cut_to_last_sync(&self.data(), &self.sync_record())
     }
 
+    /// The log that it wrote last, and how much of that is durable; it must not run.
+    ///
+    /// # Errors
+    /// See [`SyncedLog::newest`].
+    pub fn synced_log(&self) -> Result<Option<SyncedLog>> {
+        SyncedLog::newest(&self.data(), &self.sync_record())
+    }
+
     /// Deletes its data; it must not run.
     ///
     /// # Errors
     /// The system's.
     pub fn wipe(&mut self) -> Result<()> {
+        // What it tells of is gone. There is none where syncs are not noted.
+        let _ = fs::remove_file(self.sync_record());
         let data = self.data();
         fs::remove_dir_all(&data).map_err(RigError::system(data.display().to_string()))
     }
@@ -289,6 +299,18 @@ impl Node {
     /// The last lines of its log.
     pub fn log_tail(&self, lines: usize) -> String {
         crate::process::tail(&self.log(), lines)
+    }
+
+    /// Bytes of its log by now, for [`Self::log_since`].
+    pub fn log_len(&self) -> u64 {
+        fs::metadata(self.log()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What its log says from that byte on.
+    pub fn log_since(&self, len: u64) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        String::from_utf8_lossy(log.get(len..).unwrap_or_default()).into_owned()
     }
 
     fn running(&mut self) -> Result<&mut Process> {

@@ -37,7 +37,8 @@ pub fn spans(faults: &[FaultLine]) -> Vec<Span> {
         .collect();
     faults
         .iter()
-        .filter(|line| line.phase == FaultPhase::Inject && line.outcome == FaultOutcome::Installed)
+        .filter(|line| line.phase == FaultPhase::Inject)
+        .filter(|line| matches!(line.outcome, FaultOutcome::Installed | FaultOutcome::Broken))
         .filter_map(|line| {
             Some(Span {
                 name: line.name.clone(),

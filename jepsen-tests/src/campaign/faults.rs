@@ -38,6 +38,31 @@ pub enum Outcome {
     Skipped(String),
     /// Nobody knows whether it is; the reason.
     Indeterminate(String),
+    /// It is in place, or healed, and a node did not do what Hearth promises for it: what it did.
+    Broken(String),
+}
+
+impl Outcome {
+    /// Its text.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Installed(text)
+            | Self::Skipped(text)
+            | Self::Indeterminate(text)
+            | Self::Broken(text) => text,
+        }
+    }
+}
+
+/// Where a nemesis does harm. Two of different places do not undo each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Between nodes.
+    Network,
+    /// In nodes, or in what they stand on.
+    Nodes,
+    /// In what the nodes are to each other; it needs them to work together meanwhile.
+    Membership,
 }
 
 /// An attempt under way.
@@ -60,13 +85,27 @@ pub trait Nemesis: Send {
         Vec::new()
     }
 
+    /// Where it does its harm.
+    fn place(&self) -> Place {
+        Place::Nodes
+    }
+
     /// Undoes it, as far as a person would: nodes run again, messages pass.
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a>;
 }
 
 /// All nemeses.
 pub fn all() -> Vec<Box<dyn Nemesis>> {
-    super::plain::all()
+    let mut all = single();
+    all.push(Box::new(super::pair::Pair::default()));
+    all
+}
+
+/// All that are not made of others.
+pub(super) fn single() -> Vec<Box<dyn Nemesis>> {
+    let mut all = super::plain::all();
+    all.extend(super::damage::all());
+    all
 }
 
 /// Those with these names.
@@ -181,6 +220,7 @@ impl Plan<'_> {
             Outcome::Installed(what) => (FaultOutcome::Installed, what),
             Outcome::Skipped(reason) => (FaultOutcome::Skipped, reason),
             Outcome::Indeterminate(reason) => (FaultOutcome::Indeterminate, reason),
+            Outcome::Broken(what) => (FaultOutcome::Broken, what),
         };
         let line = FaultLine {
             number,
@@ -204,6 +244,7 @@ impl Plan<'_> {
                 FaultOutcome::Installed => "",
                 FaultOutcome::Skipped => "skipped, ",
                 FaultOutcome::Indeterminate => "indeterminate, ",
+                FaultOutcome::Broken => "BROKEN PROMISE, ",
             },
             line.what
         );

@@ -9,8 +9,10 @@
 //! belongs to a [`Run`], whose guardian takes it away also when this process is killed.
 
 pub mod availability;
+mod damage;
 pub mod faults;
 pub mod liveness;
+mod pair;
 mod plain;
 pub mod states;
 pub mod verdict;

@@ -5,7 +5,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
-use super::faults::{Attempt, Nemesis, Outcome};
+use super::faults::{Attempt, Nemesis, Outcome, Place};
 use crate::cluster::{Cluster, PATIENCE, summary, until};
 use crate::error::Result;
 use crate::net::{Cut, Fault};
@@ -135,6 +135,16 @@ impl Nemesis for Plain {
 
     fn nodes(&self) -> Vec<u64> {
         self.hit.clone()
+    }
+
+    fn place(&self) -> Place {
+        match self.kind {
+            Kind::Halves | Kind::IsolateLeader | Kind::Bridge | Kind::Ring | Kind::OneWay => {
+                Place::Network
+            }
+            Kind::JoinLeave => Place::Membership,
+            _ => Place::Nodes,
+        }
     }
 
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a> {
@@ -327,7 +337,7 @@ async fn restart(cluster: &mut Cluster, nodes: &[u64]) -> Outcome {
 }
 
 /// Waits until what the members say of the one at `place` is as it should be.
-async fn member_at(
+pub(super) async fn member_at(
     cluster: &Cluster,
     place: u64,
     is_so: impl Fn(Option<&MemberStatus>) -> bool,
@@ -359,15 +369,24 @@ async fn member_at(
 
 /// Removes the node at `place` from the cluster, whoever has to be asked for that, and waits for its end.
 async fn leave(cluster: &mut Cluster, place: u64) -> Result<String> {
-    let Some(member) = member_at(cluster, place, |_| true).await? else {
+    let Some(id) = remove(cluster, place).await? else {
         return Ok(format!("the node at place {place} was no member"));
+    };
+    let status = cluster.node(place).wait_for_end(PATIENCE).await?;
+    Ok(format!("node {id} is removed and ended with {status}"))
+}
+
+/// Removes the node at `place` from the cluster, whoever has to be asked for that; gives its id, if it was a
+/// member.
+pub(super) async fn remove(cluster: &mut Cluster, place: u64) -> Result<Option<u64>> {
+    let Some(member) = member_at(cluster, place, |_| true).await? else {
+        return Ok(None);
     };
     let id = member.id.to_string();
     let args = ["--yes", "cluster", "remove", &id];
-    let others: Vec<u64> = cluster.numbers();
-    let asked = others
-        .iter()
-        .copied()
+    let running = cluster.running();
+    let asked = running
+        .into_iter()
         .find(|&node| node != place)
         .unwrap_or(place);
     let this = &*cluster;
@@ -381,13 +400,16 @@ async fn leave(cluster: &mut Cluster, place: u64) -> Result<String> {
         is_done.then_some(()).ok_or(ran.errors)
     })
     .await?;
-    let status = cluster.node(place).wait_for_end(PATIENCE).await?;
     member_at(cluster, place, |member| member.is_none()).await?;
-    Ok(format!("node {id} is removed and ended with {status}"))
+    Ok(Some(member.id))
 }
 
 async fn transfer(cluster: &mut Cluster, leader: u64, to: u64) -> Outcome {
-    let args = ["cluster", "transfer-leader", &to.to_string()];
+    let id = match cluster.id_at(to).await {
+        Ok(id) => id.to_string(),
+        Err(error) => return Outcome::Skipped(format!("node {to} cannot be asked: {error}")),
+    };
+    let args = ["cluster", "transfer-leader", &id];
     match cluster.nsctl(leader, &args).await {
         Ok(ran) if ran.code == Some(0) => Outcome::Installed(format!("from {leader} to {to}")),
         Ok(ran) => Outcome::Indeterminate(format!("from {leader} to {to}: {}", ran.errors.trim())),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::check::{self, durable};
 use crate::error::{Result, RigError};
 use crate::folder::{
-    CheckerVerdict, FaultLine, Folder, Line, OutcomeKind, Valid, Verdict, count_faults,
+    CheckerVerdict, FaultLine, FaultOutcome, Folder, Line, OutcomeKind, Valid, Verdict,
+    count_faults,
 };
 use crate::history::{Operation, Outcome};
 use crate::workload::{self, Workload};
@@ -52,6 +53,7 @@ pub async fn judge(
         checkers.extend(run_checkers(history).await?);
     }
     checkers.push(states::check(&states::read(folder)?));
+    checkers.push(promises(faults));
     checkers.extend(found);
     let of_all = checkers
         .iter()
@@ -103,7 +105,8 @@ pub async fn again(folder: &Folder) -> Result<Verdict> {
         Some(before) => {
             problems.extend(before.problems.iter().cloned());
             let of_nodes = |one: &&CheckerVerdict| {
-                one.workload.is_none() && one.name != states::check(&[]).name
+                let is_made_again = [states::check(&[]).name, promises(&[]).name];
+                one.workload.is_none() && !is_made_again.contains(&one.name)
             };
             before.checkers.iter().filter(of_nodes).cloned().collect()
         }
@@ -113,6 +116,20 @@ pub async fn again(folder: &Folder) -> Result<Verdict> {
         }
     };
     judge(folder, histories, &faults, found, problems).await
+}
+
+/// Judges what nodes did when a fault hit them, as far as a nemesis looks at that itself.
+fn promises(faults: &[FaultLine]) -> CheckerVerdict {
+    let broken: Vec<String> = faults
+        .iter()
+        .filter(|line| line.outcome == FaultOutcome::Broken)
+        .map(|line| format!("fault {}, {}: {}", line.number, line.name, line.what))
+        .collect();
+    let name = "promises about faults";
+    if broken.is_empty() {
+        return CheckerVerdict::new(name, Valid::True, "no nemesis saw one broken");
+    }
+    CheckerVerdict::new(name, Valid::False, broken.join("; "))
 }
 
 /// Says that a workload was answered so rarely that its checkers had little to look at.

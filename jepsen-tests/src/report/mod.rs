@@ -458,6 +458,7 @@ fn fault_table(timeline: &Timeline, faults: &[FaultLine]) -> String {
                 (FaultPhase::Inject, FaultOutcome::Skipped) => "was skipped",
                 (FaultPhase::Inject, FaultOutcome::Indeterminate) => "may have been installed",
                 (FaultPhase::Heal, FaultOutcome::Indeterminate) => "may not have been healed",
+                (_, FaultOutcome::Broken) => "broke a promise",
                 // There is nothing to heal after some, which is no reason for anything.
                 (FaultPhase::Heal, FaultOutcome::Skipped) | (_, FaultOutcome::Installed) => {
                     return None;
