@@ -22,7 +22,9 @@ pub mod process;
 pub mod programs;
 pub mod report;
 pub mod run;
+pub mod shim;
 pub mod sim;
+pub mod volume;
 pub mod workload;
 
 pub use error::{Result, RigError};

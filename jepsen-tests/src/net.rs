@@ -191,7 +191,7 @@ impl Net {
             size,
         };
         let bridge = net.bridge();
-        run.note_net("link", &bridge)?;
+        run.note_made("link", &bridge)?;
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         ip(&["link", "set", &bridge, "addrgenmode", "none", "up"])?;
         let own = format!("{}/24", net.address_of_clients());
@@ -200,8 +200,8 @@ impl Net {
             let space = net.namespace(node);
             let port = format!("{bridge}v{node}");
             // The port first: a namespace that is deleted may keep its end for a while.
-            run.note_net("link", &port)?;
-            run.note_net("netns", &space)?;
+            run.note_made("link", &port)?;
+            run.note_made("netns", &space)?;
             ip(&["netns", "add", &space])?;
             ip(&[
                 "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &space,

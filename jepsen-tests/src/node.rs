@@ -14,6 +14,8 @@ use crate::error::{Result, RigError};
 use crate::net::Net;
 use crate::process::{Memory, Process};
 use crate::run::Run;
+use crate::shim::{self, Calls, Clocks, Shims};
+use crate::volume::Volume;
 
 /// Options of `hearthd` that every node of a run gets, for experiments: with `--reads stale` the tests of
 /// look-ups must fail.
@@ -45,6 +47,10 @@ pub struct Settings {
     pub broadcast: bool,
     /// Whether it notes what is durable, for [`Node::lose_unsynced`].
     pub notes_syncs: bool,
+    /// What stands between it and the system; the reason where that cannot be had.
+    pub shims: Option<std::result::Result<Shims, String>>,
+    /// The size of a file system that it has for itself, in bytes; without it, it shares the machine's.
+    pub volume_len: Option<u64>,
 }
 
 impl Settings {
@@ -64,6 +70,8 @@ impl Settings {
             environment: Vec::new(),
             broadcast: false,
             notes_syncs: false,
+            shims: None,
+            volume_len: None,
         })
     }
 
@@ -96,6 +104,8 @@ pub struct Node {
     birth: Vec<String>,
     process: Option<Process>,
     started: Instant,
+    volume: Option<Volume>,
+    clocks: Clocks,
 }
 
 /// Ports on addresses of the loopback network that the run has for itself. They lie below those that
@@ -117,6 +127,10 @@ impl Node {
         let folder = run.folder().join(format!("node-{number}"));
         fs::create_dir_all(&folder).map_err(RigError::system(folder.display().to_string()))?;
         let (host, port) = place(run, net.map(Arc::as_ref), number);
+        let volume = match settings.volume_len {
+            Some(len) => Some(Volume::at(run, &folder, len)?),
+            None => None,
+        };
         Ok(Self {
             run: Arc::clone(run),
             net: net.cloned(),
@@ -128,6 +142,8 @@ impl Node {
             birth,
             process: None,
             started: Instant::now(),
+            volume,
+            clocks: Clocks::default(),
         })
     }
 
@@ -148,7 +164,13 @@ impl Node {
 
     /// Its data folder.
     pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        let of_volume = self.volume.as_ref().map(Volume::path);
+        of_volume.unwrap_or(&self.folder).join("data")
+    }
+
+    /// The file system that it has for itself, if it has one.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
     }
 
     /// Its log, of all its lives.
@@ -173,6 +195,10 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         // The earlier one must be gone before its successor opens the folder.
         self.process = None;
+        if matches!(self.settings.shims, Some(Ok(_))) {
+            shim::fail_no_more(&self.folder);
+            self.clocks.write(&self.folder)?;
+        }
         let command = self.command();
         self.started = Instant::now();
         self.process = Some(Process::spawn(
@@ -244,6 +270,47 @@ impl Node {
         if let Some(process) = &mut self.process {
             process.signal(Signal::CONT);
         }
+    }
+
+    /// Why nothing stands between it and the system, if so.
+    pub fn why_no_shims(&mut self) -> Option<String> {
+        let shims = match &self.settings.shims {
+            Some(Ok(shims)) => shims.clone(),
+            Some(Err(reason)) => return Some(reason.clone()),
+            None => return Some("this run has no shims under its nodes".into()),
+        };
+        let Some(process) = &self.process else {
+            return Some(format!("node {} does not run", self.number));
+        };
+        (!shims.are_in(process.id()))
+            .then(|| format!("the shims are not in the process of node {}", self.number))
+    }
+
+    /// Lets the next call of a kind on its files fail with EIO, until [`Self::start`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn fail_once(&self, calls: Calls) -> Result<()> {
+        shim::fail_once(&self.folder, calls)
+    }
+
+    /// Lets all calls through again.
+    pub fn fail_no_more(&self) {
+        shim::fail_no_more(&self.folder);
+    }
+
+    /// Its calls that failed so far, a line each.
+    pub fn failed_calls(&self) -> Vec<String> {
+        shim::failed_calls(&self.folder)
+    }
+
+    /// Has its clocks run at so many millionths of their pace, and its wall clock be so many nanoseconds off
+    /// besides; over restarts, too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_clocks(&mut self, rate: i64, shift: i64) -> Result<()> {
+        self.clocks.set(&self.folder, rate, shift)
     }
 
     /// Whether its process exists.
@@ -347,6 +414,9 @@ impl Node {
         command.envs(self.settings.environment.iter().cloned());
         if self.settings.notes_syncs {
             command.env(SYNC_RECORD, self.sync_record());
+        }
+        if let Some(Ok(shims)) = &self.settings.shims {
+            shims.put_under(&mut command, &self.data(), &self.folder);
         }
         command
     }

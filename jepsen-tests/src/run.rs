@@ -10,7 +10,7 @@
 //! $TMPDIR/hearth-rig-UID/lock          held while a number is taken
 //! $TMPDIR/hearth-rig-UID/NUMBER/owner  process id and start of the run
 //!                              /pid-N  a process, with its start (ids are used again, starts are not)
-//!                              /net    what to remove: `netns NAME` or `link NAME`, a line each
+//!                              /made   what to remove: `netns NAME`, `link NAME` or `mount PATH`, a line each
 //!                              /...    data and logs of the nodes
 //! ```
 
@@ -55,11 +55,14 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     [ $alive = no ] && break
     sleep 0.05
 done
-if [ -e "$folder/net" ]; then
+if [ -e "$folder/made" ]; then
     while read -r kind name; do
         if [ "$kind" = netns ]; then
             ip netns pids "$name" 2> /dev/null | xargs -r kill -9
             ip netns delete "$name"
+        elif [ "$kind" = mount ]; then
+            # Also while somebody has a file of it open.
+            umount -l "$name"
         else
             ip link delete "$name"
         fi
@@ -68,10 +71,10 @@ if [ -e "$folder/net" ]; then
             [ -e "/sys/class/net/$name" ] || [ -e "/run/netns/$name" ] || break
             sleep 0.05
         done
-    done < "$folder/net"
+    done < "$folder/made"
 fi 2> /dev/null
 if [ -e "$folder/keep" ]; then
-    rm -f "$folder/net" "$folder"/pid-*
+    rm -f "$folder/made" "$folder"/pid-*
     mv "$folder" "$folder-kept-$(date +%s)-$$"
 else
     rm -rf "$folder"
@@ -155,14 +158,14 @@ impl Run {
         let _ = fs::remove_file(self.folder.join(format!("pid-{id}")));
     }
 
-    /// Notes a network namespace or a link that the guardian is to remove.
-    pub(crate) fn note_net(&self, kind: &str, name: &str) -> Result<()> {
+    /// Notes a network namespace, a link or a mount that the guardian is to remove.
+    pub(crate) fn note_made(&self, kind: &str, name: &str) -> Result<()> {
         File::options()
             .create(true)
             .append(true)
-            .open(self.folder.join("net"))
+            .open(self.folder.join("made"))
             .and_then(|mut file| file.write_all(format!("{kind} {name}\n").as_bytes()))
-            .map_err(RigError::system("note a part of the network"))
+            .map_err(RigError::system("note what was made"))
     }
 }
 

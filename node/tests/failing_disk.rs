@@ -1,6 +1,6 @@
 //! A disk that fails: the server stops, says why, and has promised nothing that it cannot keep.
 //!
-//! The real `hearthd`, with a shim between it and the system that makes calls fail (`failing_disk.c`). A
+//! The real `hearthd`, with a shim between it and the system that makes calls fail (`jepsen-tests/src/shim/failing_disk.c`). A
 //! failed sync is special: the system may have dropped the data that it could not write and report
 //! success the next time, so a server that tried again would acknowledge what is lost. The test does what
 //! such a system does, and takes away all that was not covered by a sync that succeeded.

@@ -65,6 +65,26 @@ pub enum Place {
     Membership,
 }
 
+/// What nodes must have under them, from their start on, for a nemesis.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// [`crate::shim::Shims`].
+    pub shims: bool,
+    /// A [`crate::volume::Volume`] each.
+    pub volumes: bool,
+}
+
+impl Needs {
+    /// What both need.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            shims: self.shims || other.shims,
+            volumes: self.volumes || other.volumes,
+        }
+    }
+}
+
 /// An attempt under way.
 pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
@@ -83,6 +103,11 @@ pub trait Nemesis: Send {
     /// from what they see elsewhere. None where it was the network between nodes.
     fn nodes(&self) -> Vec<u64> {
         Vec::new()
+    }
+
+    /// What the nodes must have under them for it.
+    fn needs(&self) -> Needs {
+        Needs::default()
     }
 
     /// Where it does its harm.
@@ -104,6 +129,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
 /// All that are not made of others.
 pub(super) fn single() -> Vec<Box<dyn Nemesis>> {
     let mut all = super::plain::all();
+    all.extend(super::system::all());
     all.extend(super::damage::all());
     all
 }

@@ -15,6 +15,7 @@ pub mod liveness;
 mod pair;
 mod plain;
 pub mod states;
+mod system;
 pub mod verdict;
 
 use std::fs;
@@ -34,8 +35,9 @@ use crate::folder::{FORMAT, Folder, Lines, Network, Phase, RunInfo, Verdict};
 use crate::net::Net;
 use crate::node::Settings;
 use crate::run::Run;
+use crate::shim::Shims;
 use crate::workload::{Stage, Workload, discovery, seed_of};
-use faults::Nemesis;
+use faults::{Needs, Nemesis};
 
 /// Places of the network besides those of the first nodes, for nodes that come later.
 const SPARE_PLACES: u64 = 4;
@@ -116,6 +118,7 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     let mut told = Told::default();
 
     let run = Run::begin("campaign")?;
+    prepare(&mut settings, &nemeses, &run, network);
     let net = match network {
         Network::Namespaces => Some(Net::build(&run, options.nodes + SPARE_PLACES)?),
         Network::Loopback => None,
@@ -237,6 +240,24 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     folder.write_verdict(&verdict)?;
     crate::report::write(&folder)?;
     Ok(verdict)
+}
+
+/// Bytes of the file system that each node has for itself, where one is to be filled.
+const VOLUME_LEN: u64 = 512 << 20;
+
+/// Has nodes started with what the nemeses need under them.
+fn prepare(settings: &mut Settings, nemeses: &Nemeses, run: &Run, network: Network) {
+    let needs = nemeses
+        .iter()
+        .map(|nemesis| nemesis.needs())
+        .fold(Needs::default(), Needs::and);
+    if needs.shims {
+        settings.shims = Some(Shims::compile(run.folder()));
+    }
+    // Where there is no right to make namespaces there is none to mount.
+    if needs.volumes && network == Network::Namespaces {
+        settings.volume_len = Some(VOLUME_LEN);
+    }
 }
 
 /// What went wrong with the run itself.

@@ -3,7 +3,7 @@
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 
-use super::faults::{self, Attempt, Nemesis, Outcome, Place};
+use super::faults::{self, Attempt, Needs, Nemesis, Outcome, Place};
 use crate::cluster::Cluster;
 
 /// One nemesis of the network and one of nodes, which the seed chooses anew each time.
@@ -51,6 +51,13 @@ impl Nemesis for Pair {
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    fn needs(&self) -> Needs {
+        let all = faults::single();
+        all.iter()
+            .map(|nemesis| nemesis.needs())
+            .fold(Needs::default(), Needs::and)
     }
 
     fn place(&self) -> Place {

@@ -1,4 +1,4 @@
-//! A disk that fails on command, for one `hearthd`. See `failing_disk.c`.
+//! A disk that fails on command, for one `hearthd`. The shim is the one of the rig, `failing_disk.c`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ impl FailingDisk {
     /// `Err` with the reason where there is no C compiler.
     pub fn compile() -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/failing_disk.c");
+        let source =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../jepsen-tests/src/shim/failing_disk.c");
         let output = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
             .arg(folder.path().join("shim.so"))

@@ -1,5 +1,5 @@
 /* A disk that fails on command: loaded before the C library (LD_PRELOAD), it makes calls on files in one
- * folder fail. A test aid; compiled by the test that uses it.
+ * folder fail. A test aid; compiled by whoever uses it.
  *
  * FAILING_DISK_FOLDER   calls on files below this folder may fail
  * FAILING_DISK_ORDER    this file says what fails: KIND ERRNO TIMES, where KIND is "sync" or "write" and
