@@ -53,6 +53,8 @@ pub struct RunningNs {
     drain_timeout: Duration,
     /// It can no longer serve, so there is nothing to hand over.
     has_failed: bool,
+    /// Its replica has failed: no call that waits for it will ever be answered.
+    is_lost: bool,
     /// Declared last: the file of a unix socket goes when nothing serves it any more.
     _file: Option<SocketFile>,
 }
@@ -154,6 +156,7 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         stop,
         drain_timeout,
         has_failed: false,
+        is_lost: false,
         _file: bound.file,
     })
 }
@@ -245,6 +248,7 @@ impl RunningNs {
             ended = self.tasks.next_end() => ended,
         };
         self.has_failed = true;
+        self.is_lost = matches!(failure, NodeError::Replica(_));
         failure
     }
 
@@ -258,7 +262,12 @@ impl RunningNs {
             self.replica.hand_over(HAND_OVER_TIMEOUT).await;
         }
         let _ = self.stop.send(true);
-        self.tasks.stop(self.drain_timeout + STOP_GRACE).await;
+        if self.is_lost {
+            // Clients go to another node as soon as their connections end.
+            self.tasks.set.shutdown().await;
+        } else {
+            self.tasks.stop(self.drain_timeout + STOP_GRACE).await;
+        }
         let status = self.replica.status();
         tracing::info!(
             command_count = status.command_count,

@@ -23,6 +23,9 @@ use support::{PATIENCE, Server, hearthd};
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
+/// How long a server may take to end: less than it waits for its clients when it is stopped in order.
+const END_DURATION_MAX: Duration = Duration::from_secs(4);
+
 fn server_on(folder: &Path) -> Command {
     let storage = format!("rocksdb:{}", folder.join("data").display());
     let mut command = hearthd(&["-n", "127.0.0.1", "-p", "0", "-s", &storage]);
@@ -51,8 +54,16 @@ fn fail_under_load(kind: &str, errno: i32, times: u32, reason: &str) -> Option<V
     }
     assert!(shim.lines().is_empty(), "{:?}", shim.lines());
     shim.fail(kind, errno, times);
+    while shim.lines().is_empty() {
+        assert!(Instant::now() < deadline, "nothing was written");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let failed = Instant::now();
 
     let (status, _, log) = server.wait();
+    // Clients that wait for a server without a disk could go on elsewhere.
+    let took = failed.elapsed();
+    assert!(took < END_DURATION_MAX, "it ended only after {took:?}");
     assert!(
         status.code().is_some_and(|code| code != 0),
         "{status} {log}"

@@ -422,7 +422,10 @@ impl Replica {
             return;
         };
         shared.writer.stop();
-        if tokio::time::timeout(STOP_DURATION_MAX, running.batcher)
+        if shared.failure.borrow().is_some() {
+            // None of its writes will ever be done here.
+            running.batcher.abort();
+        } else if tokio::time::timeout(STOP_DURATION_MAX, running.batcher)
             .await
             .is_err()
         {
