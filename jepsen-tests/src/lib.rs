@@ -22,6 +22,7 @@ pub mod process;
 pub mod programs;
 pub mod report;
 pub mod run;
+pub mod shaper;
 pub mod shim;
 pub mod sim;
 pub mod volume;

@@ -310,7 +310,8 @@ impl Net {
         format!("hj{}", self.run.number())
     }
 
-    fn namespace(&self, node: u64) -> String {
+    /// The name of the namespace that a node lives in.
+    pub fn namespace(&self, node: u64) -> String {
         format!("hearth-{}-{node}", self.run.number())
     }
 }

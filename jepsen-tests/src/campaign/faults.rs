@@ -129,6 +129,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
 /// All that are not made of others.
 pub(super) fn single() -> Vec<Box<dyn Nemesis>> {
     let mut all = super::plain::all();
+    all.extend(super::traffic::all());
     all.extend(super::system::all());
     all.extend(super::damage::all());
     all

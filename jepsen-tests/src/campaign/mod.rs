@@ -16,6 +16,7 @@ mod pair;
 mod plain;
 pub mod states;
 mod system;
+mod traffic;
 pub mod verdict;
 
 use std::fs;
