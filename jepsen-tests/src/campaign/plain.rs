@@ -36,6 +36,7 @@ enum Kind {
     Restart,
     TransferLeader,
     JoinLeave,
+    CutLearner,
     Halves,
     IsolateLeader,
     Bridge,
@@ -44,7 +45,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::KillOne,
         Self::KillLeader,
         Self::KillMinority,
@@ -57,6 +58,7 @@ impl Kind {
         Self::Restart,
         Self::TransferLeader,
         Self::JoinLeave,
+        Self::CutLearner,
         Self::Halves,
         Self::IsolateLeader,
         Self::Bridge,
@@ -92,6 +94,10 @@ impl Kind {
             Self::JoinLeave => (
                 "join-leave",
                 "a node joins, votes or learns for a while, and is removed",
+            ),
+            Self::CutLearner => (
+                "cut-learner",
+                "a learner joins, is cut off from the voters, both ways or one way, catches up, and is removed",
             ),
             Self::Halves => ("halves", "two sides of the network do not hear each other"),
             Self::IsolateLeader => ("isolate-leader", "the leader is cut off from all others"),
@@ -142,17 +148,18 @@ impl Nemesis for Plain {
             Kind::Halves | Kind::IsolateLeader | Kind::Bridge | Kind::Ring | Kind::OneWay => {
                 Place::Network
             }
-            Kind::JoinLeave => Place::Membership,
+            Kind::JoinLeave | Kind::CutLearner => Place::Membership,
             _ => Place::Nodes,
         }
     }
 
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Attempt<'a> {
         Box::pin(async move {
-            if self.kind == Kind::JoinLeave {
-                return self.leave(cluster).await;
+            match self.kind {
+                Kind::JoinLeave => self.leave(cluster).await,
+                Kind::CutLearner => self.reconnect(cluster).await,
+                _ => self.undo_it(cluster),
             }
-            self.undo_it(cluster)
         })
     }
 }
@@ -180,6 +187,10 @@ impl Plain {
                 restart(cluster, &nodes).await
             }
             Kind::JoinLeave => self.join(cluster, random.random_ratio(1, 3)).await,
+            Kind::CutLearner => {
+                let way = random.random_range(0..3);
+                self.cut_learner(cluster, &nodes, way).await
+            }
             Kind::Halves => {
                 let (few, many) = nodes.split_at(minority);
                 self.hit = few.to_vec();
@@ -286,6 +297,51 @@ impl Plain {
         }
     }
 
+    /// `way`: 0 for both ways, 1 for what the learner sends, else what it is sent.
+    async fn cut_learner(&mut self, cluster: &mut Cluster, voters: &[u64], way: u32) -> Outcome {
+        if cluster.net().is_none() {
+            return Outcome::Skipped("loopback addresses cannot be cut off".into());
+        }
+        let joined = match self.join(cluster, true).await {
+            Outcome::Installed(text) => text,
+            // What has begun to join is healed with the rest.
+            other => return other,
+        };
+        let Some(&place) = self.undo.first() else {
+            return Outcome::Skipped(joined);
+        };
+        let cuts = voters.iter().map(|&voter| match way {
+            0 => Cut::halves(&[place], &[voter]),
+            1 => Cut::one_way(place, voter),
+            _ => Cut::one_way(voter, place),
+        });
+        let Some(whole) = cuts.reduce(Cut::and) else {
+            return Outcome::Skipped("there is no voter".into());
+        };
+        self.hit = vec![place];
+        match cut(cluster, &whole) {
+            Outcome::Installed(what) => Outcome::Installed(format!("{joined}; {what}")),
+            other => other,
+        }
+    }
+
+    async fn reconnect(&mut self, cluster: &mut Cluster) -> Outcome {
+        let healed = match cluster.net() {
+            Some(net) => outcome(net.heal()),
+            None => return Outcome::Skipped("there was nothing to heal".into()),
+        };
+        let Some(&place) = self.undo.first() else {
+            return healed;
+        };
+        let caught_up = member_at(cluster, place, |member| {
+            member.is_some_and(|member| member.reachable && member.ready == Some(true))
+        });
+        if let Err(error) = caught_up.await {
+            return Outcome::Broken(format!("the learner does not catch up: {error}"));
+        }
+        self.leave(cluster).await
+    }
+
     fn undo_it(&mut self, cluster: &mut Cluster) -> Outcome {
         let nodes = std::mem::take(&mut self.undo);
         match self.kind {
@@ -314,7 +370,7 @@ impl Plain {
                     None => Outcome::Skipped("there was nothing to heal".into()),
                 }
             }
-            Kind::Restart | Kind::TransferLeader | Kind::JoinLeave => {
+            Kind::Restart | Kind::TransferLeader | Kind::JoinLeave | Kind::CutLearner => {
                 Outcome::Skipped("there was nothing to heal".into())
             }
         }

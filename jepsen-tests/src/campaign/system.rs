@@ -20,6 +20,9 @@ use crate::shim::{Calls, RIGHT_RATE};
 /// How long a node may take to notice.
 const NOTICE_DURATION_MAX: Duration = Duration::from_secs(15);
 
+/// How long a node may take to end that has noticed: its clients could go on elsewhere.
+const END_DURATION_MAX: Duration = Duration::from_secs(5);
+
 /// Bytes that are left of a disk, and how that is told: with the volumes of a run, of 512 MB, 45 MB is low and
 /// 5 MB is full.
 const RESTS: [u64; 4] = [30 << 20, 15 << 20, 3 << 20, 0];
@@ -198,15 +201,22 @@ impl System {
         let before = node.failed_calls().len();
         let told = node.log_len();
         node.fail_once(calls)?;
-        let ended = node.wait_for_end(NOTICE_DURATION_MAX).await;
+        let failed = until("a call that fails", NOTICE_DURATION_MAX, || async {
+            let failed = node.failed_calls().split_off(before);
+            (!failed.is_empty()).then_some(failed).ok_or(String::new())
+        });
+        let Ok(failed) = failed.await else {
+            // It may have had nothing to write, or does so just now.
+            node.fail_no_more();
+            return Ok(Outcome::Indeterminate(format!(
+                "node {place} made no such call for {} s",
+                NOTICE_DURATION_MAX.as_secs()
+            )));
+        };
+        let ended = node.wait_for_end(END_DURATION_MAX).await;
         node.fail_no_more();
-        let failed = node.failed_calls().split_off(before);
         let status = match ended {
             Ok(status) => status,
-            // It may have had nothing to write.
-            Err(_) if failed.is_empty() => {
-                return Ok(Outcome::Skipped(format!("node {place} made no such call")));
-            }
             Err(error) => {
                 return Ok(Outcome::Broken(format!(
                     "node {place} goes on after {failed:?}: {error}"
