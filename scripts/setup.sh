@@ -47,6 +47,7 @@ if [ "$what" = test ]; then
     # Partitions between real nodes; the tests of them are skipped where they cannot be had.
     need ip iproute2
     need nft nftables
+    need mkfs.ext4 e2fsprogs
 fi
 if [ ${#missing[@]} -gt 0 ]; then
     apt_install "${missing[@]}"

@@ -21,10 +21,24 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Why this machine cannot have one, if so.
+    pub fn why_not() -> Option<String> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("file systems of the nodes' own need root".into());
+        }
+        if !Path::new("/dev/loop-control").exists() {
+            return Some("this system has no loop devices".into());
+        }
+        let found = Command::new("mkfs.ext4").arg("-V").output();
+        found.err().map(|error| {
+            format!("mkfs.ext4: {error} (scripts/setup.sh test installs it, in e2fsprogs)")
+        })
+    }
+
     /// Makes one of `len` bytes in a folder, or finds the one that is there.
     ///
     /// # Errors
-    /// The system's: it needs root, loop devices and `mkfs.ext4`.
+    /// The system's. See [`Self::why_not`].
     pub fn at(run: &Run, folder: &Path, len: u64) -> Result<Self> {
         let path = folder.join("disk");
         let image = folder.join("disk-image");

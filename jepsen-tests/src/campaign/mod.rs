@@ -37,6 +37,7 @@ use crate::net::Net;
 use crate::node::Settings;
 use crate::run::Run;
 use crate::shim::Shims;
+use crate::volume::Volume;
 use crate::workload::{Stage, Workload, discovery, seed_of};
 use faults::{Needs, Nemesis};
 
@@ -246,8 +247,8 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
 /// Bytes of the file system that each node has for itself, where one is to be filled.
 const VOLUME_LEN: u64 = 512 << 20;
 
-/// Has nodes started with what the nemeses need under them.
-fn prepare(settings: &mut Settings, nemeses: &Nemeses, run: &Run, network: Network) {
+/// Has nodes started with what the nemeses need under them, as far as this machine has it.
+pub fn prepare(settings: &mut Settings, nemeses: &[Box<dyn Nemesis>], run: &Run, network: Network) {
     let needs = nemeses
         .iter()
         .map(|nemesis| nemesis.needs())
@@ -255,8 +256,9 @@ fn prepare(settings: &mut Settings, nemeses: &Nemeses, run: &Run, network: Netwo
     if needs.shims {
         settings.shims = Some(Shims::compile(run.folder()));
     }
-    // Where there is no right to make namespaces there is none to mount.
-    if needs.volumes && network == Network::Namespaces {
+    // Who wants loopback addresses has no right to mount either.
+    let is_possible = network == Network::Namespaces && Volume::why_not().is_none();
+    if needs.volumes && is_possible {
         settings.volume_len = Some(VOLUME_LEN);
     }
 }

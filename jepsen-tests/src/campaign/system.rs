@@ -16,6 +16,7 @@ use super::faults::{Attempt, Needs, Nemesis, Outcome};
 use crate::cluster::{Cluster, PATIENCE, until};
 use crate::error::Result;
 use crate::shim::{Calls, RIGHT_RATE};
+use crate::volume::Volume;
 
 /// How long a node may take to notice.
 const NOTICE_DURATION_MAX: Duration = Duration::from_secs(15);
@@ -148,9 +149,10 @@ impl System {
         let rest = RESTS.choose(random).copied().unwrap_or(0);
         for place in some(cluster, random, true) {
             let Some(volume) = cluster.node(place).volume() else {
-                return Ok(Outcome::Skipped(
-                    "the nodes have no file systems of their own here".into(),
-                ));
+                let reason = Volume::why_not();
+                return Ok(Outcome::Skipped(reason.unwrap_or_else(|| {
+                    "the nodes of this run have no file systems of their own".into()
+                })));
             };
             volume.fill(rest)?;
             self.hit.push(place);

@@ -48,8 +48,8 @@ impl Shims {
         })
     }
 
-    /// Puts them under a node that keeps its data in `data`, and what it is told in `folder`.
-    pub(crate) fn put_under(&self, command: &mut Command, data: &Path, folder: &Path) {
+    /// Puts them under a program that keeps its data in `data`, and what it is told in `folder`.
+    pub fn put_under(&self, command: &mut Command, data: &Path, folder: &Path) {
         let libraries = SHIMS.map(|(name, _)| self.library(name).display().to_string());
         command
             .env("LD_PRELOAD", libraries.join(":"))
@@ -124,7 +124,7 @@ pub(crate) fn failed_calls(folder: &Path) -> Vec<String> {
 
 /// The clocks of one node.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clocks {
+pub struct Clocks {
     version: u64,
     /// In millionths.
     rate: i64,
@@ -134,7 +134,7 @@ pub(crate) struct Clocks {
 }
 
 /// A rate at which clocks run right.
-pub(crate) const RIGHT_RATE: i64 = 1_000_000;
+pub const RIGHT_RATE: i64 = 1_000_000;
 
 impl Default for Clocks {
     fn default() -> Self {
@@ -154,7 +154,7 @@ impl Clocks {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn set(&mut self, folder: &Path, rate: i64, shift: i64) -> Result<()> {
+    pub fn set(&mut self, folder: &Path, rate: i64, shift: i64) -> Result<()> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec * 1_000_000_000 + now.tv_nsec;
         let passed = i128::from(now - self.anchor);
@@ -188,5 +188,68 @@ impl Clocks {
         written().map_err(RigError::system(path.display().to_string()))?;
         self.version += 2;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::RangeInclusive;
+    use std::time::{Duration, Instant, SystemTime};
+
+    /// Wall clock as a program under the shims sees it, in nanoseconds, and when it was asked.
+    fn seen(shims: &Shims, folder: &Path) -> (i128, RangeInclusive<Instant>) {
+        let mut command = Command::new("date");
+        shims.put_under(&mut command, folder, folder);
+        let before = Instant::now();
+        let printed = command.arg("+%s%N").output().unwrap();
+        let text = String::from_utf8(printed.stdout).unwrap();
+        (text.trim().parse().unwrap(), before..=Instant::now())
+    }
+
+    #[test]
+    fn clocks_run_as_they_are_told_and_only_the_wall_clock_jumps() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let shims = match Shims::compile(folder) {
+            Ok(shims) => shims,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        let now = || {
+            let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+            i128::try_from(since.as_nanos()).unwrap()
+        };
+        let hour = 3_600_000_000_000;
+        let mut clocks = Clocks::default();
+        clocks.write(folder).unwrap();
+        let (told, _) = seen(&shims, folder);
+        assert!((now() - told).abs() < i128::from(hour) / 2, "{told}");
+
+        clocks.set(folder, RIGHT_RATE, -hour).unwrap();
+        let (told, _) = seen(&shims, folder);
+        let off = now() - told;
+        assert!(
+            (off - i128::from(hour)).abs() < i128::from(hour) / 2,
+            "{off}"
+        );
+
+        // Three times as fast; what is measured may be off by how long the program took.
+        clocks.set(folder, 3 * RIGHT_RATE, -hour).unwrap();
+        let (first, at_first) = seen(&shims, folder);
+        std::thread::sleep(Duration::from_millis(100));
+        let (second, at_second) = seen(&shims, folder);
+        let least = at_second.start().duration_since(*at_first.end());
+        let most = at_second.end().duration_since(*at_first.start());
+        let passed = second - first;
+        let in_nanos = |span: Duration| 3 * i128::try_from(span.as_nanos()).unwrap();
+        assert!(
+            (in_nanos(least)..=in_nanos(most)).contains(&passed),
+            "{passed} in {least:?} to {most:?}"
+        );
+        // It is ahead now, and stays so: nothing but the shift is taken back.
+        clocks.set(folder, RIGHT_RATE, -hour).unwrap();
+        let (third, _) = seen(&shims, folder);
+        assert!(third > second);
+        assert!(third + i128::from(hour) > now() + in_nanos(least) / 3);
     }
 }
