@@ -325,6 +325,23 @@ fn registrations_on_disk_survive_a_kill_and_a_stop() {
 }
 
 #[test]
+fn clients_who_came_before_the_end_are_served() {
+    let server = Server::start(&["-p", "0"]);
+    // The system lets them in; the server finds them together with the signal.
+    server.signal(Signal::STOP);
+    let mut clients: Vec<Client> = (0..200)
+        .map(|_| Client::knock(server.port()).unwrap())
+        .collect();
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    for client in &mut clients {
+        client.wait_for_greeting().unwrap();
+        client.count().unwrap();
+    }
+    assert!(server.wait().0.success());
+}
+
+#[test]
 fn calls_under_way_are_answered_before_the_end() {
     let server = Server::start(&["-p", "0"]);
     let port = server.port();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -48,6 +48,52 @@ impl Listener {
     }
 }
 
+/// At most so many clients are let in after the end: more than can wait to be accepted.
+const LATE_COUNT_MAX: usize = 8192;
+
+impl Listener {
+    /// Closes it, and gives those clients that the system has let in already: with the listener it would
+    /// throw them out, although they may have asked something by then.
+    fn close(self) -> Vec<(Socket, Peer)> {
+        // Asked directly: the runtime may not have heard of them.
+        let accepted = match self {
+            Self::Tcp(listener) => listener.into_std().map(|listener| {
+                accept_waiting(|| {
+                    let (stream, address) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    let stream = TcpStream::from_std(stream)?;
+                    Ok((Socket::tcp(stream)?, Peer::Tcp(address)))
+                })
+            }),
+            Self::Unix(listener) => listener.into_std().map(|listener| {
+                accept_waiting(|| {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    Ok((Socket::Unix(UnixStream::from_std(stream)?), Peer::Unix))
+                })
+            }),
+        };
+        accepted.unwrap_or_else(|error| {
+            tracing::warn!(%error, "clients that were about to be accepted are not served");
+            Vec::new()
+        })
+    }
+}
+
+/// Accepts until nobody waits any more.
+fn accept_waiting<T>(mut accept: impl FnMut() -> io::Result<T>) -> Vec<T> {
+    let mut accepted = Vec::new();
+    while accepted.len() < LATE_COUNT_MAX {
+        match accept() {
+            Ok(client) => accepted.push(client),
+            Err(error) if is_of_the_client(&error) => {}
+            // Nobody waits, or there is no room for more.
+            Err(_) => break,
+        }
+    }
+    accepted
+}
+
 /// Connections that are being served.
 type Served = JoinSet<(Peer, End)>;
 
@@ -78,7 +124,9 @@ pub(super) async fn serve(front: Arc<Front>, listener: Listener, shutdown: watch
             },
         }
     }
-    drop(listener);
+    for (socket, peer) in listener.close() {
+        start(&front, socket, peer, &shutdown, &mut served);
+    }
     drain(&front, &mut served).await;
 }
 

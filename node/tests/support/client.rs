@@ -40,6 +40,13 @@ impl Client {
         Self::shake_hands(Box::new(stream))
     }
 
+    /// Connects, and asks for the hand without waiting for it; [`Self::wait_for_greeting`] is next.
+    pub fn knock(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Self::ask_for_greeting(Box::new(stream))
+    }
+
     /// Connects to a unix socket and shakes hands.
     pub fn connect_unix(path: &str) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
@@ -48,6 +55,12 @@ impl Client {
     }
 
     fn shake_hands(stream: Box<dyn Stream>) -> io::Result<Self> {
+        let mut client = Self::ask_for_greeting(stream)?;
+        client.wait_for_greeting()?;
+        Ok(client)
+    }
+
+    fn ask_for_greeting(stream: Box<dyn Stream>) -> io::Result<Self> {
         let mut client = Self {
             stream,
             decoder: FrameDecoder::new(Limits::default(), None),
@@ -61,12 +74,18 @@ impl Client {
         DIALECT
             .encode(&hello, &mut payload)
             .map_err(io::Error::other)?;
-        let reply = client.exchange(MessageType::Connect, payload)?;
+        client.write(MessageType::Connect, payload)?;
+        Ok(client)
+    }
+
+    /// Reads the answer to the first message.
+    pub fn wait_for_greeting(&mut self) -> io::Result<()> {
+        let reply = self.read()?;
         if reply.kind != MessageType::ConnectOk {
             let reason = DIALECT.decode(&reply.payload, &Limits::default());
             return Err(io::Error::other(format!("refused: {reason:?}")));
         }
-        Ok(client)
+        Ok(())
     }
 
     /// Asks for a method of the name server and leaves the reply unread.
@@ -186,6 +205,10 @@ impl Client {
 
     fn exchange(&mut self, kind: MessageType, payload: Vec<u8>) -> io::Result<Frame> {
         self.write(kind, payload)?;
+        self.read()
+    }
+
+    fn read(&mut self) -> io::Result<Frame> {
         let mut buffer = [0; 65536];
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(io::Error::other)? {
