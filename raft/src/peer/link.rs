@@ -253,13 +253,21 @@ impl Runner {
         let mut closed_attempts = 0;
         let mut was_closed = false;
         let mut ended_at: Option<Instant> = None;
+        // A node that was there and has gone is news for whoever looks after the cluster, and so is its
+        // return.
+        let (mut was_there, mut is_missed) = (false, false);
         loop {
             match self.connect().await {
                 Ok(stream) => {
                     delay = self.timing.retry.0;
                     ended_at = None;
                     self.set(LinkState::Up);
-                    tracing::info!(node = self.to, addr = %self.addr, "connected");
+                    was_there = true;
+                    if std::mem::take(&mut is_missed) {
+                        tracing::warn!(node = self.to, addr = %self.addr, "connected again");
+                    } else {
+                        tracing::info!(node = self.to, addr = %self.addr, "connected");
+                    }
                     let error = self.serve(stream).await;
                     tracing::info!(node = self.to, addr = %self.addr, %error, "connection ended");
                     was_closed = is_close(&error);
@@ -286,7 +294,14 @@ impl Runner {
                     closed_attempts = 0;
                     // A refused connection alone may be a node that was never there.
                     was_closed &= refused;
-                    if self.down(was_closed, error.to_string()) {
+                    let is_new = self.down(was_closed, error.to_string());
+                    if is_new && was_there && !is_missed {
+                        is_missed = true;
+                        tracing::warn!(
+                            node = self.to, addr = %self.addr, %error, has_ended = was_closed,
+                            "no connection to a node that was there"
+                        );
+                    } else if is_new {
                         tracing::info!(
                             node = self.to, addr = %self.addr, %error, has_ended = was_closed,
                             "no connection"
