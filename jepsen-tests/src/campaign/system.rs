@@ -39,6 +39,7 @@ pub(super) fn all() -> Vec<Box<dyn Nemesis>> {
     let one = |kind: Kind| -> Box<dyn Nemesis> {
         Box::new(System {
             kind,
+            next: None,
             hit: Vec::new(),
         })
     };
@@ -67,6 +68,8 @@ impl Kind {
 #[derive(Debug)]
 struct System {
     kind: Kind,
+    /// Which of its amounts comes next: all have their turn, however often it comes.
+    next: Option<usize>,
     hit: Vec<u64>,
 }
 
@@ -145,8 +148,14 @@ fn some(cluster: &mut Cluster, random: &mut SmallRng, more: bool) -> Vec<u64> {
 }
 
 impl System {
+    fn next_of<T: Copy, const N: usize>(&mut self, amounts: [T; N], random: &mut SmallRng) -> T {
+        let at = self.next.unwrap_or_else(|| random.random_range(0..N)) % N;
+        self.next = Some(at + 1);
+        amounts[at]
+    }
+
     async fn fill(&mut self, cluster: &mut Cluster, random: &mut SmallRng) -> Result<Outcome> {
-        let rest = RESTS.choose(random).copied().unwrap_or(0);
+        let rest = self.next_of(RESTS, random);
         for place in some(cluster, random, true) {
             let Some(volume) = cluster.node(place).volume() else {
                 let reason = Volume::why_not();
@@ -203,6 +212,7 @@ impl System {
         let before = node.failed_calls().len();
         let told = node.log_len();
         node.fail_once(calls)?;
+        self.hit.push(place);
         let failed = until("a call that fails", NOTICE_DURATION_MAX, || async {
             let failed = node.failed_calls().split_off(before);
             (!failed.is_empty()).then_some(failed).ok_or(String::new())
@@ -225,7 +235,6 @@ impl System {
                 )));
             }
         };
-        self.hit.push(place);
         let said = node.log_since(told);
         if status.success() || !said.contains("Input/output error") || said.contains("panicked") {
             return Ok(Outcome::Broken(format!(
@@ -242,11 +251,11 @@ impl System {
 
     fn set_clocks(&mut self, cluster: &mut Cluster, random: &mut SmallRng) -> Result<Outcome> {
         let (rate, shift, what) = if self.kind == Kind::ClockRate {
-            let rate = RATES.choose(random).copied().unwrap_or(RIGHT_RATE);
+            let rate = self.next_of(RATES, random);
             let pace = rate as f64 / RIGHT_RATE as f64;
             (rate, 0, format!("run {pace} times as fast"))
         } else {
-            let seconds = JUMPS.choose(random).copied().unwrap_or(1);
+            let seconds = self.next_of(JUMPS, random);
             let seconds = if random.random() { seconds } else { -seconds };
             (
                 RIGHT_RATE,
@@ -322,7 +331,10 @@ async fn clear(cluster: &mut Cluster, places: &[u64]) -> Result<Outcome> {
 
 fn start(cluster: &mut Cluster, places: &[u64]) -> Result<Outcome> {
     for &place in places {
-        cluster.node(place).start()?;
+        let node = cluster.node(place);
+        if !node.is_running() {
+            node.start()?;
+        }
     }
     Ok(Outcome::Installed(format!("nodes {places:?} started")))
 }

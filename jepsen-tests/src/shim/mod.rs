@@ -254,4 +254,65 @@ mod tests {
         assert!(third > second);
         assert!(third + i128::from(hour) > now() + in_nanos(least) / 3);
     }
+
+    #[test]
+    fn waits_are_as_long_as_the_clocks_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let Ok(shims) = Shims::compile(folder) else {
+            return eprintln!("skipped: there is no C compiler");
+        };
+        let mut clocks = Clocks::default();
+        // A tenth as fast: a wait of 30 ms takes 300 of the system's, or it is not seen here.
+        clocks.set(folder, RIGHT_RATE / 10, 0).unwrap();
+        let waits = [
+            "time.sleep(0.03)",
+            "select.epoll().poll(0.03)",
+            "select.poll().poll(30)",
+        ];
+        for wait in waits {
+            let mut command = Command::new("python3");
+            shims.put_under(&mut command, folder, folder);
+            let program = format!(
+                "import select, time\nbegin = time.monotonic()\n{wait}\n\
+                 print(time.monotonic() - begin)"
+            );
+            let begin = Instant::now();
+            let output = match command.args(["-c", &program]).output() {
+                Ok(output) => output,
+                Err(error) => return eprintln!("skipped: python3: {error}"),
+            };
+            let took = begin.elapsed();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let own: f64 = text.trim().parse().unwrap();
+            assert!(own >= 0.029, "{wait}: {own}");
+            assert!(took >= Duration::from_millis(290), "{wait}: {took:?}");
+        }
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_is_none_of_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let Ok(shims) = Shims::compile(folder) else {
+            return eprintln!("skipped: there is no C compiler");
+        };
+        let mut clocks = Clocks::default();
+        clocks.set(folder, RIGHT_RATE, 3_600_000_000_000).unwrap();
+        let monotonic = || {
+            let now = clock_gettime(ClockId::Monotonic);
+            now.tv_sec * 1_000_000_000 + now.tv_nsec
+        };
+        let mut command = Command::new("python3");
+        shims.put_under(&mut command, folder, folder);
+        let before = monotonic();
+        let program = "import time; print(time.monotonic_ns())";
+        let output = match command.args(["-c", program]).output() {
+            Ok(output) => output,
+            Err(error) => return eprintln!("skipped: python3: {error}"),
+        };
+        let told = String::from_utf8(output.stdout).unwrap();
+        let told: i64 = told.trim().parse().unwrap();
+        assert!((before..=monotonic()).contains(&told), "{told}");
+    }
 }
