@@ -143,6 +143,11 @@ pub struct Args {
     #[arg(long, value_name = "MODE", allow_hyphen_values = true, help_heading = CLUSTER)]
     pub reads: Option<String>,
 
+    /// Seconds that a call may wait for the cluster before its client is told that it failed (default 10);
+    /// longer than it takes to find another leader
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true, help_heading = CLUSTER)]
+    pub call_timeout: Option<String>,
+
     /// Milliseconds without a leader after which a node wants to be one, chosen at random between these
     /// (default 1000-2000); the same on all nodes
     #[arg(long, value_name = "MIN-MAX", allow_hyphen_values = true, help_heading = CLUSTER)]
@@ -224,6 +229,7 @@ impl Args {
             (Setting::PeerAddr, &self.peer_addr),
             (Setting::ClusterKeyFile, &self.cluster_key_file),
             (Setting::Reads, &self.reads),
+            (Setting::CallTimeout, &self.call_timeout),
             (Setting::ElectionTimeout, &self.election_timeout),
             (Setting::HeartbeatInterval, &self.heartbeat_interval),
         ];

@@ -31,6 +31,7 @@ pub const DEFAULTS: Defaults = Defaults {
     election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
     heartbeat_interval: Duration::from_millis(100),
     connection_count_max: 10_000,
+    call_timeout: Duration::from_secs(10),
     header_timeout: Duration::from_secs(30),
     probe_timeout: Duration::from_secs(5),
     autoclean_grace: Duration::from_secs(20),
@@ -60,6 +61,8 @@ pub struct Defaults {
     pub heartbeat_interval: Duration,
     /// Connections at once.
     pub connection_count_max: usize,
+    /// How long a call may wait for the cluster: several elections.
+    pub call_timeout: Duration,
     /// How long a message may take to arrive.
     pub header_timeout: Duration,
     /// How long autoclean waits for an object where `COMMTIMEOUT` does not say.
@@ -111,6 +114,8 @@ pub struct NodeConfig {
     pub connection_count_max: usize,
     /// A connection without traffic for so long is closed.
     pub idle_timeout: Option<Duration>,
+    /// How long a call may wait for the cluster before its client is told that it failed.
+    pub call_timeout: Duration,
     /// A message that began to arrive must be whole by then.
     pub header_timeout: Duration,
     /// Bounds on what one message may hold.
@@ -203,6 +208,7 @@ impl Default for NodeConfig {
             heartbeat_interval: DEFAULTS.heartbeat_interval,
             connection_count_max: DEFAULTS.connection_count_max,
             idle_timeout: None,
+            call_timeout: DEFAULTS.call_timeout,
             header_timeout: DEFAULTS.header_timeout,
             limits: DEFAULT_LIMITS,
             compression: false,
@@ -336,6 +342,9 @@ impl Checker<'_> {
                 }),
             idle_timeout,
             autoclean,
+            call_timeout: self
+                .parse(Setting::CallTimeout, positive_seconds)
+                .unwrap_or(DEFAULTS.call_timeout),
             header_timeout: self
                 .parse(Setting::HeaderTimeout, positive_seconds)
                 .unwrap_or(DEFAULTS.header_timeout),
@@ -607,6 +616,9 @@ fn cluster_name(text: &str) -> Result<String, String> {
 }
 
 /// A time span; none for zero, which means "no limit" wherever Pyro reads one.
+/// The longest that anything waits: a clock can be asked for the end of it.
+const SPAN_MAX: Duration = Duration::from_secs(366 * 86_400);
+
 fn seconds(text: &str) -> Result<Option<Duration>, String> {
     let span = text
         .trim()
@@ -614,6 +626,12 @@ fn seconds(text: &str) -> Result<Option<Duration>, String> {
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("'{text}' is no number of seconds"))?;
+    if span > SPAN_MAX {
+        return Err(format!(
+            "'{text}' is more than a year ({} seconds)",
+            SPAN_MAX.as_secs()
+        ));
+    }
     Ok((!span.is_zero()).then_some(span))
 }
 
@@ -773,6 +791,23 @@ mod tests {
             assert_eq!(count, 1, "{name} in {mistakes:#?}");
         }
         assert_eq!(mistakes.len(), 14, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn a_span_that_no_clock_can_measure_is_refused() {
+        for (text, reason) in [
+            ("1e18", "'1e18' is more than a year"),
+            ("0", "must be more than zero seconds"),
+            ("soon", "'soon' is no number of seconds"),
+        ] {
+            let mistakes = run(&["--call-timeout", text], &[]).unwrap_err();
+            assert!(
+                mistakes.len() == 1 && mistakes[0].contains(reason),
+                "{mistakes:?}"
+            );
+        }
+        let config = run(&["--call-timeout", "2.5"], &[]).unwrap();
+        assert_eq!(config.call_timeout, Duration::from_millis(2500));
     }
 
     #[test]

@@ -435,6 +435,8 @@ fn front_config(
         header_timeout: config.header_timeout,
         server_type: config.server_type,
         reads: config.reads,
+        write_deadline: config.call_timeout,
+        read_timeout: config.call_timeout,
         ..FrontConfig::new(ns_uri, location)
     }
 }

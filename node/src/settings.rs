@@ -47,6 +47,7 @@ pub(crate) enum Setting {
     PeerAddr,
     ClusterKeyFile,
     Reads,
+    CallTimeout,
     ElectionTimeout,
     HeartbeatInterval,
 }
@@ -224,6 +225,12 @@ const NAMES: &[Names] = {
             Some("--cluster-key-file"),
         ),
         Names(Reads, "reads", &["HEARTH_READS"], Some("--reads")),
+        Names(
+            CallTimeout,
+            "call-timeout",
+            &["HEARTH_CALL_TIMEOUT"],
+            Some("--call-timeout"),
+        ),
         Names(
             ElectionTimeout,
             "election-timeout",
@@ -610,11 +617,12 @@ mod tests {
             peer_addr: Some(String::new()),
             cluster_key_file: Some(String::new()),
             reads: Some(String::new()),
+            call_timeout: Some(String::new()),
             election_timeout: Some(String::new()),
             heartbeat_interval: Some(String::new()),
             ..Args::default()
         };
-        assert_eq!(all.settings().len(), 24);
+        assert_eq!(all.settings().len(), 25);
         for (setting, _) in all.settings() {
             assert!(names(setting).3.is_some(), "{setting:?}");
         }

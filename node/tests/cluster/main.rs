@@ -222,7 +222,7 @@ fn each_mode_of_reading_does_what_it_says_when_the_majority_is_gone() {
     let mut cluster = Cluster::found(1);
     let modes = [(2, "linearizable"), (3, "available"), (4, "stale")];
     for (id, mode) in modes {
-        cluster.join(id, &["--reads", mode]);
+        cluster.join(id, &["--reads", mode, "--call-timeout", "2"]);
     }
     let mut clients = modes.map(|(id, _)| cluster.client(id));
     for (number, writer) in [0, 1, 2].into_iter().enumerate() {
@@ -268,6 +268,7 @@ fn each_mode_of_reading_does_what_it_says_when_the_majority_is_gone() {
     );
 
     // Both take until their deadline, so they are asked at the same time.
+    let began = Instant::now();
     let (read, write) = std::thread::scope(|scope| {
         let read = scope.spawn(|| linearizable.lookup("name.0").unwrap_err().to_string());
         let write = stale.register("more", &entry("PYRO:o@h:1"));
@@ -278,6 +279,10 @@ fn each_mode_of_reading_does_what_it_says_when_the_majority_is_gone() {
     assert!(write.contains("NamingError"), "{write}");
     let knows = write.contains("\"no quorum: ") || write.contains("\"outcome unknown: ");
     assert!(knows, "{write}");
+    let took = began.elapsed();
+    // Without the option it is ten seconds.
+    let meant = Duration::from_secs(2)..Duration::from_secs(8);
+    assert!(meant.contains(&took), "{took:?}");
 
     // With the majority, everything is as before.
     cluster.start(1, &[]);
