@@ -7,6 +7,8 @@
  * besides. Time that is waited for is the process's own: timeouts are divided by the rate, and deadlines
  * are brought back to the system's clocks.
  *
+ * A wait that has begun keeps the rate that it began with.
+ *
  * Not seen here: timerfd, sem_timedwait, mutexes with a deadline; Hearth uses none of them.
  */
 #define _GNU_SOURCE
