@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::wgl::{self, Model, Search, Span};
+use super::wgl::{self, Budget, Model, Search, Span};
 use super::{Verdict, Violation};
 use crate::history::{Action, Answer, Entry, Operation};
-
-/// Steps of the model that the search for one group may take.
-const STEP_LIMIT: u64 = 20_000_000;
 
 /// All names that start with one prefix.
 #[derive(Debug, Clone)]
@@ -81,6 +78,20 @@ impl Model for Group<'_> {
         };
         (said == expected).then_some(after)
     }
+
+    fn is_read(&self, (action, answer): &Self::Step) -> bool {
+        match action {
+            Action::Lookup { .. } | Action::List { .. } | Action::Tagged { .. } => true,
+            Action::Register { safe, .. } => *safe && *answer == Some(Answer::Taken),
+            Action::SetMetadata { .. } => *answer == Some(Answer::UnknownName),
+            Action::Remove { .. } => *answer == Some(Answer::Removed(0)),
+            // What it removed may all have been of other groups.
+            Action::RemovePrefix { prefix, .. } => {
+                prefix.len() >= self.prefix.len() && *answer == Some(Answer::Removed(0))
+            }
+            Action::Other { .. } => true,
+        }
+    }
 }
 
 fn concerns(prefix: &str, action: &Action) -> bool {
@@ -99,13 +110,14 @@ fn concerns(prefix: &str, action: &Action) -> bool {
 
 /// Judges the names of each of `prefixes`, none of which may begin with another one.
 pub fn check(history: &[Operation], prefixes: &BTreeSet<String>) -> Verdict {
+    let mut budget = Budget::default();
     let mut undecided = None;
     for prefix in prefixes {
         let operations: Vec<&Operation> = history
             .iter()
             .filter(|operation| !operation.is_void() && concerns(prefix, &operation.action))
             .collect();
-        match check_group(prefix, &operations) {
+        match check_group(prefix, &operations, &mut budget) {
             Verdict::Holds => {}
             Verdict::Undecided(reason) => undecided = Some(reason),
             violated @ Verdict::Violated(_) => return violated,
@@ -114,7 +126,7 @@ pub fn check(history: &[Operation], prefixes: &BTreeSet<String>) -> Verdict {
     undecided.map_or(Verdict::Holds, Verdict::Undecided)
 }
 
-fn check_group(prefix: &str, operations: &[&Operation]) -> Verdict {
+fn check_group(prefix: &str, operations: &[&Operation], budget: &mut Budget) -> Verdict {
     let group = Group { prefix };
     let spans: Vec<_> = operations
         .iter()
@@ -124,14 +136,14 @@ fn check_group(prefix: &str, operations: &[&Operation]) -> Verdict {
             step: (operation.action.clone(), operation.answer().cloned()),
         })
         .collect();
-    match wgl::search(&group, &spans, STEP_LIMIT) {
+    match wgl::search(&group, &spans, budget) {
         Search::Linearizable => Verdict::Holds,
         Search::GaveUp => Verdict::Undecided(format!(
-            "{prefix}: no order of {} operations found in {STEP_LIMIT} steps",
+            "{prefix}: no order of {} operations was found, and not all were tried",
             spans.len()
         )),
         Search::Impossible => {
-            let until = wgl::first_impossible(&group, &spans, STEP_LIMIT).unwrap_or(u64::MAX);
+            let until = wgl::first_impossible(&group, &spans, budget).unwrap_or(u64::MAX);
             let mut evidence: Vec<Operation> = operations
                 .iter()
                 .filter(|operation| operation.call <= until)

@@ -6,12 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::wgl::{self, Model, Search, Span};
+use super::wgl::{self, Budget, Model, Search, Span};
 use super::{Verdict, Violation};
 use crate::history::{Action, Answer, Entry, Operation};
-
-/// Steps of the model that the search for one name may take.
-const STEP_LIMIT: u64 = 20_000_000;
 
 /// One name. Its state is what the name stands for.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +58,17 @@ impl Model for Name {
                 let expected = state.as_ref().filter(|entry| entry.tags.contains(tag));
                 (expected == seen.as_ref()).then(|| state.clone())
             }
+        }
+    }
+
+    fn is_read(&self, step: &Step) -> bool {
+        match step {
+            Step::Read(_) | Step::ReadTagged(..) => true,
+            // Refused, or done to nothing.
+            Step::RegisterSafe(_, done) | Step::SetMetadata(_, done) | Step::Remove(done) => {
+                *done == Some(false)
+            }
+            Step::Register(_) => false,
         }
     }
 }
@@ -120,10 +128,11 @@ pub fn check(history: &[Operation]) -> Verdict {
             Action::Other { .. } => {}
         }
     }
+    let mut budget = Budget::default();
     let mut undecided = None;
     for (name, mut operations) in by_name {
         operations.extend(of_many.iter().filter(|one| concerns(name, &one.action)));
-        match check_name(name, &operations) {
+        match check_name(name, &operations, &mut budget) {
             Verdict::Holds => {}
             Verdict::Undecided(reason) => undecided = Some(reason),
             violated @ Verdict::Violated(_) => return violated,
@@ -132,7 +141,7 @@ pub fn check(history: &[Operation]) -> Verdict {
     undecided.map_or(Verdict::Holds, Verdict::Undecided)
 }
 
-fn check_name(name: &str, operations: &[&Operation]) -> Verdict {
+fn check_name(name: &str, operations: &[&Operation], budget: &mut Budget) -> Verdict {
     let spans: Vec<Span<Step>> = operations
         .iter()
         .filter_map(|operation| {
@@ -143,14 +152,14 @@ fn check_name(name: &str, operations: &[&Operation]) -> Verdict {
             })
         })
         .collect();
-    match wgl::search(&Name, &spans, STEP_LIMIT) {
+    match wgl::search(&Name, &spans, budget) {
         Search::Linearizable => Verdict::Holds,
         Search::GaveUp => Verdict::Undecided(format!(
-            "{name}: no order of {} operations found in {STEP_LIMIT} steps",
+            "{name}: no order of {} operations was found, and not all were tried",
             spans.len()
         )),
         Search::Impossible => {
-            let until = wgl::first_impossible(&Name, &spans, STEP_LIMIT).unwrap_or(u64::MAX);
+            let until = wgl::first_impossible(&Name, &spans, budget).unwrap_or(u64::MAX);
             let mut evidence: Vec<Operation> = operations
                 .iter()
                 .filter(|operation| operation.call <= until)
