@@ -24,7 +24,8 @@ use crate::history::Nanos;
 
 /// Steps that all searches of a checker may take together, besides a few for each operation. A search of a
 /// history that is linearizable takes little more than those; without an end are searches where much is unknown
-/// and the contradiction is subtle.
+/// and the contradiction is subtle. Not optimised, a step of a group of forty names takes up to 60 us and 2 kB:
+/// a checker gives up after about a minute, not after all memory.
 #[derive(Debug)]
 pub struct Budget {
     left: u64,
@@ -34,8 +35,8 @@ pub struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            left: 10_000_000,
-            of_one: 2_000_000,
+            left: 1_000_000,
+            of_one: 250_000,
         }
     }
 }
