@@ -3,14 +3,33 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
+
+# Where in a slow run the time went.
+with_times() {
+    local line
+    while IFS= read -r line; do
+        case $line in
+            "     Running "* | "   Doc-tests "*) printf '%s, after %d s\n' "$line" "$SECONDS" ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done
+}
+
+# The tests take some ten minutes. Where nobody is there to end one that hangs, this does, and says so.
+test_seconds_max=2700
+limit=()
+[ -t 0 ] || limit=(timeout --kill-after=30 "$test_seconds_max")
+
+# What nodes do wrong on purpose, for tests of the tests.
+defects=hearth-node/defects,hearth-jepsen-tests/defects
 
 step "format"
 cargo fmt --all --check
 
 step "clippy"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
-cargo clippy --quiet --locked --package hearth-node --features defects -- -D warnings
+cargo clippy --quiet --locked --workspace --all-targets --features "$defects" -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps
@@ -27,24 +46,28 @@ else
 fi
 
 # What the acceptance tests start, built once for all of them; and nodes that can make mistakes on purpose,
-# which the tests must notice.
+# which the tests must notice. With a test among them, all dependencies have the features that they have in
+# `cargo test`, and are compiled once.
 step "programs"
 programs=${CARGO_TARGET_DIR:-target}
-cargo build --quiet --locked --package hearth-node --package hearth-jepsen-tests --bins \
-    --features hearth-node/defects,hearth-jepsen-tests/defects
+cargo build --quiet --locked --workspace --bins --test house --features "$defects"
 mkdir -p "$programs/defects"
 cp "$programs/debug/hearthd" "$programs/debug/hearth-jepsen-tests" "$programs/defects/"
 HEARTH_DEFECT_BIN_DIR=$(cd "$programs/defects" && pwd)
 export HEARTH_DEFECT_BIN_DIR
-cargo build --quiet --locked --workspace --bins
+cargo build --quiet --locked --workspace --bins --test house
 HEARTH_BIN_DIR=$(cd "$programs/debug" && pwd)
 export HEARTH_BIN_DIR
+cargo test --quiet --locked --workspace --no-run
 
 step "tests"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+"${limit[@]}" cargo test --locked --workspace --no-fail-fast 2>&1 | with_times | tee "$log" || status=$?
+if [ "$status" = 124 ]; then
+    echo "the tests did not end within $test_seconds_max s" >&2
+fi
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"
 exit "$status"
