@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::wgl::{self, Budget, Model, Search, Span};
-use super::{Verdict, Violation};
+use super::Verdict;
+use super::wgl::{Budget, Model, Span};
 use crate::history::{Action, Answer, Entry, Operation};
 
 /// All names that start with one prefix.
@@ -108,55 +108,29 @@ fn concerns(prefix: &str, action: &Action) -> bool {
     }
 }
 
-/// Judges the names of each of `prefixes`, none of which may begin with another one.
-pub fn check(history: &[Operation], prefixes: &BTreeSet<String>) -> Verdict {
-    let mut budget = Budget::default();
-    let mut undecided = None;
-    for prefix in prefixes {
+/// Judges the names of each of `prefixes`, none of which may begin with another one, within `budget`.
+pub fn check(history: &[Operation], prefixes: &BTreeSet<String>, budget: &mut Budget) -> Verdict {
+    super::worst(prefixes.iter().map(|prefix| {
         let operations: Vec<&Operation> = history
             .iter()
             .filter(|operation| !operation.is_void() && concerns(prefix, &operation.action))
             .collect();
-        match check_group(prefix, &operations, &mut budget) {
-            Verdict::Holds => {}
-            Verdict::Undecided(reason) => undecided = Some(reason),
-            violated @ Verdict::Violated(_) => return violated,
-        }
-    }
-    undecided.map_or(Verdict::Holds, Verdict::Undecided)
-}
-
-fn check_group(prefix: &str, operations: &[&Operation], budget: &mut Budget) -> Verdict {
-    let group = Group { prefix };
-    let spans: Vec<_> = operations
-        .iter()
-        .map(|operation| Span {
-            call: operation.call,
-            end: operation.end_of_effect(),
-            step: (operation.action.clone(), operation.answer().cloned()),
-        })
-        .collect();
-    match wgl::search(&group, &spans, budget) {
-        Search::Linearizable => Verdict::Holds,
-        Search::GaveUp => Verdict::Undecided(format!(
-            "{prefix}: no order of {} operations was found, and not all were tried",
-            spans.len()
-        )),
-        Search::Impossible => {
-            let until = wgl::first_impossible(&group, &spans, budget).unwrap_or(u64::MAX);
-            let mut evidence: Vec<Operation> = operations
-                .iter()
-                .filter(|operation| operation.call <= until)
-                .map(|operation| (*operation).clone())
-                .collect();
-            evidence.sort_by_key(|operation| operation.call);
-            Verdict::Violated(Violation {
-                subject: format!("{prefix}*"),
-                reason: "no order of these operations gives these answers".to_owned(),
-                evidence,
+        let spans: Vec<_> = operations
+            .iter()
+            .map(|operation| Span {
+                call: operation.call,
+                end: operation.end_of_effect(),
+                step: (operation.action.clone(), operation.answer().cloned()),
             })
-        }
-    }
+            .collect();
+        super::by_search(
+            &Group { prefix },
+            format!("{prefix}*"),
+            &operations,
+            &spans,
+            budget,
+        )
+    }))
 }
 
 #[cfg(test)]
@@ -191,7 +165,7 @@ mod tests {
     }
 
     fn judge(history: &[Operation]) -> Verdict {
-        check(history, &["g.".to_owned()].into())
+        check(history, &["g.".to_owned()].into(), &mut Budget::default())
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod snapshot;
 pub mod wgl;
 
 use crate::history::Operation;
+use wgl::{Budget, Model, Search, Span};
 
 /// What a checker found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,51 @@ pub struct Violation {
     /// The operations that contradict each other, in the order of their calls; as few as was easy to
     /// find.
     pub evidence: Vec<Operation>,
+}
+
+/// Judges one object, the `subject`, by search: `spans` are what `operations` say about it. What cannot be
+/// comes with the operations that were called until then.
+fn by_search<M: Model>(
+    model: &M,
+    subject: String,
+    operations: &[&Operation],
+    spans: &[Span<M::Step>],
+    budget: &mut Budget,
+) -> Verdict
+where
+    M::Step: Clone,
+{
+    match wgl::search(model, spans, budget) {
+        Search::Linearizable => Verdict::Holds,
+        Search::GaveUp => Verdict::Undecided(format!(
+            "{subject}: no order of {} operations was found, and not all were tried",
+            spans.len()
+        )),
+        Search::Impossible => {
+            let until = wgl::first_impossible(model, spans, budget).unwrap_or(u64::MAX);
+            let known = operations.iter().filter(|one| one.call <= until);
+            let mut evidence: Vec<Operation> = known.map(|&one| one.clone()).collect();
+            evidence.sort_by_key(|operation| operation.call);
+            Verdict::Violated(Violation {
+                subject,
+                reason: "no order of these operations gives these answers".to_owned(),
+                evidence,
+            })
+        }
+    }
+}
+
+/// The first that is violated, or else one that is undecided.
+pub fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+    let mut undecided = None;
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Holds => {}
+            Verdict::Undecided(_) => undecided = Some(verdict),
+            Verdict::Violated(_) => return verdict,
+        }
+    }
+    undecided.unwrap_or(Verdict::Holds)
 }
 
 #[cfg(test)]

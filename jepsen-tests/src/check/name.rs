@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Verdict;
 use super::wgl::{self, Budget, Model, Search, Span};
-use super::{Verdict, Violation};
 use crate::history::{Action, Answer, Entry, Operation};
 
 /// One name. Its state is what the name stands for.
@@ -114,6 +114,22 @@ fn concerns(name: &str, action: &Action) -> bool {
 
 /// Judges every name that the history has.
 pub fn check(history: &[Operation]) -> Verdict {
+    let mut budget = Budget::default();
+    super::worst(by_name(history).into_iter().map(|(name, operations)| {
+        let spans = spans(name, &operations);
+        super::by_search(&Name, name.to_owned(), &operations, &spans, &mut budget)
+    }))
+}
+
+/// Whether [`check`] finds a contradiction with less than `budget`, without saying where.
+pub fn is_violated(history: &[Operation], budget: &mut Budget) -> bool {
+    by_name(history).into_iter().any(|(name, operations)| {
+        wgl::search(&Name, &spans(name, &operations), budget) == Search::Impossible
+    })
+}
+
+/// What a history has of each name.
+fn by_name(history: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
     let mut by_name: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     let mut of_many = Vec::new();
     for operation in history.iter().filter(|operation| !operation.is_void()) {
@@ -128,51 +144,21 @@ pub fn check(history: &[Operation]) -> Verdict {
             Action::Other { .. } => {}
         }
     }
-    let mut budget = Budget::default();
-    let mut undecided = None;
-    for (name, mut operations) in by_name {
+    for (name, operations) in &mut by_name {
         operations.extend(of_many.iter().filter(|one| concerns(name, &one.action)));
-        match check_name(name, &operations, &mut budget) {
-            Verdict::Holds => {}
-            Verdict::Undecided(reason) => undecided = Some(reason),
-            violated @ Verdict::Violated(_) => return violated,
-        }
     }
-    undecided.map_or(Verdict::Holds, Verdict::Undecided)
+    by_name
 }
 
-fn check_name(name: &str, operations: &[&Operation], budget: &mut Budget) -> Verdict {
-    let spans: Vec<Span<Step>> = operations
-        .iter()
-        .filter_map(|operation| {
-            Some(Span {
-                call: operation.call,
-                end: operation.end_of_effect(),
-                step: step(name, operation)?,
-            })
+fn spans(name: &str, operations: &[&Operation]) -> Vec<Span<Step>> {
+    let span = |operation: &&Operation| {
+        Some(Span {
+            call: operation.call,
+            end: operation.end_of_effect(),
+            step: step(name, operation)?,
         })
-        .collect();
-    match wgl::search(&Name, &spans, budget) {
-        Search::Linearizable => Verdict::Holds,
-        Search::GaveUp => Verdict::Undecided(format!(
-            "{name}: no order of {} operations was found, and not all were tried",
-            spans.len()
-        )),
-        Search::Impossible => {
-            let until = wgl::first_impossible(&Name, &spans, budget).unwrap_or(u64::MAX);
-            let mut evidence: Vec<Operation> = operations
-                .iter()
-                .filter(|operation| operation.call <= until)
-                .map(|operation| (*operation).clone())
-                .collect();
-            evidence.sort_by_key(|operation| operation.call);
-            Verdict::Violated(Violation {
-                subject: name.to_owned(),
-                reason: "no order of these operations gives these answers".to_owned(),
-                evidence,
-            })
-        }
-    }
+    };
+    operations.iter().filter_map(span).collect()
 }
 
 #[cfg(test)]

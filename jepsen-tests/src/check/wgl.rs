@@ -30,6 +30,7 @@ use crate::history::Nanos;
 pub struct Budget {
     left: u64,
     of_one: u64,
+    spent: u64,
 }
 
 impl Default for Budget {
@@ -37,11 +38,21 @@ impl Default for Budget {
         Self {
             left: 1_000_000,
             of_one: 250_000,
+            spent: 0,
         }
     }
 }
 
 impl Budget {
+    /// For many searches of which each is soon given up.
+    pub fn small() -> Self {
+        Self {
+            left: 200_000,
+            of_one: 10_000,
+            spent: 0,
+        }
+    }
+
     /// Steps of a search for each operation, which no budget counts.
     const PER_OPERATION: u64 = 64;
 
@@ -51,8 +62,15 @@ impl Budget {
         let granted = free + self.left.min(self.of_one);
         let mut left = granted;
         let found = search(&mut left);
-        self.left -= (granted - left).saturating_sub(free);
+        let taken = granted - left;
+        self.left -= taken.saturating_sub(free);
+        self.spent += taken;
         found
+    }
+
+    /// Steps that were taken so far.
+    pub fn spent(&self) -> u64 {
+        self.spent
     }
 }
 
@@ -431,6 +449,7 @@ mod tests {
         let mut budget = Budget {
             left: 1_500,
             of_one: 1_000,
+            spent: 0,
         };
         assert_eq!(search(&Cell, &spans, &mut budget), Search::GaveUp);
         assert_eq!(budget.left, 500);

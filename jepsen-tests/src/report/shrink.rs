@@ -6,12 +6,13 @@
 //!   was and nothing before is still open: whatever the name stood for then, it stands for this now;
 //! - the operation that was called last, after all others had ended.
 
-use crate::check::{Verdict, name};
+use crate::check::name;
+use crate::check::wgl::Budget;
 use crate::folder::{Line, OutcomeKind};
 use crate::history::{Action, Operation};
 
-/// Histories that are judged for one counterexample.
-const TRY_COUNT_MAX: usize = 2_000;
+/// Steps of all searches for one counterexample, and operations that were looked at for them.
+const WORK_MAX: u64 = 5_000_000;
 
 /// A history that is longer is not tried: the checkers give less than that as evidence.
 const LEN_MAX: usize = 3_000;
@@ -21,35 +22,58 @@ pub(super) fn shortest(checker: &str, lines: &[Line]) -> Vec<Line> {
     if checker != "linearizable per name" || lines.len() > LEN_MAX {
         return lines.to_vec();
     }
-    let (writes, reads): (Vec<Line>, Vec<Line>) = lines
-        .iter()
-        .cloned()
-        .partition(|line| line.arguments.is_write());
-    let needed = shrink(&reads, |reads| fails(&[writes.as_slice(), reads].concat()));
-    let mut rest = [writes, needed].concat();
-    rest.sort_by_key(|line| (line.begin_ns, line.end_ns));
-    cut_the_end(&mut rest);
-    cut_the_beginning(&mut rest);
-    // Reads that only were needed because of a write that is gone now.
-    let (reads, writes): (Vec<Line>, Vec<Line>) = rest
-        .into_iter()
-        .partition(|line| !line.arguments.is_write());
-    let needed = shrink(&reads, |reads| fails(&[writes.as_slice(), reads].concat()));
+    let mut judge = Judge::default();
+    let mut rest = without_reads(lines.to_vec(), &mut judge);
+    cut_the_end(&mut rest, &mut judge);
+    cut_the_beginning(&mut rest, &mut judge);
+    // Some reads only were needed because of a write that is gone now.
+    without_reads(rest, &mut judge)
+}
+
+/// Says which histories fail, until it has done enough.
+struct Judge {
+    budget: Budget,
+    looked_at: u64,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self {
+            budget: Budget::small(),
+            looked_at: 0,
+        }
+    }
+}
+
+impl Judge {
+    /// Whether `lines` are known to fail; none is, in the end.
+    fn fails(&mut self, lines: &[Line]) -> bool {
+        if self.looked_at + self.budget.spent() > WORK_MAX {
+            return false;
+        }
+        self.looked_at += lines.len() as u64;
+        let operations: Vec<Operation> = lines.iter().cloned().map(Line::into_operation).collect();
+        name::is_violated(&operations, &mut self.budget)
+    }
+}
+
+/// Leaves out reads, in the order of time.
+fn without_reads(lines: Vec<Line>, judge: &mut Judge) -> Vec<Line> {
+    let is_write = |line: &Line| line.arguments.is_write();
+    let (writes, reads): (Vec<Line>, Vec<Line>) = lines.into_iter().partition(is_write);
+    let needed = shrink(&reads, |reads| {
+        judge.fails(&[writes.as_slice(), reads].concat())
+    });
     let mut rest = [writes, needed].concat();
     rest.sort_by_key(|line| (line.begin_ns, line.end_ns));
     rest
 }
 
-fn fails(lines: &[Line]) -> bool {
-    let operations: Vec<Operation> = lines.iter().cloned().map(Line::into_operation).collect();
-    matches!(name::check(&operations), Verdict::Violated(_))
-}
-
 /// Leaves out the last call, again and again.
-fn cut_the_end(lines: &mut Vec<Line>) {
+fn cut_the_end(lines: &mut Vec<Line>, judge: &mut Judge) {
     while let Some((last, others)) = lines.split_last() {
         let is_alone = others.iter().all(|line| line.end_ns <= last.begin_ns);
-        if !is_alone || !fails(others) {
+        if !is_alone || !judge.fails(others) {
             return;
         }
         lines.pop();
@@ -57,7 +81,7 @@ fn cut_the_end(lines: &mut Vec<Line>) {
 }
 
 /// Begins with the last registration that may be the first operation.
-fn cut_the_beginning(lines: &mut Vec<Line>) {
+fn cut_the_beginning(lines: &mut Vec<Line>, judge: &mut Judge) {
     for at in (1..lines.len()).rev() {
         let (before, rest) = lines.split_at(at);
         let Some((first, others)) = rest.split_first() else {
@@ -68,34 +92,34 @@ fn cut_the_beginning(lines: &mut Vec<Line>) {
         let is_over =
             |line: &Line| line.outcome != OutcomeKind::Unknown && line.end_ns <= first.begin_ns;
         let is_alone = others.iter().all(|line| line.begin_ns >= first.end_ns);
-        if sets && is_alone && before.iter().all(is_over) && fails(rest) {
+        if sets && is_alone && before.iter().all(is_over) && judge.fails(rest) {
             lines.drain(..at);
             return;
         }
     }
 }
 
-fn shrink<T: Clone>(all: &[T], fails: impl Fn(&[T]) -> bool) -> Vec<T> {
+/// The shortest part of `all` that is found to fail when blocks, half of it at first and single ones at last,
+/// are left out.
+fn shrink<T: Clone>(all: &[T], mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
     let mut rest = all.to_vec();
     if !fails(&rest) {
         return rest;
     }
-    let mut tries = 1;
     let mut len = rest.len().div_ceil(2);
     loop {
         let mut at = 0;
         let before = rest.len();
-        while at < rest.len() && tries < TRY_COUNT_MAX {
+        while at < rest.len() {
             let end = (at + len).min(rest.len());
             let without: Vec<T> = [&rest[..at], &rest[end..]].concat();
-            tries += 1;
             if fails(&without) {
                 rest = without;
             } else {
                 at = end;
             }
         }
-        if tries >= TRY_COUNT_MAX || len == 1 && rest.len() == before {
+        if len == 1 && rest.len() == before {
             return rest;
         }
         if len > 1 {
@@ -147,11 +171,30 @@ mod tests {
         open[3].value = None;
         let left = shortest("linearizable per name", &open);
         assert!(left.contains(&open[3]), "{left:?}");
-        assert!(fails(&left));
+        assert!(Judge::default().fails(&left));
         // Under way at the same time: either may have been the last.
         let mut both = lines[3..7].to_vec();
         both[0].end_ns = 45;
-        assert!(fails(&shortest("linearizable per name", &both)));
+        let left = shortest("linearizable per name", &both);
+        assert!(Judge::default().fails(&left));
+    }
+
+    #[test]
+    fn a_history_that_is_hard_to_judge_is_left_as_it_is() {
+        // Any of these may have happened, or not, in any order.
+        let mut lines: Vec<Line> = (0..40)
+            .map(|number| {
+                let mut line = register(0, &format!("{number}"));
+                line.outcome = OutcomeKind::Unknown;
+                line.value = None;
+                line
+            })
+            .collect();
+        lines.extend((0..400).map(|number| lookup(10 + 2 * number, &format!("{}", number % 40))));
+        lines.push(lookup(1_000, "nobody's"));
+        let mut judge = Judge::default();
+        assert_eq!(without_reads(lines.clone(), &mut judge).len(), lines.len());
+        assert!(judge.looked_at + judge.budget.spent() < WORK_MAX + 1_000_000);
     }
 
     #[test]

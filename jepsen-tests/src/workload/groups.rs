@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 
 use super::slots::Slots;
 use super::{Stage, Work, Workload, at_once, by_family, judged};
+use crate::check::wgl::Budget;
 use crate::check::{self, Violation, group};
 use crate::folder::CheckerVerdict;
 use crate::history::{Action, Answer, Entry, Operation, Outcome};
@@ -71,22 +72,13 @@ impl Workload for Groups {
     fn check(&self, history: &[Operation]) -> Vec<CheckerVerdict> {
         let groups = by_family(history);
         let text = format!("{} operations on {} groups", history.len(), groups.len());
-        let mut undecided = None;
-        let mut violated = None;
-        for (family, operations) in &groups {
-            let verdict = strangers(family, operations).unwrap_or_else(|| {
-                group::check(operations, &BTreeSet::from([format!("{family}.")]))
-            });
-            match verdict {
-                check::Verdict::Holds => {}
-                check::Verdict::Undecided(_) => undecided = Some(verdict),
-                check::Verdict::Violated(_) => {
-                    violated = Some(verdict);
-                    break;
-                }
-            }
-        }
-        let verdict = violated.or(undecided).unwrap_or(check::Verdict::Holds);
+        let mut budget = Budget::default();
+        let verdict = check::worst(groups.iter().map(|(family, operations)| {
+            strangers(family, operations).unwrap_or_else(|| {
+                let prefixes = BTreeSet::from([format!("{family}.")]);
+                group::check(operations, &prefixes, &mut budget)
+            })
+        }));
         vec![judged("linearizable per prefix", self.name, verdict, text)]
     }
 }

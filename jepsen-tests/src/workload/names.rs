@@ -48,21 +48,22 @@ impl Workload for Names {
     }
 
     fn check(&self, history: &[Operation]) -> Vec<CheckerVerdict> {
-        let names: BTreeSet<&str> = history
-            .iter()
-            .filter_map(|operation| match &operation.action {
-                Action::Register { name, .. } => Some(name.as_str()),
-                _ => None,
-            })
-            .collect();
-        let text = format!("{} operations on {} names", history.len(), names.len());
-        vec![judged(
-            "linearizable per name",
-            NAME,
-            name::check(history),
-            text,
-        )]
+        check(NAME, history)
     }
+}
+
+/// The verdict on shared names.
+pub(crate) fn check(workload: &str, history: &[Operation]) -> Vec<CheckerVerdict> {
+    let names: BTreeSet<&str> = history
+        .iter()
+        .filter_map(|operation| match &operation.action {
+            Action::Register { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let text = format!("{} operations on {} names", history.len(), names.len());
+    let verdict = name::check(history);
+    vec![judged("linearizable per name", workload, verdict, text)]
 }
 
 async fn work(number: u32, stage: Arc<Stage>, slots: Arc<Slots>) -> crate::Result<()> {

@@ -1,7 +1,6 @@
 //! Real Pyro4 and Pyro5 programs, as users write them, at all nodes: what they see is judged like what our
 //! own clients see.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -9,8 +8,7 @@ use rand::Rng;
 use super::names::{self, BLOCK};
 use super::program::{FAMILIES, Finds, Program};
 use super::slots::Slots;
-use super::{Stage, Work, Workload, at_once, judged};
-use crate::check::name;
+use super::{Stage, Work, Workload, at_once};
 use crate::folder::{CheckerVerdict, Network};
 use crate::history::{Action, Operation, Outcome};
 use crate::programs;
@@ -54,20 +52,7 @@ impl Workload for PyroPrograms {
     }
 
     fn check(&self, history: &[Operation]) -> Vec<CheckerVerdict> {
-        let names: BTreeSet<&str> = history
-            .iter()
-            .filter_map(|operation| match &operation.action {
-                Action::Register { name, .. } => Some(name.as_str()),
-                _ => None,
-            })
-            .collect();
-        let text = format!("{} operations on {} names", history.len(), names.len());
-        vec![judged(
-            "linearizable per name",
-            NAME,
-            name::check(history),
-            text,
-        )]
+        names::check(NAME, history)
     }
 }
 
