@@ -1,6 +1,6 @@
 //! The names of one prefix as one object: lists, tag queries and removals by prefix must be atomic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Verdict;
 use super::wgl::{Budget, Model, Span};
@@ -108,29 +108,22 @@ fn concerns(prefix: &str, action: &Action) -> bool {
     }
 }
 
-/// Judges the names of each of `prefixes`, none of which may begin with another one, within `budget`.
-pub fn check(history: &[Operation], prefixes: &BTreeSet<String>, budget: &mut Budget) -> Verdict {
-    super::worst(prefixes.iter().map(|prefix| {
-        let operations: Vec<&Operation> = history
-            .iter()
-            .filter(|operation| !operation.is_void() && concerns(prefix, &operation.action))
-            .collect();
-        let spans: Vec<_> = operations
-            .iter()
-            .map(|operation| Span {
-                call: operation.call,
-                end: operation.end_of_effect(),
-                step: (operation.action.clone(), operation.answer().cloned()),
-            })
-            .collect();
-        super::by_search(
-            &Group { prefix },
-            format!("{prefix}*"),
-            &operations,
-            &spans,
-            budget,
-        )
-    }))
+/// Judges the names that start with `prefix`, within `budget`.
+pub fn check(history: &[Operation], prefix: &str, budget: &mut Budget) -> Verdict {
+    let operations: Vec<&Operation> = history
+        .iter()
+        .filter(|operation| !operation.is_void() && concerns(prefix, &operation.action))
+        .collect();
+    let spans: Vec<_> = operations
+        .iter()
+        .map(|operation| Span {
+            call: operation.call,
+            end: operation.end_of_effect(),
+            step: (operation.action.clone(), operation.answer().cloned()),
+        })
+        .collect();
+    let group = Group { prefix };
+    super::by_search(&group, format!("{prefix}*"), &operations, &spans, budget)
 }
 
 #[cfg(test)]
@@ -165,7 +158,7 @@ mod tests {
     }
 
     fn judge(history: &[Operation]) -> Verdict {
-        check(history, &["g.".to_owned()].into(), &mut Budget::default())
+        check(history, "g.", &mut Budget::default())
     }
 
     #[test]

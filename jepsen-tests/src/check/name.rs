@@ -115,21 +115,21 @@ fn concerns(name: &str, action: &Action) -> bool {
 /// Judges every name that the history has.
 pub fn check(history: &[Operation]) -> Verdict {
     let mut budget = Budget::default();
-    super::worst(by_name(history).into_iter().map(|(name, operations)| {
+    super::worst(by_name(history).map(|(name, operations)| {
         let spans = spans(name, &operations);
         super::by_search(&Name, name.to_owned(), &operations, &spans, &mut budget)
     }))
 }
 
-/// Whether [`check`] finds a contradiction with less than `budget`, without saying where.
+/// Whether there is a contradiction that is found within `budget`.
 pub fn is_violated(history: &[Operation], budget: &mut Budget) -> bool {
-    by_name(history).into_iter().any(|(name, operations)| {
+    by_name(history).any(|(name, operations)| {
         wgl::search(&Name, &spans(name, &operations), budget) == Search::Impossible
     })
 }
 
 /// What a history has of each name.
-fn by_name(history: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
+fn by_name(history: &[Operation]) -> impl Iterator<Item = (&str, Vec<&Operation>)> {
     let mut by_name: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     let mut of_many = Vec::new();
     for operation in history.iter().filter(|operation| !operation.is_void()) {
@@ -144,10 +144,10 @@ fn by_name(history: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
             Action::Other { .. } => {}
         }
     }
-    for (name, operations) in &mut by_name {
+    by_name.into_iter().map(move |(name, mut operations)| {
         operations.extend(of_many.iter().filter(|one| concerns(name, &one.action)));
-    }
-    by_name
+        (name, operations)
+    })
 }
 
 fn spans(name: &str, operations: &[&Operation]) -> Vec<Span<Step>> {

@@ -1,6 +1,6 @@
 /* A disk that fails on command: loaded before the C library (LD_PRELOAD), it makes calls on files in one
- * folder fail. A test aid; compiled by whoever uses it. RocksDB's diary, LOG, is spared: no promise hangs on
- * it, and a failure that it takes would be missing elsewhere.
+ * folder fail. A test aid; compiled by whoever uses it. RocksDB's info log, LOG, is spared: no promise
+ * hangs on it, and a failure that it takes would be missing elsewhere.
  *
  * FAILING_DISK_FOLDER   calls on files below this folder may fail
  * FAILING_DISK_ORDER    this file says what fails: KIND ERRNO TIMES, where KIND is "sync" or "write" and

@@ -74,10 +74,8 @@ impl Workload for Groups {
         let text = format!("{} operations on {} groups", history.len(), groups.len());
         let mut budget = Budget::default();
         let verdict = check::worst(groups.iter().map(|(family, operations)| {
-            strangers(family, operations).unwrap_or_else(|| {
-                let prefixes = BTreeSet::from([format!("{family}.")]);
-                group::check(operations, &prefixes, &mut budget)
-            })
+            strangers(family, operations)
+                .unwrap_or_else(|| group::check(operations, &format!("{family}."), &mut budget))
         }));
         vec![judged("linearizable per prefix", self.name, verdict, text)]
     }
