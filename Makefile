@@ -1,9 +1,10 @@
 # The two commands of the README, and what they consist of.
 
 SHELL := /bin/bash
-# RocksDB compiles through ccache where it is installed (scripts/setup.sh does).
-export PATH := /usr/lib/ccache:$(PATH)
-HEARTH_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hearth/venv
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hearth
+# RocksDB compiles through ccache where it is installed; scripts/setup.sh makes the links.
+export PATH := $(CACHE)/compilers:$(PATH)
+HEARTH_VENV ?= $(CACHE)/venv
 HEARTH_TEST_PYTHON ?= $(HEARTH_VENV)/bin/python
 
 # What `make run` passes to hearthd, such as ARGS="-n 0.0.0.0 -s rocksdb:/var/lib/hearth".
@@ -12,13 +13,15 @@ ARGS ?=
 .PHONY: run build test
 
 ## Build everything it takes and run a name server on localhost:9090.
-run: build
+run:
+	@scripts/check_port.sh $(ARGS)
+	@$(MAKE) --no-print-directory build
 	exec $(or $(CARGO_TARGET_DIR),target)/release/hearthd $(ARGS)
 
 ## Build hearthd and nsctl, optimised, into target/release.
 build:
 	scripts/setup.sh build
-	cargo build --release --locked --package hearth-node --package hearth-cli
+	scripts/cargo.sh build --release --locked --package hearth-node --package hearth-cli
 
 ## All checks and tests.
 test: export HEARTH_VENV := $(HEARTH_VENV)

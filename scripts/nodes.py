@@ -215,12 +215,19 @@ class Hearth(Cluster):
         self.endpoints = ["%s:%d" % pair for pair in zip(hosts, own)]
         peers = ["%s:%d" % pair for pair in zip(hosts, peer)]
         founders = ",".join("%d=%s" % (index + 1, address) for index, address in enumerate(peers))
+        options = list(arguments)
+        if network is not None:
+            # Their addresses are real ones, and a cluster that others reach has a key.
+            key = os.path.join(folder, "cluster.key")
+            with open(key, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write("the key of the clusters that are measured\n")
+            options += ["--cluster-key-file", key]
         self.nodes = []
         for index in range(count):
             number = index + 1
             command = [HEARTHD, "-n", hosts[index], "-p", str(own[index]), "-x",
                        "-s", "rocksdb:" + os.path.join(folder, "hearth%d" % number), "--node-id", str(number),
-                       "--peer-addr", peers[index], "--initial-cluster", founders] + list(arguments)
+                       "--peer-addr", peers[index], "--initial-cluster", founders] + options
             self.nodes.append(Node(number, folder, command, network.prefix(number) if network else []))
 
     def wait_ready(self):
