@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use hearth_storage::{Pattern, PatternError};
+use hearth_storage::{Pattern, PatternError, Steps};
 use serde_json::Value;
 
 fn lines() -> Vec<Value> {
@@ -94,21 +94,57 @@ fn patterns_are_refused_and_matched_as_cpython_does() {
     );
 }
 
+/// Runs `work` on a thread with as little stack as any that parses patterns has.
+fn on_a_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(work);
+    thread.unwrap().join().unwrap()
+}
+
 #[test]
-fn groups_may_nest_as_deep_as_in_cpython() {
-    let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
-    assert!(Pattern::parse(&nested(400)).unwrap().matches("ab").unwrap());
-    assert_eq!(
-        Pattern::parse(&nested(500)).unwrap_err(),
-        PatternError::TooDeep
-    );
+fn groups_may_nest_as_deep_as_in_cpython_on_any_thread() {
+    on_a_small_stack(|| {
+        for (open, close) in [
+            ("(", ")"),
+            ("(?:", ")"),
+            ("(?:x", ")*"),
+            ("(x|", "){0,2}"),
+            ("(?=", ")"),
+            ("(?>a", ")?"),
+            ("(?i:", ")"),
+        ] {
+            let nested = |depth: usize| format!("{}a{}", open.repeat(depth), close.repeat(depth));
+            match Pattern::parse(&nested(400)) {
+                Ok(pattern) => {
+                    let mut search = pattern.search(Steps::new(10_000_000));
+                    // Some of them explode, and say so.
+                    let _ = search.matches("aa");
+                }
+                Err(error) => assert!(matches!(error, PatternError::TooExpensive(_)), "{error}"),
+            }
+            assert_eq!(
+                Pattern::parse(&nested(500)).unwrap_err(),
+                PatternError::TooDeep,
+                "{open}"
+            );
+        }
+        let nested = format!("{}a{}", "(".repeat(400), ")".repeat(400));
+        assert!(Pattern::parse(&nested).unwrap().matches("ab").unwrap());
+    });
 }
 
 #[test]
 fn a_pattern_that_explodes_is_an_error_and_not_a_hang() {
+    let name = "a".repeat(64);
     let pattern = Pattern::parse(r"(a*)*\1b").unwrap();
-    let error = pattern.matches(&"a".repeat(64)).unwrap_err();
-    assert!(error.to_string().contains("steps"), "{error}");
+    let error = pattern
+        .search(Steps::new(100_000))
+        .matches(&name)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("more than 100000 steps"),
+        "{error}"
+    );
+    assert!(!error.to_string().contains(&name), "{error}");
     let error = Pattern::parse(r"((\w{900}){900}){900}").unwrap_err();
     assert!(
         matches!(&error, PatternError::TooExpensive(text) if text.contains("bounded time")),
@@ -119,6 +155,69 @@ fn a_pattern_that_explodes_is_an_error_and_not_a_hang() {
         error.to_string().contains("20000 characters, max=10000"),
         "{error}"
     );
+}
+
+#[test]
+fn all_names_of_a_call_share_one_budget() {
+    for (source, name) in [
+        // Looks back: each name alone is cheap.
+        (r"x(a*)\1b", "xaaaaaaaaaaaaaaaaaaaa".to_owned()),
+        // Linear, and each byte needs a state that is not built yet.
+        ("[ab]*a[ab]{40}c", "abaababbabab".repeat(20)),
+    ] {
+        let pattern = Pattern::parse(source).unwrap();
+        let mut search = pattern.search(Steps::new(1_000_000));
+        assert_eq!(search.matches(&name), Ok(false), "{source}");
+        let count = (0..1_000_000)
+            .take_while(|_| search.matches(&name).is_ok())
+            .count();
+        assert!((1..100_000).contains(&count), "{source}: {count} names");
+        assert!(search.matches("").is_err(), "nothing is left");
+        // The same again: it depends on nothing but the names.
+        let mut again = pattern.search(Steps::new(1_000_000));
+        let once_more = (0..=count)
+            .take_while(|_| again.matches(&name).is_ok())
+            .count();
+        assert_eq!(once_more, count + 1, "{source}");
+    }
+}
+
+#[test]
+fn an_automaton_that_does_not_fit_costs_what_it_is() {
+    let pattern = Pattern::parse("[ab]*a[ab]{4000}c").unwrap();
+    let name = "ab".repeat(100_000);
+    let error = pattern
+        .search(Steps::new(50_000_000))
+        .matches(&name)
+        .unwrap_err();
+    assert!(error.to_string().contains("steps"), "{error}");
+}
+
+#[test]
+fn a_pattern_may_be_a_prefix() {
+    let prefix = |source: &str| {
+        Pattern::parse(source)
+            .unwrap()
+            .as_prefix()
+            .map(str::to_owned)
+    };
+    for (source, expected) in [
+        (r"svc\.", Some("svc.")),
+        (r"^svc\.a.*", Some("svc.a")),
+        ("svc.*x?[ab]*", Some("svc")),
+        ("(svc)", Some("svc")),
+        (".*", Some("")),
+        ("svc$", None),
+        ("svc.*x", None),
+        ("svc.", None),
+        ("svc|x", None),
+        ("(?i)svc", None),
+        (r"svc\b", None),
+        ("svc(?:ab)*", None),
+        ("svc^", None),
+    ] {
+        assert_eq!(prefix(source).as_deref(), expected, "{source}");
+    }
 }
 
 #[test]

@@ -70,7 +70,24 @@ pub(super) enum Greed {
 
 /// Alternatives; each is a sequence.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Alternatives(pub(super) Vec<Vec<Node>>);
+pub(super) struct Alternatives {
+    /// At least one.
+    pub(super) sequences: Vec<Vec<Node>>,
+    /// Of what they match.
+    pub(super) width: Width,
+}
+
+impl Alternatives {
+    /// Knows its width from its parts, which know theirs. `group_widths` holds those of the groups that are
+    /// closed.
+    pub(super) fn new(sequences: Vec<Vec<Node>>, group_widths: &[Option<Width>]) -> Self {
+        let widths = sequences
+            .iter()
+            .map(|sequence| sequence_width(sequence, group_widths));
+        let width = widths.reduce(either).unwrap_or((0, 0));
+        Self { sequences, width }
+    }
+}
 
 /// One part of a sequence. Characters are code points, lone surrogates included: an escape can write
 /// one, and no name contains it.
@@ -103,6 +120,8 @@ pub(super) enum Node {
         yes: Vec<Node>,
         /// When it did not.
         no: Vec<Node>,
+        /// Of either.
+        width: Width,
     },
     /// Look-ahead or look-behind.
     Look {
@@ -131,7 +150,7 @@ pub(super) enum Node {
 /// The fewest and the most characters that something can match; saturates.
 pub(super) type Width = (u64, u64);
 
-/// Width of a sequence. `group_widths` holds the widths of the groups that are closed.
+/// Width of a sequence. Asks no part for its parts: patterns nest deeply.
 pub(super) fn sequence_width(sequence: &[Node], group_widths: &[Option<Width>]) -> Width {
     sequence.iter().fold((0, 0), |(low, high), node| {
         let (node_low, node_high) = node_width(node, group_widths);
@@ -139,41 +158,24 @@ pub(super) fn sequence_width(sequence: &[Node], group_widths: &[Option<Width>]) 
     })
 }
 
-/// Width of alternatives.
-pub(super) fn alternatives_width(
-    alternatives: &Alternatives,
-    group_widths: &[Option<Width>],
-) -> Width {
-    let widths = alternatives
-        .0
-        .iter()
-        .map(|sequence| sequence_width(sequence, group_widths));
-    widths.reduce(either).unwrap_or((0, 0))
-}
-
-fn either(left: Width, right: Width) -> Width {
+/// The width of one or the other.
+pub(super) fn either(left: Width, right: Width) -> Width {
     (left.0.min(right.0), left.1.max(right.1))
 }
 
-fn node_width(node: &Node, group_widths: &[Option<Width>]) -> Width {
+/// Width of a node.
+pub(super) fn node_width(node: &Node, group_widths: &[Option<Width>]) -> Width {
     match node {
         Node::Literal(..) | Node::Any(_) | Node::Class { .. } => (1, 1),
         Node::Anchor(..) | Node::Look { .. } => (0, 0),
-        // A captured group's width is known from its closing; asking again would cost its size again.
-        Node::Group(Some(number), body) => match group_widths.get(*number) {
-            Some(Some(width)) => *width,
-            _ => alternatives_width(body, group_widths),
-        },
-        Node::Group(None, body) | Node::Atomic(body) => alternatives_width(body, group_widths),
+        Node::Group(_, body) | Node::Atomic(body) => body.width,
         Node::BackReference(number, _) => group_widths
             .get(*number)
             .copied()
             .flatten()
             .unwrap_or((0, 0)),
-        Node::Conditional { yes, no, .. } => either(
-            sequence_width(yes, group_widths),
-            sequence_width(no, group_widths),
-        ),
+        Node::Conditional { width, .. } => *width,
+        // What is repeated is no repetition itself: the syntax has none of that kind.
         Node::Repeat { min, max, body, .. } => {
             let (low, high) = node_width(body, group_widths);
             let most = match max {

@@ -2,32 +2,27 @@
 //!
 //! The name server's `list` and `remove` take patterns in the syntax of Python's `re` and match them
 //! at the start of names (`re.match`). A pattern is parsed here by Python's rules, so that what Python
-//! refuses is refused in its words, and then written anew for an engine: `regex`, which is linear in
-//! the text, or `fancy-regex` with a step limit where a pattern looks around or back. What this module
-//! does not do: run anything without a bound.
+//! refuses is refused in its words, and then run by one of two engines: an automaton, which is linear in
+//! the text, or one that goes back, where a pattern looks around or back. Both count what they do, so that all
+//! names that one call tries share one budget. What this module does not do: run anything without a bound, or
+//! put a pattern's depth on the stack of the thread.
 
 mod ast;
+mod backtrack;
 mod emit;
+mod linear;
 mod parser;
+mod steps;
 
 use std::fmt;
 use std::sync::Arc;
 
+use backtrack::Program;
+use linear::Linear;
+pub use steps::{STEP_COUNT_MAX, Steps};
+
 /// Code points in a pattern; a longer one is refused.
 const SOURCE_LEN_MAX: usize = 10_000;
-
-/// Bytes of a compiled pattern.
-const PROGRAM_LEN_MAX: usize = 16 << 20;
-
-/// Bytes of the linear engine's cache.
-const CACHE_LEN_MAX: usize = 2 << 20;
-
-/// Steps back that one match may take.
-const BACKTRACK_LIMIT: usize = 1_000_000;
-
-/// Brackets in brackets that the linear engine's parser accepts; Python's own limit, with those that
-/// the translation adds.
-const NEST_LIMIT: u32 = 2_000;
 
 /// A pattern in the syntax of Python's `re`, compiled; matches at the start of a name (`re.match`).
 /// Cheap to clone.
@@ -37,12 +32,13 @@ pub struct Pattern(Arc<Compiled>);
 struct Compiled {
     source: String,
     literal_prefix: String,
+    is_prefix: bool,
     engine: Engine,
 }
 
 enum Engine {
-    Linear(regex::Regex),
-    Backtracking(fancy_regex::Regex),
+    Linear(Box<Linear>),
+    Backtracking(Program),
 }
 
 /// Why a pattern cannot be used.
@@ -77,16 +73,16 @@ impl Pattern {
             let text = format!("pattern too long ({len} characters, max={SOURCE_LEN_MAX})");
             return Err(PatternError::TooExpensive(text));
         }
-        let emitted = translate(source)?;
-        let engine = if emitted.is_fancy {
-            Engine::Backtracking(backtracking(&emitted.pattern)?)
-        } else {
-            Engine::Linear(linear(&emitted.pattern)?)
+        let parsed = parser::parse(source)?;
+        let (literal_prefix, is_prefix) = emit::literal_prefix(&parsed.body);
+        let engine = match emit::emit(&parsed.body) {
+            Some(pattern) => Engine::Linear(Box::new(Linear::new(&pattern)?)),
+            None => Engine::Backtracking(Program::new(&parsed.body, &parsed.referenced)?),
         };
-        let literal_prefix = emitted.literal_prefix;
         Ok(Self(Arc::new(Compiled {
             source: source.to_owned(),
             literal_prefix,
+            is_prefix,
             engine,
         })))
     }
@@ -102,75 +98,63 @@ impl Pattern {
         &self.0.literal_prefix
     }
 
-    /// Whether it matches at the start of `name`.
+    /// The literal prefix, if every name that starts with it matches and no other one.
+    pub fn as_prefix(&self) -> Option<&str> {
+        self.0.is_prefix.then_some(self.literal_prefix())
+    }
+
+    /// Begins to try it on names, within `steps` for all of them.
+    pub fn search(&self, steps: Steps) -> Search<'_> {
+        let memory = match &self.0.engine {
+            Engine::Linear(linear) => Memory::Linear(linear, Box::new(linear.cache())),
+            Engine::Backtracking(program) => Memory::Backtracking(program, Default::default()),
+        };
+        Search { steps, memory }
+    }
+
+    /// Whether it matches at the start of `name`. For many names see [`Self::search`].
     ///
     /// # Errors
-    /// [`PatternError::TooExpensive`] when the match exceeds its step limit.
+    /// [`PatternError::TooExpensive`] when that takes more than a whole call may.
     pub fn matches(&self, name: &str) -> Result<bool, PatternError> {
-        match &self.0.engine {
-            Engine::Linear(regex) => Ok(regex.is_match(name)),
-            Engine::Backtracking(regex) => regex.is_match(name).map_err(|_| {
-                let text = format!("matching {name:?} takes more than {BACKTRACK_LIMIT} steps");
-                PatternError::TooExpensive(text)
-            }),
+        self.search(Steps::default()).matches(name)
+    }
+}
+
+/// A pattern that is tried on one name after the other.
+pub struct Search<'a> {
+    steps: Steps,
+    memory: Memory<'a>,
+}
+
+enum Memory<'a> {
+    Linear(&'a Linear, Box<linear::Cache>),
+    Backtracking(&'a Program, backtrack::Memory),
+}
+
+impl Search<'_> {
+    /// Whether the pattern matches at the start of `name`.
+    ///
+    /// # Errors
+    /// [`PatternError::TooExpensive`] when the steps run out; so does every further call.
+    pub fn matches(&mut self, name: &str) -> Result<bool, PatternError> {
+        match &mut self.memory {
+            Memory::Linear(linear, cache) => linear.matches(name, cache, &mut self.steps),
+            Memory::Backtracking(program, memory) => program.matches(name, memory, &mut self.steps),
         }
     }
 }
 
-/// Brackets up to which a pattern is translated on the caller's stack.
-const SHALLOW_BRACKET_COUNT: usize = 40;
-
-/// Stack for the deepest pattern that Python accepts, with room to spare in a debug build.
-const DEEP_STACK_LEN: usize = 32 << 20;
-
-fn translate(source: &str) -> Result<emit::Emitted, PatternError> {
-    let translate = || emit::emit(&parser::parse(source)?);
-    if source.bytes().filter(|byte| *byte == b'(').count() <= SHALLOW_BRACKET_COUNT {
-        return translate();
+impl fmt::Debug for Search<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Search")
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
     }
-    // Parser and emitter call themselves once a bracket: a thread of its own has stack enough.
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .stack_size(DEEP_STACK_LEN)
-            .spawn_scoped(scope, translate);
-        match thread.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(emitted)) => emitted,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => Err(PatternError::TooExpensive(format!(
-                "no thread for a deep pattern: {error}"
-            ))),
-        }
-    })
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pattern").field(&self.0.source).finish()
     }
-}
-
-fn linear(pattern: &str) -> Result<regex::Regex, PatternError> {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(PROGRAM_LEN_MAX)
-        .dfa_size_limit(CACHE_LEN_MAX)
-        .nest_limit(NEST_LIMIT)
-        .build()
-        .map_err(|error| too_expensive(&error))
-}
-
-fn backtracking(pattern: &str) -> Result<fancy_regex::Regex, PatternError> {
-    fancy_regex::RegexBuilder::new(pattern)
-        .backtrack_limit(BACKTRACK_LIMIT)
-        .delegate_size_limit(PROGRAM_LEN_MAX)
-        .delegate_dfa_size_limit(CACHE_LEN_MAX)
-        .build()
-        .map_err(|error| too_expensive(&error))
-}
-
-/// The engines' errors are about size and depth: whatever else is wrong with a pattern, the parser has
-/// refused it.
-fn too_expensive(error: &dyn fmt::Display) -> PatternError {
-    let text = error.to_string();
-    let reason = text.lines().last().unwrap_or("unknown").trim();
-    PatternError::TooExpensive(format!("pattern cannot be run in bounded time: {reason}"))
 }

@@ -13,7 +13,7 @@ use regex::Regex;
 
 use super::PatternError;
 use super::ast::{
-    Alternatives, Anchor, Category, ClassItem, Flags, Greed, Node, Width, alternatives_width,
+    Alternatives, Anchor, Category, ClassItem, Flags, Greed, Node, Width, either, sequence_width,
 };
 
 /// Groups open at once. CPython's own stack gives out between 400 and 500.
@@ -34,14 +34,14 @@ static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
 pub(super) struct Parsed {
     /// What it matches.
     pub(super) body: Alternatives,
-    /// The groups' widths by number; entry 0 is unused.
-    pub(super) group_widths: Vec<Option<Width>>,
+    /// By group number, whether something refers to it; entry 0 is unused.
+    pub(super) referenced: Vec<bool>,
 }
 
 /// Parses `source`.
 pub(super) fn parse(source: &str) -> Result<Parsed, PatternError> {
     let mut parser = Parser::new(source)?;
-    let body = parser.alternatives(Flags::default(), 0)?;
+    let body = parser.pattern()?;
     if parser.next.is_some() {
         return Err(parser.error("unbalanced parenthesis", 0));
     }
@@ -54,10 +54,17 @@ pub(super) fn parse(source: &str) -> Result<Parsed, PatternError> {
             return Err(parser.error_at(&format!("invalid group reference {group}"), *position));
         }
     }
-    Ok(Parsed {
-        body,
-        group_widths: parser.group_widths,
-    })
+    if parser.has_wide_look_behind {
+        let text = "look-behind requires fixed-width pattern";
+        return Err(PatternError::Syntax(text.to_owned()));
+    }
+    let mut referenced = vec![false; group_count];
+    for group in parser.references {
+        if let Some(slot) = referenced.get_mut(group) {
+            *slot = true;
+        }
+    }
+    Ok(Parsed { body, referenced })
 }
 
 /// One character, or a backslash and one character.
@@ -250,6 +257,71 @@ struct Parser {
     look_behind_from: Option<usize>,
     /// Group numbers that conditions name and the position of each one's first mention, in order.
     conditions: Vec<(usize, usize)>,
+    /// Groups that something refers to.
+    references: Vec<usize>,
+    /// A look-behind's body can have several lengths, which is only refused when all else is well.
+    has_wide_look_behind: bool,
+}
+
+/// A bracket that is open, or the whole pattern, and what was read of it.
+struct Open {
+    kind: Kind,
+    /// Position of the bracket.
+    start: usize,
+    /// In force in it.
+    flags: Flags,
+    /// Branches that are read.
+    sequences: Vec<Vec<Node>>,
+    /// The branch that is being read.
+    nodes: Vec<Node>,
+}
+
+impl Open {
+    fn new(kind: Kind, start: usize, flags: Flags) -> Self {
+        Self {
+            kind,
+            start,
+            flags,
+            sequences: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// Ends a branch; those of the bracket so far.
+    fn end_branch(&mut self) -> usize {
+        self.sequences.push(std::mem::take(&mut self.nodes));
+        self.sequences.len()
+    }
+}
+
+/// What a bracket is.
+enum Kind {
+    /// None: the whole pattern.
+    Whole,
+    /// `(?:…)`, also with flags.
+    Plain,
+    /// `(?>…)`.
+    Atomic,
+    /// A group with this number.
+    Capture(usize),
+    /// A look around; with [`Parser::look_behind_from`] as it was outside.
+    Look {
+        behind: bool,
+        negated: bool,
+        outer: Option<usize>,
+    },
+    /// `(?(group)…)`.
+    Conditional(usize),
+}
+
+/// What stands at a `(`.
+enum Bracket {
+    /// The beginning of a group.
+    Opens(Open),
+    /// A whole bracket with something to match in it.
+    Is(Node),
+    /// One that matches nothing: a comment, or flags.
+    Nothing,
 }
 
 impl Parser {
@@ -263,6 +335,8 @@ impl Parser {
             group_widths: vec![None],
             look_behind_from: None,
             conditions: Vec::new(),
+            references: Vec::new(),
+            has_wide_look_behind: false,
         };
         parser.advance()?;
         Ok(parser)
@@ -373,59 +447,122 @@ impl Parser {
 
     // The grammar.
 
-    fn alternatives(
-        &mut self,
-        mut flags: Flags,
-        depth: usize,
-    ) -> Result<Alternatives, PatternError> {
-        if depth > DEPTH_MAX {
-            return Err(PatternError::TooDeep);
-        }
-        let mut sequences = Vec::new();
+    /// The whole pattern, up to its end or a bracket that closes nothing. Open brackets are kept in a list and
+    /// not on the stack, of which a pattern may not take more for being deep.
+    fn pattern(&mut self) -> Result<Alternatives, PatternError> {
+        let mut open = Open::new(Kind::Whole, 0, Flags::default());
+        let mut outer: Vec<Open> = Vec::new();
         loop {
-            let first = depth == 0 && sequences.is_empty();
-            sequences.push(self.sequence(&mut flags, depth, first)?);
-            if !self.accept('|')? {
-                return Ok(Alternatives(sequences));
+            let token = match self.next {
+                Some(Token::Char('|')) => {
+                    self.next_branch(&mut open)?;
+                    continue;
+                }
+                None | Some(Token::Char(')')) => {
+                    let Some(around) = outer.pop() else {
+                        open.end_branch();
+                        return Ok(Alternatives::new(open.sequences, &self.group_widths));
+                    };
+                    let node = self.close(open)?;
+                    open = around;
+                    open.nodes.push(node);
+                    continue;
+                }
+                Some(token) => token,
+            };
+            self.advance()?;
+            if token != Token::Char('(') {
+                self.part(token, &mut open)?;
+                continue;
+            }
+            match self.bracket(&mut open)? {
+                Bracket::Opens(inner) => {
+                    outer.push(std::mem::replace(&mut open, inner));
+                    if outer.len() > DEPTH_MAX {
+                        return Err(PatternError::TooDeep);
+                    }
+                }
+                Bracket::Is(node) => open.nodes.push(node),
+                Bracket::Nothing => {}
             }
         }
     }
 
-    /// One sequence, up to `|`, `)` or the end. `first` allows global flags, which change `flags`.
-    fn sequence(
-        &mut self,
-        flags: &mut Flags,
-        depth: usize,
-        first: bool,
-    ) -> Result<Vec<Node>, PatternError> {
-        let mut nodes: Vec<Node> = Vec::new();
-        loop {
-            let token = match self.next {
-                None | Some(Token::Char('|' | ')')) => return Ok(nodes),
-                Some(token) => token,
-            };
-            self.advance()?;
-            match token {
-                Token::Char(' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c') if flags.verbose => {}
-                Token::Char('#') if flags.verbose => self.skip_comment_line()?,
-                Token::Escape(escaped) => nodes.push(self.escape(escaped, *flags)?),
-                Token::Char('[') => nodes.push(self.class(*flags)?),
-                Token::Char('.') => nodes.push(Node::Any(*flags)),
-                Token::Char('^') => nodes.push(Node::Anchor(Anchor::LineStart, *flags)),
-                Token::Char('$') => nodes.push(Node::Anchor(Anchor::LineEnd, *flags)),
-                Token::Char('(') => {
-                    let may_set_flags = first && nodes.is_empty();
-                    nodes.extend(self.group(flags, depth, may_set_flags)?);
-                }
-                Token::Char(mark @ ('*' | '+' | '?')) => self.repeat(mark, &mut nodes)?,
-                Token::Char('{') => {
-                    if !self.counted_repeat(&mut nodes)? {
-                        nodes.push(Node::Literal(u32::from('{'), *flags));
-                    }
-                }
-                Token::Char(c) => nodes.push(Node::Literal(u32::from(c), *flags)),
-            }
+    fn next_branch(&mut self, open: &mut Open) -> Result<(), PatternError> {
+        let is_second = open.sequences.len() == 1;
+        if is_second && matches!(open.kind, Kind::Conditional(_)) {
+            return Err(self.error("conditional backref with more than two branches", 0));
         }
+        open.end_branch();
+        self.advance()
+    }
+
+    /// Ends a bracket.
+    fn close(&mut self, mut open: Open) -> Result<Node, PatternError> {
+        if let Kind::Look { outer, .. } = open.kind {
+            self.look_behind_from = outer;
+        }
+        if !self.accept(')')? {
+            return Err(self.error_at("missing ), unterminated subpattern", open.start));
+        }
+        open.end_branch();
+        if let Kind::Conditional(group) = open.kind {
+            let mut branches = open.sequences.into_iter();
+            let yes = branches.next().unwrap_or_default();
+            let no = branches.next().unwrap_or_default();
+            let width = |sequence: &[Node]| sequence_width(sequence, &self.group_widths);
+            let width = either(width(&yes), width(&no));
+            return Ok(Node::Conditional {
+                group,
+                yes,
+                no,
+                width,
+            });
+        }
+        let body = Alternatives::new(open.sequences, &self.group_widths);
+        Ok(match open.kind {
+            Kind::Capture(number) => {
+                if let Some(slot) = self.group_widths.get_mut(number) {
+                    *slot = Some(body.width);
+                }
+                Node::Group(Some(number), body)
+            }
+            Kind::Look {
+                behind, negated, ..
+            } => {
+                self.has_wide_look_behind |= behind && body.width.0 != body.width.1;
+                Node::Look {
+                    behind,
+                    negated,
+                    body,
+                }
+            }
+            Kind::Atomic => Node::Atomic(body),
+            Kind::Plain | Kind::Whole | Kind::Conditional(_) => Node::Group(None, body),
+        })
+    }
+
+    /// One part of a sequence that is no bracket.
+    fn part(&mut self, token: Token, open: &mut Open) -> Result<(), PatternError> {
+        let flags = open.flags;
+        let nodes = &mut open.nodes;
+        match token {
+            Token::Char(' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c') if flags.verbose => {}
+            Token::Char('#') if flags.verbose => self.skip_comment_line()?,
+            Token::Escape(escaped) => nodes.push(self.escape(escaped, flags)?),
+            Token::Char('[') => nodes.push(self.class(flags)?),
+            Token::Char('.') => nodes.push(Node::Any(flags)),
+            Token::Char('^') => nodes.push(Node::Anchor(Anchor::LineStart, flags)),
+            Token::Char('$') => nodes.push(Node::Anchor(Anchor::LineEnd, flags)),
+            Token::Char(mark @ ('*' | '+' | '?')) => self.repeat(mark, nodes)?,
+            Token::Char('{') => {
+                if !self.counted_repeat(nodes)? {
+                    nodes.push(Node::Literal(u32::from('{'), flags));
+                }
+            }
+            Token::Char(c) => nodes.push(Node::Literal(u32::from(c), flags)),
+        }
+        Ok(())
     }
 
     fn skip_comment_line(&mut self) -> Result<(), PatternError> {
@@ -503,32 +640,26 @@ impl Parser {
 
     // Groups.
 
-    fn group(
-        &mut self,
-        flags: &mut Flags,
-        depth: usize,
-        may_set_flags: bool,
-    ) -> Result<Option<Node>, PatternError> {
+    /// What stands behind a `(`.
+    fn bracket(&mut self, around: &mut Open) -> Result<Bracket, PatternError> {
         let start = self.position() - 1;
+        let flags = around.flags;
+        let opens = |kind, flags| Ok(Bracket::Opens(Open::new(kind, start, flags)));
         if !self.accept('?')? {
-            return self.capture(None, *flags, depth, start).map(Some);
+            return opens(self.capture(None)?, flags);
         }
         let Some(token) = self.take()? else {
             return Err(self.error("unexpected end of pattern", 0));
         };
         match token {
-            Token::Char('P') => self.python_extension(*flags, depth, start).map(Some),
-            Token::Char(':') => {
-                self.plain_group(*flags, depth, start, |body| Node::Group(None, body))
-            }
-            Token::Char('>') => self.plain_group(*flags, depth, start, Node::Atomic),
+            Token::Char('P') => self.python_extension(flags, start),
+            Token::Char(':') => opens(Kind::Plain, flags),
+            Token::Char('>') => opens(Kind::Atomic, flags),
             Token::Char('#') => {
                 self.comment_group(start)?;
-                Ok(None)
+                Ok(Bracket::Nothing)
             }
-            Token::Char('=' | '!') => self
-                .look(false, token == Token::Char('!'), *flags, depth, start)
-                .map(Some),
+            Token::Char('=' | '!') => opens(self.look(false, token == Token::Char('!')), flags),
             Token::Char('<') => {
                 let Some(kind) = self.take()? else {
                     return Err(self.error("unexpected end of pattern", 0));
@@ -537,24 +668,25 @@ impl Parser {
                     let text = kind.text();
                     return Err(self.error(&format!("unknown extension ?<{text}"), kind.len() + 2));
                 }
-                self.look(true, kind == Token::Char('!'), *flags, depth, start)
-                    .map(Some)
+                opens(self.look(true, kind == Token::Char('!')), flags)
             }
-            Token::Char('(') => self.conditional(*flags, depth, start).map(Some),
+            Token::Char('(') => opens(self.conditional()?, flags),
             Token::Char(c) if is_flag(c) || c == '-' => match self.flag_letters(c)? {
                 FlagGroup::Global(set) => {
-                    if !may_set_flags {
+                    let is_first = matches!(around.kind, Kind::Whole)
+                        && around.sequences.is_empty()
+                        && around.nodes.is_empty();
+                    if !is_first {
                         return Err(
                             self.error_at("global flags not at the start of the expression", start)
                         );
                     }
                     self.global.extend(&set);
-                    *flags = set.set_in(*flags, true);
-                    Ok(None)
+                    around.flags = set.set_in(flags, true);
+                    Ok(Bracket::Nothing)
                 }
                 FlagGroup::Scoped { set, clear } => {
-                    let inner = clear.set_in(set.set_in(*flags, true), false);
-                    self.plain_group(inner, depth, start, |body| Node::Group(None, body))
+                    opens(Kind::Plain, clear.set_in(set.set_in(flags, true), false))
                 }
             },
             other => {
@@ -564,42 +696,8 @@ impl Parser {
         }
     }
 
-    fn body(
-        &mut self,
-        flags: Flags,
-        depth: usize,
-        start: usize,
-    ) -> Result<Alternatives, PatternError> {
-        let body = self.alternatives(flags, depth + 1)?;
-        self.close(start)?;
-        Ok(body)
-    }
-
-    fn close(&mut self, start: usize) -> Result<(), PatternError> {
-        if self.accept(')')? {
-            return Ok(());
-        }
-        Err(self.error_at("missing ), unterminated subpattern", start))
-    }
-
-    fn plain_group(
-        &mut self,
-        flags: Flags,
-        depth: usize,
-        start: usize,
-        make: fn(Alternatives) -> Node,
-    ) -> Result<Option<Node>, PatternError> {
-        let body = self.body(flags, depth, start)?;
-        Ok(Some(make(body)))
-    }
-
-    fn capture(
-        &mut self,
-        name: Option<String>,
-        flags: Flags,
-        depth: usize,
-        start: usize,
-    ) -> Result<Node, PatternError> {
+    /// A group with the next number.
+    fn capture(&mut self, name: Option<String>) -> Result<Kind, PatternError> {
         let number = self.group_widths.len();
         if let Some(name) = name {
             let back = name.chars().count() + 1;
@@ -613,12 +711,7 @@ impl Parser {
             self.group_names.insert(name, number);
         }
         self.group_widths.push(None);
-        let body = self.body(flags, depth, start)?;
-        let width = alternatives_width(&body, &self.group_widths);
-        if let Some(slot) = self.group_widths.get_mut(number) {
-            *slot = Some(width);
-        }
-        Ok(Node::Group(Some(number), body))
+        Ok(Kind::Capture(number))
     }
 
     fn comment_group(&mut self, start: usize) -> Result<(), PatternError> {
@@ -631,23 +724,19 @@ impl Parser {
         }
     }
 
-    fn python_extension(
-        &mut self,
-        flags: Flags,
-        depth: usize,
-        start: usize,
-    ) -> Result<Node, PatternError> {
+    fn python_extension(&mut self, flags: Flags, start: usize) -> Result<Bracket, PatternError> {
         if self.accept('<')? {
             let name = self.take_until('>', "group name")?;
             self.check_name(&name)?;
-            return self.capture(Some(name), flags, depth, start);
+            let kind = self.capture(Some(name))?;
+            return Ok(Bracket::Opens(Open::new(kind, start, flags)));
         }
         if self.accept('=')? {
             let name = self.take_until(')', "group name")?;
             self.check_name(&name)?;
             let group = self.named_group(&name)?;
             self.check_reference(group, name.chars().count() + 1)?;
-            return Ok(Node::BackReference(group, flags));
+            return Ok(Bracket::Is(self.back_reference(group, flags)));
         }
         match self.take()? {
             None => Err(self.error("unexpected end of pattern", 0)),
@@ -656,6 +745,11 @@ impl Parser {
                 Err(self.error(&format!("unknown extension ?P{text}"), token.len() + 2))
             }
         }
+    }
+
+    fn back_reference(&mut self, group: usize, flags: Flags) -> Node {
+        self.references.push(group);
+        Node::BackReference(group, flags)
     }
 
     fn check_name(&self, name: &str) -> Result<(), PatternError> {
@@ -700,34 +794,19 @@ impl Parser {
         Ok(())
     }
 
-    fn look(
-        &mut self,
-        behind: bool,
-        negated: bool,
-        flags: Flags,
-        depth: usize,
-        start: usize,
-    ) -> Result<Node, PatternError> {
+    fn look(&mut self, behind: bool, negated: bool) -> Kind {
         let outer = self.look_behind_from;
         if behind && outer.is_none() {
             self.look_behind_from = Some(self.group_widths.len());
         }
-        let body = self.alternatives(flags, depth + 1)?;
-        self.look_behind_from = outer;
-        self.close(start)?;
-        Ok(Node::Look {
+        Kind::Look {
             behind,
             negated,
-            body,
-        })
+            outer,
+        }
     }
 
-    fn conditional(
-        &mut self,
-        flags: Flags,
-        depth: usize,
-        start: usize,
-    ) -> Result<Node, PatternError> {
+    fn conditional(&mut self) -> Result<Kind, PatternError> {
         let name = self.take_until(')', "group name")?;
         let back = name.chars().count() + 1;
         let group = if IDENTIFIER.is_match(&name) {
@@ -751,22 +830,8 @@ impl Parser {
             number
         };
         self.check_look_behind_reference(group)?;
-        if depth >= DEPTH_MAX {
-            return Err(PatternError::TooDeep);
-        }
-        let mut inner = flags;
-        let yes = self.sequence(&mut inner, depth + 1, false)?;
-        let no = if self.accept('|')? {
-            let no = self.sequence(&mut inner, depth + 1, false)?;
-            if self.next == Some(Token::Char('|')) {
-                return Err(self.error("conditional backref with more than two branches", 0));
-            }
-            no
-        } else {
-            Vec::new()
-        };
-        self.close(start)?;
-        Ok(Node::Conditional { group, yes, no })
+        self.references.push(group);
+        Ok(Kind::Conditional(group))
     }
 
     // Flags.
@@ -894,7 +959,7 @@ impl Parser {
             return Err(self.error(&format!("invalid group reference {group}"), digits.len()));
         }
         self.check_reference(group, digits.len() + 1)?;
-        Ok(Node::BackReference(group, flags))
+        Ok(self.back_reference(group, flags))
     }
 
     fn octal_range_error(&self, digits: &str) -> PatternError {
