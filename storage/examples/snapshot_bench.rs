@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hearth_storage::{
-    Command, IfTaken, Location, Query, Registry, RocksOptions, RocksStore, SnapshotHeader,
+    Command, IfTaken, Location, Query, Registry, Revision, RocksOptions, RocksStore, SnapshotHeader,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -90,7 +90,7 @@ fn fill(folder: &Path, names: u64) -> Outcome<String> {
                 tags: [format!("kind{}", number % 50), "sensor".to_owned()].into(),
                 if_taken: IfTaken::Replace,
             };
-            change.apply(number, &command)?;
+            change.apply(Revision::new(number, 0), &command)?;
         }
         registry.commit(change)?;
     }

@@ -16,8 +16,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hearth_storage::{
-    Answer, Command, Filter, IfTaken, Location, Query, Registry, RocksOptions, RocksStore,
-    StoreError,
+    Answer, Command, Filter, IfTaken, Location, Query, Registry, Revision, RocksOptions,
+    RocksStore, StoreError,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -93,7 +93,7 @@ fn change(registry: &Registry, numbers: std::ops::Range<u64>) -> Result<(), Stor
                 tags: [format!("kind{}", number % 50), "sensor".to_owned()].into(),
                 if_taken: IfTaken::Replace,
             };
-            change.apply(number, &command)?;
+            change.apply(Revision::new(number, 0), &command)?;
         }
         registry.commit(change)?;
     }

@@ -23,10 +23,11 @@ use std::sync::Arc;
 
 use crate::command::{Command, IfTaken, Refusal, Reply};
 use crate::error::StoreError;
-use crate::model::{Entry, Name, Tags};
+use crate::model::{Entry, Name, Revision, Tags};
 use crate::pattern::Pattern;
 use crate::query::{Answer, Filter, Query};
 use crate::registry::Registry;
+use crate::rules::RULES;
 use crate::snapshot::SnapshotHeader;
 use crate::store::{Store, View};
 use crate::summary::Summary;
@@ -71,7 +72,13 @@ macro_rules! conformance_suite {
             remove_regex_matches_at_the_start
             a_pattern_that_does_not_parse_is_refused
             any_text_can_be_a_name
-            lists_are_in_the_order_of_code_points
+            scans_are_in_the_order_of_code_points
+            lists_are_in_the_order_of_creation
+            entries_keep_the_revision_of_their_creation
+            the_order_of_creation_follows_every_change
+            remove_if_unchanged_compares_the_revision
+            remove_listed_is_refused_when_names_came
+            remove_listed_looks_through_so_many
             prefixes_end_where_they_should
             lists_by_pattern_match_at_the_start
             tags_find_their_entries
@@ -126,7 +133,7 @@ impl Bench {
     fn apply(&mut self, command: Command) -> Result<Reply, StoreError> {
         self.revision += 1;
         let mut change = self.registry.begin()?;
-        let reply = change.apply(self.revision, &command)?;
+        let reply = change.apply(at(self.revision), &command)?;
         self.registry.commit(change)?;
         Ok(reply)
     }
@@ -158,10 +165,41 @@ impl Bench {
         }
     }
 
+    /// What a list holds, by name.
     fn names(&self, filter: Filter) -> Result<Vec<Name>, StoreError> {
+        let mut names = self.ordered(filter)?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What a list holds, in its order.
+    fn ordered(&self, filter: Filter) -> Result<Vec<Name>, StoreError> {
         let entries = self.list(filter)?;
         Ok(entries.into_iter().map(|(name, _)| name).collect())
     }
+
+    /// The names created after `as_of`, in the order in which the store gives them.
+    fn created_since(&self, as_of: Revision) -> Result<Vec<Name>, StoreError> {
+        let mut names = Vec::new();
+        let view = self.opened.store.view()?;
+        view.created_since(as_of, &mut |created, name| {
+            let entry = view.entry(name)?;
+            assert_eq!(entry.map(|entry| entry.created), Some(created), "{name:?}");
+            names.push(name.to_owned());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(names)
+    }
+}
+
+/// The revision of the only command in a log entry.
+fn at(index: u64) -> Revision {
+    Revision::new(index, 0)
+}
+
+/// Puts the present rules in force.
+fn use_rules() -> Command {
+    Command::UseRules { rules: RULES }
 }
 
 fn register(name: &str, uri: &str, tags: &[&str]) -> Command {
@@ -205,6 +243,13 @@ fn any(tags: &[&str]) -> Filter {
     Filter::TagsAny(owned(tags))
 }
 
+fn pattern(text: &str) -> Pattern {
+    match Pattern::parse(text) {
+        Ok(pattern) => pattern,
+        Err(error) => panic!("{text} does not parse: {error}"),
+    }
+}
+
 /// Nothing was written: no entry, no record, the default summary.
 #[doc(hidden)]
 pub fn an_empty_store_holds_nothing(open: &Opener<'_>) -> Outcome {
@@ -243,7 +288,8 @@ pub fn register_replaces_uri_and_tags(open: &Opener<'_>) -> Outcome {
     let entry = Entry {
         uri: "pyro:b@h:01".to_owned(),
         tags: set(&["z"]),
-        revision: 2,
+        revision: at(2),
+        created: at(2),
     };
     assert_eq!(bench.lookup("n")?, Some(entry.clone()));
     assert_eq!(bench.list(Filter::All)?, [("n".to_owned(), entry)]);
@@ -263,11 +309,9 @@ pub fn register_that_refuses_changes_nothing(open: &Opener<'_>) -> Outcome {
     };
     assert_eq!(bench.apply(safely("PYRO:a@h:1"))?, Reply::Done);
     let before = bench.registry.summary()?;
-    let taken = Reply::Refused(Refusal::NameTaken {
-        uri: "PYRO:a@h:1".to_owned(),
-    });
+    let taken = Reply::Refused(Refusal::name_taken());
     assert_eq!(bench.apply(safely("PYRO:b@h:1"))?, taken);
-    assert_eq!(bench.lookup("n")?.map(|entry| entry.revision), Some(1));
+    assert_eq!(bench.lookup("n")?.map(|entry| entry.revision), Some(at(1)));
     assert_eq!(bench.registry.summary()?, before);
     bench.apply(remove("n"))?;
     assert_eq!(bench.apply(safely("PYRO:b@h:1"))?, Reply::Done);
@@ -290,7 +334,8 @@ pub fn set_metadata_replaces_tags_and_keeps_the_uri(open: &Opener<'_>) -> Outcom
     let entry = Entry {
         uri: "PYRO:a@h:1".to_owned(),
         tags: set(&["y", "z"]),
-        revision: 3,
+        revision: at(3),
+        created: at(3),
     };
     assert_eq!(bench.lookup("n")?, Some(entry));
     assert_eq!(bench.apply(tag("n", &[]))?, Reply::Done);
@@ -428,9 +473,9 @@ pub fn any_text_can_be_a_name(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Code points decide, not UTF-16 units and not any language.
+/// Scans go by name: code points decide, not UTF-16 units and not any language.
 #[doc(hidden)]
-pub fn lists_are_in_the_order_of_code_points(open: &Opener<'_>) -> Outcome {
+pub fn scans_are_in_the_order_of_code_points(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
     let ordered = [
         "",
@@ -455,20 +500,241 @@ pub fn lists_are_in_the_order_of_code_points(open: &Opener<'_>) -> Outcome {
         bench.register(name, &["t"])?;
     }
     bench.register("a", &["t"])?;
+    let view = bench.opened.store.view()?;
+    let entries = content(&*view)?.entries;
+    let names: Vec<_> = entries.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ordered);
+    assert_eq!(tagged(&*view, "t")?, ordered);
+    Ok(())
+}
+
+/// Whatever the filter: by creation, which a later registration or other tags do not change.
+#[doc(hidden)]
+pub fn lists_are_in_the_order_of_creation(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.apply(use_rules())?;
+    for name in ["c", "a", "d", "b", "e"] {
+        bench.register(name, &["t"])?;
+    }
+    bench.register("c", &["t", "u"])?;
+    bench.apply(Command::SetMetadata {
+        name: "a".to_owned(),
+        tags: set(&["t", "v"]),
+    })?;
+    bench.apply(remove("d"))?;
+    bench.register("d", &["t"])?;
     for filter in [
         Filter::All,
         prefix(&[""]),
+        prefix(&["d", "a", "c", "b", "e"]),
         all(&["t"]),
-        any(&["t", "u"]),
+        any(&["u", "t", "v"]),
         all(&[]),
+        Filter::Regex(pattern("[a-e]")),
     ] {
-        assert_eq!(bench.names(filter)?, ordered);
+        let names = bench.ordered(filter.clone())?;
+        assert_eq!(names, ["c", "a", "b", "e", "d"], "{filter:?}");
     }
-    let some = prefix(&["b", "\u{10000}", "a", "A", "aa"]);
-    assert_eq!(
-        bench.names(some)?,
-        ["A", "a", "a\0", "aa", "b", "\u{10000}"]
+    // Of one log entry: by position.
+    let mut change = bench.registry.begin()?;
+    for (position, name) in [(0, "z"), (1, "y"), (2, "x")] {
+        let register = register(name, "PYRO:o@h:1", &["w"]);
+        change.apply(Revision::new(50, position), &register)?;
+    }
+    bench.registry.commit(change)?;
+    assert_eq!(bench.ordered(any(&["w"]))?, ["z", "y", "x"]);
+    Ok(())
+}
+
+/// An entry says when it was changed last and when it was created, by the rules in force.
+#[doc(hidden)]
+pub fn entries_keep_the_revision_of_their_creation(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let revisions = |bench: &Bench, name: &str| {
+        let entry = bench.lookup(name)?;
+        Ok::<_, StoreError>(entry.map(|entry| (entry.revision, entry.created)))
+    };
+    let mut change = bench.registry.begin()?;
+    let mut apply = |index, position, command: &Command| {
+        let reply = change.apply(Revision::new(index, position), command);
+        reply.map(|reply| assert_eq!(reply, Reply::Done))
+    };
+    let [old, new] = ["old", "new"].map(|name| register(name, "PYRO:o@h:1", &["t"]));
+    // Without positions, as long as a member may not know them.
+    apply(10, 3, &old)?;
+    apply(11, 1, &use_rules())?;
+    apply(11, 2, &new)?;
+    bench.registry.commit(change)?;
+    assert_eq!(bench.registry.rules()?, RULES);
+    assert_eq!(revisions(&bench, "old")?, Some((at(10), at(10))));
+    let created = Revision::new(11, 2);
+    assert_eq!(revisions(&bench, "new")?, Some((created, created)));
+
+    bench.revision = 19;
+    bench.apply(old)?;
+    assert_eq!(revisions(&bench, "old")?, Some((at(20), at(10))));
+    bench.apply(Command::SetMetadata {
+        name: "new".to_owned(),
+        tags: set(&["u"]),
+    })?;
+    assert_eq!(revisions(&bench, "new")?, Some((at(21), created)));
+    bench.apply(remove("new"))?;
+    bench.apply(new)?;
+    assert_eq!(revisions(&bench, "new")?, Some((at(23), at(23))));
+    // Rules never go back.
+    bench.apply(Command::UseRules { rules: 1 })?;
+    assert_eq!(bench.registry.rules()?, RULES);
+    let later = bench.apply(Command::UseRules { rules: RULES + 1 });
+    assert!(
+        matches!(later, Err(StoreError::NewerRules { .. })),
+        "{later:?}"
     );
+    // A snapshot takes the rules along.
+    let target = Bench::new(open);
+    assert_eq!(target.registry.rules()?, 1);
+    let snapshot = bench.registry.snapshot()?;
+    target
+        .registry
+        .install(snapshot.header().clone(), snapshot.chunks(10))?;
+    assert_eq!(target.registry.rules()?, RULES);
+    assert_eq!(revisions(&target, "old")?, Some((at(20), at(10))));
+    Ok(())
+}
+
+/// The order of creation follows every change, and snapshots bring it along.
+#[doc(hidden)]
+pub fn the_order_of_creation_follows_every_change(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.apply(use_rules())?;
+    for name in ["b", "a", "", "\0", "\u{10ffff}"] {
+        bench.register(name, &[])?;
+    }
+    assert_eq!(
+        bench.created_since(at(0))?,
+        ["b", "a", "", "\0", "\u{10ffff}"]
+    );
+    assert_eq!(bench.created_since(at(3))?, ["", "\0", "\u{10ffff}"]);
+    assert_eq!(bench.created_since(Revision::end_of(u64::MAX))?, owned(&[]));
+    bench.register("b", &["t"])?;
+    bench.apply(remove("a"))?;
+    bench.apply(remove(""))?;
+    bench.register("a", &[])?;
+    bench.apply(remove_prefix(&["\0"]))?;
+    assert_eq!(bench.created_since(at(0))?, ["b", "\u{10ffff}", "a"]);
+    let mut one = Vec::new();
+    let view = bench.opened.store.view()?;
+    view.created_since(at(0), &mut |_, name| {
+        one.push(name.to_owned());
+        Ok(ControlFlow::Break(()))
+    })?;
+    assert_eq!(one, ["b"]);
+    let snapshot = bench.registry.snapshot()?;
+    bench.apply(remove_prefix(&[""]))?;
+    assert_eq!(bench.created_since(at(0))?, owned(&[]));
+    bench
+        .registry
+        .install(snapshot.header().clone(), snapshot.chunks(10))?;
+    assert_eq!(bench.created_since(at(0))?, ["b", "\u{10ffff}", "a"]);
+    Ok(())
+}
+
+/// What was registered again in between stays, though its URI is the same.
+#[doc(hidden)]
+pub fn remove_if_unchanged_compares_the_revision(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.apply(use_rules())?;
+    let remove_if = |revision| Command::RemoveIfUnchanged {
+        name: "n".to_owned(),
+        revision,
+    };
+    bench.apply(register("n", "PYRO:a@h:1", &[]))?;
+    bench.apply(register("n", "PYRO:a@h:1", &[]))?;
+    assert_eq!(bench.apply(remove_if(at(2)))?, Reply::Removed(0));
+    assert_eq!(bench.count()?, 1);
+    assert_eq!(bench.apply(remove_if(at(3)))?, Reply::Removed(1));
+    assert_eq!(bench.apply(remove_if(at(3)))?, Reply::Removed(0));
+    assert_eq!(bench.count()?, 0);
+    Ok(())
+}
+
+/// All or nothing, and nothing when a name came that nobody looked at.
+#[doc(hidden)]
+pub fn remove_listed_is_refused_when_names_came(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    let remove = |names: &[&str], prefix: &str, as_of| Command::RemoveListed {
+        names: owned(names),
+        prefix: prefix.to_owned(),
+        as_of: Revision::end_of(as_of),
+    };
+    let refused = Reply::Refused(Refusal::Changed);
+    bench.register("s.1", &["t"])?;
+    assert_eq!(bench.apply(remove(&["s.1"], "s.", 1))?, refused);
+    bench.apply(use_rules())?;
+    // Before the rules nobody kept the order.
+    assert_eq!(bench.apply(remove(&["s.1"], "s.", 2))?, refused);
+    bench.register("s.2", &["t"])?;
+    bench.register("other", &[])?;
+    bench.revision = 9;
+    bench.register("s.3", &[])?;
+    bench.register("s.1", &["u"])?;
+    // Changed is not created.
+    assert_eq!(bench.apply(remove(&["s.1", "s.2"], "s.", 9))?, refused);
+    assert_eq!(bench.count()?, 4);
+    assert_eq!(
+        bench.apply(remove(&["s.1", "s.2", "gone", "s.2"], "s.", 10))?,
+        Reply::Removed(2)
+    );
+    assert_eq!(bench.names(Filter::All)?, ["other", "s.3"]);
+    // A name that was gone in between counts as a new one; one that came and went does not.
+    bench.apply(self::remove("s.3"))?;
+    bench.register("s.3", &[])?;
+    let now = bench.revision;
+    assert_eq!(bench.apply(remove(&["s.3"], "s.", now - 1))?, refused);
+    bench.register("s.4", &[])?;
+    bench.apply(self::remove("s.4"))?;
+    assert_eq!(bench.apply(remove(&["s.3"], "s.", now))?, Reply::Removed(1));
+    Ok(())
+}
+
+/// The bound on the names that are looked through, and commands of one change.
+#[doc(hidden)]
+pub fn remove_listed_looks_through_so_many(open: &Opener<'_>) -> Outcome {
+    let mut bench = Bench::new(open);
+    bench.apply(use_rules())?;
+    bench.register("s", &[])?;
+    let remove = |index| Command::RemoveListed {
+        names: owned(&["s"]),
+        prefix: "s".to_owned(),
+        as_of: Revision::end_of(index),
+    };
+    let mut revision = 10;
+    for _ in 0..4 {
+        let mut change = bench.registry.begin()?;
+        for _ in 0..1024 {
+            revision += 1;
+            let register = register(&format!("n{revision}"), "PYRO:o@h:1", &[]);
+            change.apply(at(revision), &register)?;
+        }
+        bench.registry.commit(change)?;
+    }
+    bench.revision = revision;
+    // 4096 others were created since; one more, in the same change, is too many.
+    let mut change = bench.registry.begin()?;
+    change.apply(at(revision + 1), &register("m", "PYRO:o@h:1", &[]))?;
+    let reply = change.apply(at(revision + 2), &remove(10))?;
+    assert_eq!(reply, Reply::Refused(Refusal::Changed));
+    let gone = self::remove(&format!("n{revision}"));
+    change.apply(at(revision + 3), &gone)?;
+    change.apply(at(revision + 4), &register("s2", "PYRO:o@h:1", &[]))?;
+    let reply = change.apply(at(revision + 5), &remove(11))?;
+    assert_eq!(reply, Reply::Refused(Refusal::Changed));
+    change.apply(at(revision + 6), &self::remove("s2"))?;
+    assert_eq!(
+        change.apply(at(revision + 7), &remove(10))?,
+        Reply::Removed(1)
+    );
+    bench.registry.commit(change)?;
+    assert_eq!(bench.lookup("s")?, None);
     Ok(())
 }
 
@@ -536,10 +802,7 @@ pub fn lists_by_pattern_match_at_the_start(open: &Opener<'_>) -> Outcome {
     for name in ["svc.b", "svc.a", "my.svc", "svd"] {
         bench.register(name, &[])?;
     }
-    let names = |pattern: &str| match Pattern::parse(pattern) {
-        Ok(pattern) => bench.names(Filter::Regex(pattern)),
-        Err(error) => panic!("{pattern} does not parse: {error}"),
-    };
+    let names = |text: &str| bench.names(Filter::Regex(pattern(text)));
     assert_eq!(names("svc")?, ["svc.a", "svc.b"]);
     assert_eq!(names("sv[cd]$")?, ["svd"]);
     assert_eq!(names(".*svc")?, ["my.svc", "svc.a", "svc.b"]);
@@ -667,32 +930,33 @@ pub fn a_change_sees_what_it_has_done(open: &Opener<'_>) -> Outcome {
         tags: set(&["u"]),
         if_taken: IfTaken::Refuse,
     };
-    assert_eq!(change.apply(10, &safely)?, Reply::Done);
-    let taken = Reply::Refused(Refusal::NameTaken {
-        uri: "PYRO:n@h:1".to_owned(),
-    });
-    assert_eq!(change.apply(11, &safely)?, taken);
-    change.apply(12, &register("old.3", "PYRO:o@h:1", &["t", "u"]))?;
-    change.apply(13, &remove("old.1"))?;
+    assert_eq!(change.apply(at(10), &safely)?, Reply::Done);
+    let taken = Reply::Refused(Refusal::name_taken());
+    assert_eq!(change.apply(at(11), &safely)?, taken);
+    change.apply(at(12), &register("old.3", "PYRO:o@h:1", &["t", "u"]))?;
+    change.apply(at(13), &remove("old.1"))?;
     // old.2 from the store and old.3 from the change; old.1 is gone already.
     assert_eq!(
-        change.apply(14, &remove_prefix(&["old."]))?,
+        change.apply(at(14), &remove_prefix(&["old."]))?,
         Reply::Removed(2)
     );
     assert_eq!(
-        change.apply(15, &remove_prefix(&["old."]))?,
+        change.apply(at(15), &remove_prefix(&["old."]))?,
         Reply::Removed(0)
     );
-    change.apply(16, &register("old.1", "PYRO:again@h:1", &["v"]))?;
+    change.apply(at(16), &register("old.1", "PYRO:again@h:1", &["v"]))?;
     let metadata = Command::SetMetadata {
         name: "new".to_owned(),
         tags: set(&["w"]),
     };
-    assert_eq!(change.apply(17, &metadata)?, Reply::Done);
+    assert_eq!(change.apply(at(17), &metadata)?, Reply::Done);
     let again = change.entry("old.1")?.map(|entry| entry.revision);
-    assert_eq!(again, Some(16));
-    change.apply(18, &register("fleeting", "PYRO:f@h:1", &["t"]))?;
-    assert_eq!(change.apply(19, &remove("fleeting"))?, Reply::Removed(1));
+    assert_eq!(again, Some(at(16)));
+    change.apply(at(18), &register("fleeting", "PYRO:f@h:1", &["t"]))?;
+    assert_eq!(
+        change.apply(at(19), &remove("fleeting"))?,
+        Reply::Removed(1)
+    );
 
     assert_eq!(bench.registry.summary()?, before);
     assert_eq!(bench.names(Filter::All)?, ["old.1", "old.2", "stays"]);
@@ -700,7 +964,10 @@ pub fn a_change_sees_what_it_has_done(open: &Opener<'_>) -> Outcome {
     assert_eq!(bench.names(Filter::All)?, ["new", "old.1", "stays"]);
     assert_eq!(bench.names(any(&["t"]))?, ["stays"]);
     assert_eq!(bench.names(any(&["u", "v", "w"]))?, ["new", "old.1"]);
-    assert_eq!(bench.lookup("new")?.map(|entry| entry.revision), Some(17));
+    assert_eq!(
+        bench.lookup("new")?.map(|entry| entry.revision),
+        Some(at(17))
+    );
     assert_eq!(bench.count()?, 3);
     Ok(())
 }
@@ -712,7 +979,7 @@ pub fn a_dropped_change_leaves_nothing(open: &Opener<'_>) -> Outcome {
     bench.register("n", &["t"])?;
     let before = bench.registry.summary()?;
     let mut change = bench.registry.begin()?;
-    change.apply(2, &remove_prefix(&[""]))?;
+    change.apply(at(2), &remove_prefix(&[""]))?;
     change.put_extra(b"x", b"1".to_vec())?;
     change.put_meta(b"m", b"1".to_vec());
     drop(change);
@@ -728,7 +995,7 @@ pub fn a_dropped_change_leaves_nothing(open: &Opener<'_>) -> Outcome {
 pub fn an_overtaken_change_is_refused(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
     let mut late = bench.registry.begin()?;
-    late.apply(1, &register("late", "PYRO:l@h:1", &[]))?;
+    late.apply(at(1), &register("late", "PYRO:l@h:1", &[]))?;
     bench.register("n", &[])?;
     let refused = bench.registry.commit(late);
     assert!(matches!(refused, Err(StoreError::Overtaken)), "{refused:?}");
@@ -894,8 +1161,8 @@ pub fn the_summary_is_that_of_the_content(open: &Opener<'_>) -> Outcome {
         let mut change = bench.registry.begin()?;
         change.put_extra(b"x", vec![round])?;
         change.put_extra(&[round], b"y".to_vec())?;
-        change.apply(50, &register("b", "PYRO:b@h:1", &[]))?;
-        change.apply(51, &remove("b"))?;
+        change.apply(at(50), &register("b", "PYRO:b@h:1", &[]))?;
+        change.apply(at(51), &remove("b"))?;
         change.remove_extra(&[1])?;
         bench.registry.commit(change)?;
         let view = bench.opened.store.view()?;

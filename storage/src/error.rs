@@ -37,7 +37,8 @@ pub enum StoreError {
     #[error(
         "{} is damaged: {reason}; nothing was changed. A member of a cluster: remove this node from \
          the cluster, keep the folder aside, and let a new node with a new id take its place. A node \
-         alone: restore its last backup into an empty folder",
+         alone: hearthd restore brings its last snapshot (nsctl snapshot save) into an empty folder, and \
+         hearthd dump prints what can still be read here; docs/recovery.md has the steps",
         path.display()
     )]
     Damaged {
@@ -65,6 +66,17 @@ pub enum StoreError {
         /// Its format.
         found: u32,
         /// The newest format that this version knows.
+        known: u32,
+    },
+    /// The log was written by a later Hearth.
+    #[error(
+        "the log asks for rules {found}, and this version knows them up to {known}; start the version \
+         that wrote it"
+    )]
+    NewerRules {
+        /// The rules that it asks for.
+        found: u32,
+        /// The latest rules that this version knows.
         known: u32,
     },
     /// An earlier write or sync failed, or the store was closed; nothing works from then on.

@@ -2,7 +2,10 @@
 //!
 //! | format | written by | what it means |
 //! |---|---|---|
-//! | 1 | 0.1 | everything on this page |
+//! | 1 | early builds | layout 1 of everything |
+//! | 2 | 0.1 | layout 2 of an entry, `created_gN` and `removal/` (see [`crate::store::rocks`]) |
+//!
+//! A folder of format 1 is marked as one of format 2 when it is opened; its records stay as they are.
 //!
 //! **Sealed record.** Every value on disk, and every chunk of a snapshot:
 //! ```text
@@ -13,10 +16,16 @@
 //! RocksDB has checksums of its own, per block and per record of its log; this one also covers the
 //! way through memory, and tells a foreign value from ours.
 //!
-//! **Entry**, the payload of a value in `state_gN`; the name is the key:
+//! **Entry**, the payload of a value in `state_gN`; the name is the key. Layout 1 is that of an entry
+//! which has not changed since it was created, at position 0 of a log entry, and so the layout of all
+//! entries before there were positions. Every other entry has layout 2:
 //! ```text
-//! 0..8     revision, u64
-//! 8..12    uri_len, u32
+//! layout 1                         layout 2
+//! 0..8     revision.index, u64     0..8     revision.index, u64
+//!                                  8..12    revision.position, u32
+//!                                  12..20   created.index, u64
+//!                                  20..24   created.position, u32
+//! 8..12    uri_len, u32            24..28   uri_len, u32
 //! ..       uri, UTF-8
 //! ..       tag_count, u32, then tag_count times: tag_len u32, tag UTF-8; strictly ascending
 //! ```
@@ -24,24 +33,31 @@
 //! their owner lays out; this crate seals them and looks no further.
 
 use crate::error::StoreError;
-use crate::model::{Entry, Tags};
+use crate::model::{Entry, Revision, Tags};
 
 /// The format of a data folder that this version writes, and the newest that it reads.
-pub const FOLDER_FORMAT: u32 = 1;
+pub const FOLDER_FORMAT: u32 = 2;
 
-/// The layout of sealed records that this version writes, and the newest that it reads.
+/// The layout of sealed records, entries apart.
 pub const RECORD_VERSION: u8 = 1;
+
+/// The newest layout of an entry.
+pub const ENTRY_VERSION: u8 = 2;
 
 /// Bytes before the payload of a sealed record.
 const SEAL_LEN: usize = 5;
 
 /// Seals what `write` appends to the buffer, whose payload will have about `payload_len` bytes.
 pub(crate) fn seal_with(payload_len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    seal_as(RECORD_VERSION, payload_len, write)
+}
+
+fn seal_as(version: u8, payload_len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut record = Vec::with_capacity(SEAL_LEN + payload_len);
-    record.extend_from_slice(&[RECORD_VERSION, 0, 0, 0, 0]);
+    record.extend_from_slice(&[version, 0, 0, 0, 0]);
     write(&mut record);
     let (head, payload) = record.split_at_mut(SEAL_LEN);
-    head[1..].copy_from_slice(&checksum(RECORD_VERSION, payload).to_be_bytes());
+    head[1..].copy_from_slice(&checksum(version, payload).to_be_bytes());
     record
 }
 
@@ -52,12 +68,17 @@ pub(crate) fn seal(payload: &[u8]) -> Vec<u8> {
 
 /// The payload of a sealed record, or what is wrong with it.
 pub(crate) fn unseal(record: &[u8]) -> Result<&[u8], String> {
+    unseal_upto(RECORD_VERSION, record).map(|(_, payload)| payload)
+}
+
+/// The layout and the payload of a sealed record whose layouts go up to `known`, or what is wrong with it.
+fn unseal_upto(known: u8, record: &[u8]) -> Result<(u8, &[u8]), String> {
     let Some((&[version, c0, c1, c2, c3], payload)) = record.split_first_chunk::<SEAL_LEN>() else {
         return Err(format!("it has {} bytes, too few", record.len()));
     };
-    if version != RECORD_VERSION {
+    if !(1..=known).contains(&version) {
         return Err(format!(
-            "it has layout {version}, and this version knows {RECORD_VERSION}"
+            "it has layout {version}, and this version knows {known}"
         ));
     }
     let stored = u32::from_be_bytes([c0, c1, c2, c3]);
@@ -67,7 +88,7 @@ pub(crate) fn unseal(record: &[u8]) -> Result<&[u8], String> {
             "its checksum is {stored:#010x}, its bytes sum to {computed:#010x}"
         ));
     }
-    Ok(payload)
+    Ok((version, payload))
 }
 
 /// [`unseal`], with a [`StoreError::Corrupt`] that names the record.
@@ -85,17 +106,33 @@ fn checksum(version: u8, payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// The layout of an entry: the first one that can hold it, so that equal entries have equal bytes.
+pub(crate) fn entry_version(entry: &Entry) -> u8 {
+    if entry.revision.position == 0 && entry.created == entry.revision {
+        1
+    } else {
+        ENTRY_VERSION
+    }
+}
+
 /// A sealed entry.
 pub(crate) fn seal_entry(entry: &Entry) -> Vec<u8> {
-    seal_with(entry_len(entry), |record| write_entry(record, entry))
+    seal_as(entry_version(entry), entry_len(entry), |record| {
+        write_entry(record, entry);
+    })
+}
+
+/// Bytes of the payload of a sealed record.
+pub(crate) fn sealed_len(record: &[u8]) -> usize {
+    record.len().saturating_sub(SEAL_LEN)
 }
 
 /// The entry in a sealed record.
 pub(crate) fn unseal_entry(name: &str, record: &[u8]) -> Result<Entry, StoreError> {
-    unseal(record)
-        .and_then(|payload| {
+    unseal_upto(ENTRY_VERSION, record)
+        .and_then(|(version, payload)| {
             let mut reader = Reader(payload);
-            let entry = read_entry(&mut reader)?;
+            let entry = read_entry(version, &mut reader)?;
             reader.end()?;
             Ok(entry)
         })
@@ -105,12 +142,18 @@ pub(crate) fn unseal_entry(name: &str, record: &[u8]) -> Result<Entry, StoreErro
 /// Bytes that [`write_entry`] appends.
 pub(crate) fn entry_len(entry: &Entry) -> usize {
     let tags: usize = entry.tags.iter().map(|tag| 4 + tag.len()).sum();
-    8 + 4 + entry.uri.len() + 4 + tags
+    let revisions = if entry_version(entry) == 1 { 8 } else { 24 };
+    revisions + 4 + entry.uri.len() + 4 + tags
 }
 
-/// Appends the layout of an entry.
+/// Appends an entry in its layout, [`entry_version`].
 pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
-    out.extend_from_slice(&entry.revision.to_be_bytes());
+    if entry_version(entry) == 1 {
+        out.extend_from_slice(&entry.revision.index.to_be_bytes());
+    } else {
+        out.extend_from_slice(&entry.revision.to_be_bytes());
+        out.extend_from_slice(&entry.created.to_be_bytes());
+    }
     write_bytes(out, entry.uri.as_bytes());
     out.extend_from_slice(&length(entry.tags.len()).to_be_bytes());
     for tag in &entry.tags {
@@ -118,9 +161,14 @@ pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// Reads the layout of an entry.
-pub(crate) fn read_entry(reader: &mut Reader<'_>) -> Result<Entry, String> {
-    let revision = reader.u64()?;
+/// Reads an entry in this layout.
+pub(crate) fn read_entry(version: u8, reader: &mut Reader<'_>) -> Result<Entry, String> {
+    let (revision, created) = if version == 1 {
+        let revision = Revision::new(reader.u64()?, 0);
+        (revision, revision)
+    } else {
+        (reader.revision()?, reader.revision()?)
+    };
     let uri = reader.text()?.to_owned();
     let tag_count = reader.u32()?;
     let mut tags = Tags::new();
@@ -138,6 +186,7 @@ pub(crate) fn read_entry(reader: &mut Reader<'_>) -> Result<Entry, String> {
         uri,
         tags,
         revision,
+        created,
     })
 }
 
@@ -148,7 +197,7 @@ pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// A length as it is stored.
-fn length(len: usize) -> u32 {
+pub(crate) fn length(len: usize) -> u32 {
     u32::try_from(len).expect("a message that brings a text has fewer than 2^32 bytes")
 }
 
@@ -189,6 +238,11 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
+    /// A revision, as [`Revision::to_be_bytes`] gives it.
+    pub(crate) fn revision(&mut self) -> Result<Revision, String> {
+        Ok(Revision::new(self.u64()?, self.u32()?))
+    }
+
     /// A big-endian u128.
     pub(crate) fn u128(&mut self) -> Result<u128, String> {
         Ok(u128::from_be_bytes(self.array()?))
@@ -223,28 +277,51 @@ mod tests {
         Entry {
             uri: "PYRO:obj@host:1".to_owned(),
             tags: ["", "a\0b", "ü"].map(str::to_owned).into(),
-            revision: 7,
+            revision: Revision::new(7, 2),
+            created: Revision::new(5, 1),
         }
     }
 
     #[test]
     fn an_entry_survives_sealing() {
-        let sealed = seal_entry(&entry());
-        assert_eq!(unseal_entry("n", &sealed).unwrap(), entry());
+        let (entry, at) = (entry(), Revision::new(7, 0));
+        for (revision, created, version) in [
+            (entry.revision, entry.created, 2),
+            (entry.revision, entry.revision, 2),
+            (at, entry.created, 2),
+            (at, at, 1),
+        ] {
+            let entry = Entry {
+                revision,
+                created,
+                ..entry.clone()
+            };
+            let sealed = seal_entry(&entry);
+            assert_eq!(sealed[0], version);
+            assert_eq!(sealed.len(), SEAL_LEN + entry_len(&entry));
+            assert_eq!(unseal_entry("n", &sealed).unwrap(), entry);
+        }
     }
 
     #[test]
-    fn the_bytes_of_format_1_stay_as_they_are() {
-        let entry = Entry {
+    fn the_bytes_of_layouts_1_and_2_stay_as_they_are() {
+        let mut entry = Entry {
             uri: "PYRO:o@h:1".to_owned(),
             tags: ["t"].map(str::to_owned).into(),
-            revision: 258,
+            revision: Revision::new(258, 0),
+            created: Revision::new(258, 0),
         };
-        let mut payload = vec![0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 10];
-        payload.extend_from_slice(b"PYRO:o@h:1\0\0\0\x01\0\0\0\x01t");
+        let rest = b"\0\0\0\x0aPYRO:o@h:1\0\0\0\x01\0\0\0\x01t";
         let sealed = seal_entry(&entry);
         assert_eq!(sealed[0], 1);
-        assert_eq!(sealed[5..], payload);
+        assert_eq!(sealed[5..], [&[0, 0, 0, 0, 0, 0, 1, 2][..], rest].concat());
+
+        entry.revision = Revision::new(259, 4);
+        let sealed = seal_entry(&entry);
+        let revision = [0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 4];
+        let created = [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0];
+        assert_eq!(sealed[0], 2);
+        assert_eq!(sealed[5..], [&revision[..], &created, rest].concat());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every question to the registry, and its answers.
 
-use crate::command::Refusal;
+use crate::list::ListRefusal;
 use crate::model::{Entry, Name};
 use crate::pattern::Pattern;
 
@@ -37,8 +37,8 @@ pub enum Answer {
     Count(u64),
     /// To [`Query::Lookup`].
     Entry(Option<Entry>),
-    /// To [`Query::List`], ordered by name.
+    /// To [`Query::List`], in the order of creation; by name where that is the same.
     Entries(Vec<(Name, Entry)>),
-    /// To [`Query::List`] by a pattern that ran into its bound.
-    Refused(Refusal),
+    /// To [`Query::List`] that met a bound.
+    Refused(ListRefusal),
 }

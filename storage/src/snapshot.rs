@@ -2,8 +2,9 @@
 //!
 //! Each chunk is a sealed record (see [`crate::format`]) with records one after the other:
 //! ```text
-//! entry    0u8, name_len u32, name UTF-8, then an entry
+//! entry    0u8, name_len u32, name UTF-8, then an entry in layout 1
 //! extra    1u8, key_len u32, key, value_len u32, value
+//! entry    2u8, name_len u32, name UTF-8, then an entry in layout 2
 //! ```
 //! Entries come in the order of their names, then extra records in the order of their keys; a chunk
 //! ends where a record ends. The header is a sealed record too:
@@ -26,6 +27,7 @@ use crate::summary::Summary;
 
 const ENTRY: u8 = 0;
 const EXTRA: u8 = 1;
+const ENTRY_2: u8 = 2;
 
 /// What a snapshot is of, and what must come out when it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -144,9 +146,13 @@ impl StateSnapshot {
                 next = Next::Entry(name.to_owned());
                 return Ok(ControlFlow::Break(()));
             }
-            out.push(ENTRY);
+            let entry = entry.read()?;
+            out.push(match format::entry_version(&entry) {
+                1 => ENTRY,
+                _ => ENTRY_2,
+            });
             format::write_bytes(out, name.as_bytes());
-            format::write_entry(out, &entry.read()?);
+            format::write_entry(out, &entry);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(next)
@@ -325,9 +331,10 @@ impl Progress {
         let mut reader = Reader(payload);
         while reader.end().is_err() {
             match reader.u8()? {
-                ENTRY => {
+                kind @ (ENTRY | ENTRY_2) => {
                     let name = reader.text()?.to_owned();
-                    let entry = format::read_entry(&mut reader)?;
+                    let version = if kind == ENTRY { 1 } else { 2 };
+                    let entry = format::read_entry(version, &mut reader)?;
                     let last = entries.last().map(|(last, _)| last);
                     if last
                         .or(self.last_name.as_ref())

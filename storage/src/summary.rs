@@ -94,13 +94,20 @@ impl Summary {
     }
 }
 
-/// Each field goes in with its length, so that no two entries feed the same bytes.
+/// Each field goes in with its length, so that no two entries feed the same bytes. What an entry of layout
+/// 1 leaves out stays out here, too, so that it counts as it did before there was another layout.
 fn entry_hash(name: &str, entry: &Entry) -> u128 {
     let mut hasher = SipHasher24::new();
-    hasher.write(b"e");
+    let is_first = format::entry_version(entry) == 1;
+    hasher.write(if is_first { b"e" } else { b"E" });
     feed(&mut hasher, name.as_bytes());
     feed(&mut hasher, entry.uri.as_bytes());
-    hasher.write(&entry.revision.to_le_bytes());
+    hasher.write(&entry.revision.index.to_le_bytes());
+    if !is_first {
+        hasher.write(&entry.revision.position.to_le_bytes());
+        hasher.write(&entry.created.index.to_le_bytes());
+        hasher.write(&entry.created.position.to_le_bytes());
+    }
     for tag in &entry.tags {
         feed(&mut hasher, tag.as_bytes());
     }
@@ -135,12 +142,22 @@ impl fmt::Debug for StateHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Revision;
 
-    fn entry(uri: &str, tags: &[&str], revision: u64) -> Entry {
+    fn entry(uri: &str, tags: &[&str], index: u64) -> Entry {
         Entry {
             uri: uri.to_owned(),
             tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
-            revision,
+            revision: Revision::new(index, 0),
+            created: Revision::new(index, 0),
+        }
+    }
+
+    fn changed(position: u32, created: (u64, u32)) -> Entry {
+        Entry {
+            revision: Revision::new(1, position),
+            created: Revision::new(created.0, created.1),
+            ..entry("u", &["ab"], 1)
         }
     }
 
@@ -180,6 +197,10 @@ mod tests {
             ("n", entry("u", &["a", "b"], 1)),
             ("n", entry("u", &["ab"], 2)),
             ("nu", entry("", &["ab"], 1)),
+            ("n", changed(1, (1, 0))),
+            ("n", changed(1, (1, 1))),
+            ("n", changed(0, (0, 1))),
+            ("n", changed(0, (0, 0))),
         ] {
             hashes.push(entry_hash(name, &entry));
         }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use hearth_storage::{
-    Answer, Command, Filter, IfTaken, Location, Pattern, Query, Registry, RocksOptions, RocksStore,
+    Answer, Command, Filter, IfTaken, Location, Pattern, Query, Registry, Revision, RocksOptions,
+    RocksStore,
 };
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 
@@ -35,7 +36,7 @@ fn filled() -> Registry {
                 tags: tags(number).into_iter().collect(),
                 if_taken: IfTaken::Replace,
             };
-            change.apply(number, &command).unwrap();
+            change.apply(Revision::new(number, 0), &command).unwrap();
         }
         registry.commit(change).unwrap();
     }
@@ -129,6 +130,10 @@ fn removal_by_prefix_costs_what_it_removes() {
     let command = Command::RemovePrefix {
         prefixes: owned(&["group007."]),
     };
-    let (cost, _) = comparisons(|| change.apply(1, &command).unwrap());
+    let (cost, _) = comparisons(|| {
+        change
+            .apply(Revision::new(NAME_COUNT, 0), &command)
+            .unwrap()
+    });
     assert!(cost < 22 * 200, "removing 20 names cost {cost}");
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use hearth_storage::{
-    Command, IfTaken, Location, Registry, RocksOptions, RocksStore, StoreError, Tags,
+    Command, IfTaken, Location, Registry, Revision, RocksOptions, RocksStore, StoreError, Tags,
 };
 use leftovers::files;
 
@@ -60,7 +60,7 @@ fn write(store: &RocksStore, from: u64) {
         log.append([(index, vec![index as u8; 500])], Box::new(|_| ()))
             .unwrap();
         let mut change = registry.begin().unwrap();
-        change.apply(index, &command).unwrap();
+        change.apply(Revision::new(index, 0), &command).unwrap();
         registry.commit(change).unwrap();
     }
     log.purge(from, b"purged").unwrap();

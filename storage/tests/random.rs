@@ -4,20 +4,31 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_storage::{
-    Answer, Command, Entry, Filter, IfTaken, Location, Name, Pattern, Query, Refusal, Registry,
-    Reply, RocksOptions, RocksStore, Summary, Tags,
+    Answer, Command, Entry, Filter, IfTaken, Location, Name, Pattern, Query, RULES, Refusal,
+    Registry, Reply, Revision, RocksOptions, RocksStore, Summary, Tags,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
 /// The rules, as simply as they can be said.
 #[derive(Default)]
-struct Rules(BTreeMap<Name, Entry>);
+struct Rules {
+    entries: BTreeMap<Name, Entry>,
+    /// Where [`RULES`] came into force.
+    since: Option<u64>,
+}
 
 impl Rules {
-    fn apply(&mut self, revision: u64, command: &Command) -> Reply {
+    fn apply(&mut self, revision: Revision, command: &Command) -> Reply {
+        let old = Revision::new(revision.index, 0);
+        let stamp = |before: Option<&Entry>| match (self.since, before) {
+            (None, _) => (old, old),
+            (Some(_), Some(entry)) => (revision, entry.created),
+            (Some(_), None) => (revision, revision),
+        };
         match command.clone() {
             Command::Register {
                 name,
@@ -25,51 +36,76 @@ impl Rules {
                 tags,
                 if_taken,
             } => {
-                if let (IfTaken::Refuse, Some(taken)) = (if_taken, self.0.get(&name)) {
-                    let uri = taken.uri.clone();
-                    return Reply::Refused(Refusal::NameTaken { uri });
+                if if_taken == IfTaken::Refuse && self.entries.contains_key(&name) {
+                    return Reply::Refused(Refusal::name_taken());
                 }
+                let (revision, created) = stamp(self.entries.get(&name));
                 let entry = Entry {
                     uri,
                     tags,
                     revision,
+                    created,
                 };
-                self.0.insert(name, entry);
+                self.entries.insert(name, entry);
                 Reply::Done
             }
-            Command::SetMetadata { name, tags } => match self.0.get_mut(&name) {
-                Some(entry) => {
-                    entry.tags = tags;
-                    entry.revision = revision;
-                    Reply::Done
-                }
-                None => Reply::Refused(Refusal::UnknownName),
-            },
+            Command::SetMetadata { name, tags } => {
+                let (revision, created) = stamp(self.entries.get(&name));
+                let Some(entry) = self.entries.get_mut(&name) else {
+                    return Reply::Refused(Refusal::UnknownName);
+                };
+                entry.tags = tags;
+                (entry.revision, entry.created) = (revision, created);
+                Reply::Done
+            }
             Command::Remove { name } => self.remove(|n, _| *n == name),
             Command::RemoveIf { name, uri } => self.remove(|n, e| *n == name && e.uri == uri),
             Command::RemovePrefix { prefixes } => {
                 self.remove(|n, _| prefixes.iter().any(|p| n.starts_with(p)))
             }
             Command::RemoveRegex { pattern } => self.remove(|n, _| matches(&pattern, n)),
+            Command::UseRules { .. } => {
+                self.since.get_or_insert(revision.index);
+                Reply::Done
+            }
+            Command::RemoveIfUnchanged { name, revision } => {
+                self.remove(|n, e| *n == name && e.revision == revision)
+            }
+            Command::RemoveListed {
+                names,
+                prefix,
+                as_of,
+            } => {
+                let is_known = self.since.is_some_and(|since| as_of.index >= since);
+                let came = |(name, entry): (&Name, &Entry)| {
+                    name.starts_with(&prefix) && entry.created > as_of
+                };
+                if !is_known || self.entries.iter().any(came) {
+                    return Reply::Refused(Refusal::Changed);
+                }
+                self.remove(|n, _| names.contains(n))
+            }
         }
     }
 
     fn remove(&mut self, condition: impl Fn(&Name, &Entry) -> bool) -> Reply {
-        let before = self.0.len();
-        self.0.retain(|name, entry| !condition(name, entry));
-        Reply::Removed((before - self.0.len()) as u64)
+        let before = self.entries.len();
+        self.entries.retain(|name, entry| !condition(name, entry));
+        Reply::Removed((before - self.entries.len()) as u64)
     }
 
     fn list(&self, condition: impl Fn(&Name, &Entry) -> bool) -> Answer {
-        let all = self.0.iter();
+        let all = self.entries.iter();
         let some = all.filter(|(name, entry)| condition(name, entry));
-        Answer::Entries(some.map(|(n, e)| (n.clone(), e.clone())).collect())
+        let mut some: Vec<_> = some.map(|(n, e)| (n.clone(), e.clone())).collect();
+        some.sort_by_key(|(_, entry)| entry.created);
+        Answer::Entries(some)
     }
 
     fn answer(&self, query: &Query) -> Answer {
         match query {
-            Query::Count => Answer::Count(self.0.len() as u64),
-            Query::Lookup(name) => Answer::Entry(self.0.get(name).cloned()),
+            Query::Count => Answer::Count(self.entries.len() as u64),
+            Query::Lookup(name) => Answer::Entry(self.entries.get(name).cloned()),
             Query::List(filter) => match filter {
                 Filter::All => self.list(|_, _| true),
                 Filter::Prefix(prefixes) => {
@@ -88,7 +124,7 @@ impl Rules {
 
     fn summary(&self, extras: &BTreeMap<Vec<u8>, Vec<u8>>) -> Summary {
         let mut summary = Summary::default();
-        for (name, entry) in self.0.iter().rev() {
+        for (name, entry) in self.entries.iter().rev() {
             summary.add_entry(name, entry);
         }
         for (key, value) in extras {
@@ -122,8 +158,12 @@ fn tags() -> impl Strategy<Value = Tags> {
     btree_set(prop_oneof!["[xyz]", text()], 0..4)
 }
 
+/// Now and then one that is long enough for three of them to be a large removal.
 fn uri() -> impl Strategy<Value = String> {
-    "PYRO:[ab]@h:[1-3]"
+    prop_oneof![
+        3 => "PYRO:[ab]@h:[1-3]",
+        1 => "PYRO:[ab]@".prop_map(|uri| uri + &"h".repeat(25_000) + ":1"),
+    ]
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -144,7 +184,29 @@ fn command() -> impl Strategy<Value = Command> {
         1 => prop::sample::select(&PATTERNS[1..]).prop_map(|pattern| Command::RemoveRegex {
             pattern: pattern.to_owned(),
         }),
+        1 => Just(Command::UseRules { rules: RULES }),
+        1 => (text(), revision()).prop_map(|(name, revision)| Command::RemoveIfUnchanged {
+            name,
+            revision,
+        }),
+        2 => (vec(text(), 0..4), "[ab\0]{0,1}", revision()).prop_map(|(names, prefix, as_of)| {
+            Command::RemoveListed {
+                names: names.into_iter().map(|name| format!("{prefix}{name}")).collect(),
+                prefix,
+                as_of: Revision::end_of(as_of.index),
+            }
+        }),
     ]
+}
+
+/// One that a command of the test may well have, or nearly.
+fn revision() -> impl Strategy<Value = Revision> {
+    (0..40u64, 0..3u32).prop_map(|(index, position)| Revision::new(index, position))
+}
+
+/// The revision of the command number `number`: three to a log entry.
+fn nth(number: usize) -> Revision {
+    Revision::new(number as u64 / 3, (number % 3) as u32)
 }
 
 fn query() -> impl Strategy<Value = Query> {
@@ -183,25 +245,44 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn memory() -> Registry {
-    let store = RocksStore::open(&Location::Memory, &RocksOptions::default()).unwrap();
+    memory_that_erases(Duration::ZERO)
+}
+
+/// A registry that erases what is removed so long after it has hidden it.
+fn memory_that_erases(erase_pause: Duration) -> Registry {
+    let options = RocksOptions {
+        erase_pause,
+        ..RocksOptions::default()
+    };
+    let store = RocksStore::open(&Location::Memory, &options).unwrap();
     Registry::new(Arc::new(store))
+}
+
+/// Never, in a test.
+const LATE: Duration = Duration::from_secs(3600);
+
+/// The extra records that the test has put: they have keys of one byte, unlike the registry's own.
+fn own_extras(mut extras: BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    extras.retain(|key, _| key.len() == 1);
+    extras
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn the_registry_follows_the_rules(steps in vec(step(), 1..25)) {
-        let registry = memory();
+    fn the_registry_follows_the_rules(steps in vec(step(), 1..25), late in any::<bool>()) {
+        let registry = memory_that_erases(if late { LATE } else { Duration::ZERO });
         let mut rules = Rules::default();
         let mut extras = BTreeMap::new();
-        let mut revision = 0;
+        let mut number = 0;
         for step in steps {
             match step {
                 Step::Batch(commands, records) => {
                     let mut change = registry.begin().unwrap();
                     for command in commands {
-                        revision += 1;
+                        number += 1;
+                        let revision = nth(number);
                         let reply = change.apply(revision, &command).unwrap();
                         prop_assert_eq!(reply, rules.apply(revision, &command), "{:?}", command);
                     }
@@ -217,7 +298,7 @@ proptest! {
                             }
                         }
                     }
-                    prop_assert_eq!(&change.extras(b"").unwrap(), &extras);
+                    prop_assert_eq!(&own_extras(change.extras(b"").unwrap()), &extras);
                     registry.commit(change).unwrap();
                 }
                 Step::Reinstall => {
@@ -230,8 +311,10 @@ proptest! {
                     prop_assert_eq!(answer, rules.answer(&query), "{:?}", query);
                 }
             }
-            prop_assert_eq!(registry.summary().unwrap(), rules.summary(&extras));
-            prop_assert_eq!(&registry.extras(b"").unwrap(), &extras);
+            let all = registry.extras(b"").unwrap();
+            prop_assert_eq!(registry.summary().unwrap(), rules.summary(&all));
+            prop_assert_eq!(&own_extras(all), &extras);
+            prop_assert_eq!(registry.rules().unwrap(), if rules.since.is_some() { RULES } else { 1 });
         }
         let all = Query::List(Filter::All);
         prop_assert_eq!(registry.answer(&all).unwrap(), rules.answer(&all));
@@ -245,12 +328,12 @@ proptest! {
         cuts in vec(1..6usize, 60),
         restart in 0..60usize,
     ) {
-        let one_by_one = memory();
+        let one_by_one = memory_that_erases(LATE);
         let mut replies = Vec::new();
         let mut states = vec![one_by_one.snapshot().unwrap()];
         for (index, command) in commands.iter().enumerate() {
             let mut change = one_by_one.begin().unwrap();
-            replies.push(change.apply(index as u64, command).unwrap());
+            replies.push(change.apply(nth(index), command).unwrap());
             one_by_one.commit(change).unwrap();
             states.push(one_by_one.snapshot().unwrap());
         }
@@ -264,7 +347,7 @@ proptest! {
             let mut change = replayed.begin().unwrap();
             for _ in 0..len {
                 let Some(command) = commands.get(at) else { break };
-                prop_assert_eq!(&change.apply(at as u64, command).unwrap(), &replies[at]);
+                prop_assert_eq!(&change.apply(nth(at), command).unwrap(), &replies[at]);
                 at += 1;
             }
             replayed.commit(change).unwrap();

@@ -14,7 +14,8 @@ use std::ops::ControlFlow;
 
 use crate::error::StoreError;
 use crate::format;
-use crate::model::{Entry, Name, Tags};
+use crate::model::{Entry, Name, Revision, Tags};
+use crate::removal::Removal;
 use crate::summary::Summary;
 
 pub use log::{Log, LogHome, LogStats, SyncDone};
@@ -25,6 +26,9 @@ pub type EntryVisitor<'a> =
 
 /// Takes one record of a scan and says whether to go on.
 pub type RecordVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
+/// Takes a name and when it was created, and says whether to go on.
+pub type CreatedVisitor<'a> = dyn FnMut(Revision, &str) -> Result<ControlFlow<()>, StoreError> + 'a;
 
 /// A place for the registry's data. Read by many threads, written by one at a time.
 pub trait Store: Send + Sync {
@@ -136,6 +140,18 @@ pub trait View: Send + Sync {
     /// [`StoreError`].
     fn tagged(&self, tag: &str) -> Result<Box<dyn NameCursor + '_>, StoreError>;
 
+    /// The names whose entries were created after `as_of`, in the order of their creation and then by name.
+    /// Costs what it visits. A store may leave out what it took over from a time without this order; the
+    /// registry asks about later times only.
+    ///
+    /// # Errors
+    /// [`StoreError`], or what `visit` returns.
+    fn created_since(
+        &self,
+        as_of: Revision,
+        visit: &mut CreatedVisitor<'_>,
+    ) -> Result<(), StoreError>;
+
     /// The extra records whose key starts with `prefix` and is not below `from`, in the order of their
     /// keys.
     ///
@@ -219,6 +235,14 @@ impl<'a> StoredEntry<'a> {
         Self(Stored::Sealed { name, record })
     }
 
+    /// Bytes of the entry, without its name; the same in every store.
+    pub(crate) fn len(&self) -> usize {
+        match self.0 {
+            Stored::Sealed { record, .. } => format::sealed_len(record),
+            Stored::Plain(entry) => format::entry_len(entry),
+        }
+    }
+
     /// The entry.
     ///
     /// # Errors
@@ -269,6 +293,8 @@ fn difference<'a>(
 pub struct Batch {
     /// By name.
     pub entries: BTreeMap<Name, EntryChange>,
+    /// Entries that go, too, however many they are; of those in the store, none in `entries`.
+    pub removal: Option<Removal>,
     /// By key; `None` removes.
     pub extras: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// By key.

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hearth_storage::{Location, RocksOptions, RocksStore, StoreError};
 
@@ -24,6 +25,18 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 
 pub(crate) fn open(path: &Path) -> Result<RocksStore, StoreError> {
     RocksStore::open(&Location::Folder(path.to_owned()), &RocksOptions::default())
+}
+
+/// Waits until nothing is left of large removals.
+pub(crate) fn wait_until_erased(store: &RocksStore) {
+    // Without a clock: two minutes, and more on a busy machine.
+    for _ in 0..24_000 {
+        if store.hidden_removal_count() == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it is not erased");
 }
 
 /// The files of the database with this extension, oldest first.

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use hearth_storage::store::{EntryVisitor, RecordVisitor};
+use hearth_storage::store::{CreatedVisitor, EntryVisitor, RecordVisitor};
 use hearth_storage::{
-    Batch, Entry, Install, Name, NameCursor, Store, StoreError, StoredEntry, Summary, View,
+    Batch, Entry, Install, Name, NameCursor, Revision, Store, StoreError, StoredEntry, Summary,
+    View,
 };
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -55,6 +56,11 @@ impl Store for ModelStore {
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let mut guard = self.state.lock().unwrap();
         let state = Arc::make_mut(&mut guard);
+        if let Some(removal) = &batch.removal {
+            state.entries.retain(|name, entry| {
+                batch.entries.contains_key(name) || !removal.takes(name, entry.created)
+            });
+        }
         for (name, change) in batch.entries {
             assert_eq!(state.entries.get(&name), change.before.as_ref());
             match change.after {
@@ -123,6 +129,25 @@ impl View for ModelView {
             names: names.collect(),
             next: 0,
         }))
+    }
+
+    fn created_since(
+        &self,
+        as_of: Revision,
+        visit: &mut CreatedVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        let entries = self.0.entries.iter();
+        let mut created: Vec<_> = entries
+            .map(|(name, entry)| (entry.created, name))
+            .filter(|&(created, _)| created > as_of)
+            .collect();
+        created.sort_unstable();
+        for (created, name) in created {
+            if visit(created, name)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn extras(

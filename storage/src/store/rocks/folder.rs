@@ -1,16 +1,19 @@
 //! The data folder around the database.
 //!
 //! ```text
-//! FORMAT      "hearth data folder\nformat 1\n"
+//! FORMAT      "hearth data folder\nformat 2\n"
 //! LOCK        locked while the folder is open; holds the process id
+//! SYNCED      how much of the write-ahead log is durable (see `synced.rs`)
+//! cut/        what the last power failure left behind that (see `tail.rs`), if it left anything
 //! RESERVE     room put aside for a full disk, if anybody asked for it (see `space`)
 //! rocksdb/    the database
 //! ```
 //! The format stands outside of the database, because opening that is already a change, and a later
 //! format may be one that RocksDB as we set it up cannot open at all.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::crash::crash_point;
@@ -18,7 +21,7 @@ use crate::error::StoreError;
 use crate::format::FOLDER_FORMAT;
 use crate::space::Reserve;
 
-const TITLE: &str = "hearth data folder";
+pub(super) const TITLE: &str = "hearth data folder";
 
 /// An open data folder; nobody else can open it until this is dropped.
 pub(super) struct Folder {
@@ -29,7 +32,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if needed, locks it and checks its format.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(path).map_err(at(path))?;
+        create_private(path).map_err(at(path))?;
         let folder = Self {
             path: path.to_owned(),
             _lock: lock(path)?,
@@ -37,7 +40,7 @@ impl Folder {
         folder.check_format()?;
         Reserve::new(path).make_room();
         let database = folder.database();
-        fs::create_dir_all(&database).map_err(at(&database))?;
+        create_private(&database).map_err(at(&database))?;
         Ok(folder)
     }
 
@@ -71,7 +74,12 @@ impl Folder {
                 found,
                 known: FOLDER_FORMAT,
             }),
-            Some(_) if !self.has_database() => self.refuse_remains("rocksdb/CURRENT"),
+            Some(_) if !self.has_database() => {
+                self.refuse_remains("rocksdb/CURRENT")?;
+                self.write_format()
+            }
+            // Before anything in it has the new format: an earlier version must not meet that.
+            Some(found) if found < FOLDER_FORMAT => self.write_format(),
             Some(_) => Ok(()),
             None => Err(StoreError::Damaged {
                 path: file,
@@ -100,11 +108,7 @@ impl Folder {
 
     fn write_format(&self) -> Result<(), StoreError> {
         let draft = self.path.join("FORMAT.draft");
-        write_synced(
-            &draft,
-            format!("{TITLE}\nformat {FOLDER_FORMAT}\n").as_bytes(),
-        )
-        .map_err(at(&draft))?;
+        write_synced(&draft, format_text().as_bytes()).map_err(at(&draft))?;
         crash_point("format-drafted");
         fs::rename(&draft, self.path.join("FORMAT")).map_err(at(&draft))?;
         crash_point("format-written");
@@ -117,13 +121,18 @@ impl Folder {
     }
 }
 
+/// What FORMAT says in a folder of this version.
+pub(super) fn format_text() -> String {
+    format!("{TITLE}\nformat {FOLDER_FORMAT}\n")
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -138,24 +147,26 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .map_err(at(&name))?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut process = String::new();
-            // The number is a help for people; the lock itself has answered.
-            let _ = (&file).take(32).read_to_string(&mut process);
-            let holder = match process.trim() {
-                "" => "another process".to_owned(),
-                id => format!("process {id}"),
-            };
-            return Err(StoreError::InUse {
-                path: path.to_owned(),
-                holder,
-            });
-        }
+        Err(TryLockError::WouldBlock) => return Err(in_use(path, &file)),
         Err(TryLockError::Error(error)) => return Err(at(&name)(error)),
     }
     file.set_len(0).map_err(at(&name))?;
     writeln!(&file, "{}", std::process::id()).map_err(at(&name))?;
     Ok(file)
+}
+
+/// Somebody else holds the lock in this file.
+pub(super) fn in_use(path: &Path, lock: &File) -> StoreError {
+    let mut process = String::new();
+    // The number is a help for people; the lock itself has answered.
+    let _ = lock.take(32).read_to_string(&mut process);
+    StoreError::InUse {
+        path: path.to_owned(),
+        holder: match process.trim() {
+            "" => "another process".to_owned(),
+            id => format!("process {id}"),
+        },
+    }
 }
 
 /// The write-ahead log that was begun last.
@@ -188,6 +199,29 @@ pub(super) fn manifest(database: &Path) -> Option<PathBuf> {
 }
 
 /// Puts the path beside an error of the system.
+/// Makes a folder that only its owner can look into, whatever the umask is; those above it as usual. One
+/// that exists stays as it is.
+fn create_private(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other,
+    }
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    if metadata.mode() & 0o007 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            "all users of this machine can look into this data directory; chmod 700 keeps them out"
+        );
+    }
+    Ok(())
+}
+
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError::Io {
         path: path.to_owned(),

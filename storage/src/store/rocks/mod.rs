@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `raft_log` | index u64, big-endian → log entry |
 //! | `raft_meta` | `vote`, `identity`; `purged` → index u64, big-endian, then its record |
-//! | `sm_meta` | `generation` → u64; `summary`; `meta/` + key → meta record |
+//! | `sm_meta` | `generation` → u64; `summary`; `meta/` + key → meta record; `removal/` + revision → a large removal that is not erased yet |
 //! | `state_gN` | name → entry |
 //! | `idx_gN` | tag, 0xFF, name → nothing (and nothing sealed); 0xFF is in no UTF-8 text, so no two pairs meet |
+//! | `created_gN` | revision of its creation (index u64, position u32, big-endian), name → nothing (and nothing sealed) |
 //! | `extra_gN` | key → extra record |
 //!
 //! One WAL for all of them makes recovery simple: what comes back is a prefix of all that was written,
@@ -19,29 +20,43 @@
 //! [`Location::Memory`] is the same code over RocksDB's in-memory environment, where syncing is all
 //! that is left out.
 
+mod erase;
 mod folder;
+mod folder_copy;
 mod install;
 mod log;
 pub mod lost_writes;
 mod record_check;
 mod state;
 mod sync;
+mod synced;
+mod tail;
 mod tuning;
+mod verify;
+mod wal;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use std::time::Duration;
 
 use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, MultiThreaded};
 use rocksdb::{ErrorKind, ReadOptions, WriteBatch, WriteOptions};
 use self_cell::self_cell;
 
+pub use self::folder_copy::FolderCopy;
+pub use self::verify::{EntryJudge, Findings};
+
+use self::erase::{Eraser, Ground, Removals};
 use self::folder::Folder;
 use self::log::{LogEnds, RocksLog};
-use self::state::Generation;
+use self::state::Current;
 use self::sync::{Health, Syncer};
+use self::synced::ForLog;
+use self::tail::{Cut, Tail};
 use self::tuning::Tuning;
 use crate::crash::crash_point;
 use crate::error::StoreError;
@@ -66,9 +81,16 @@ pub struct RocksOptions {
     pub write_buffer_len: usize,
     /// Bytes of write-ahead log that a restart may have to read.
     pub wal_len_max: u64,
+    /// How long other writers have the database to themselves before each batch that erases a part of a large
+    /// removal, which nobody waits for.
+    pub erase_pause: Duration,
     /// For tests of lost writes: after each sync this file lists the write-ahead logs and how many of
     /// their bytes are durable. See [`lost_writes`].
     pub sync_record: Option<PathBuf>,
+    /// Whether tables are merged in the background.
+    pub compacts: bool,
+    /// Opens what can be opened of a damaged database, whatever that loses. For a copy alone.
+    pub salvages: bool,
 }
 
 impl Default for RocksOptions {
@@ -84,7 +106,10 @@ impl Default for RocksOptions {
             block_cache_len: 128 << 20,
             write_buffer_len: 16 << 20,
             wal_len_max: 32 << 20,
+            erase_pause: Duration::from_millis(2),
             sync_record: None,
+            compacts: true,
+            salvages: false,
         }
     }
 }
@@ -131,16 +156,19 @@ self_cell!(
 /// What the clones of a store, and its log, share.
 struct Shared {
     fixed: Arc<Fixed>,
-    /// Read for every look-up; written while a snapshot takes over.
-    generation: RwLock<Arc<Generation>>,
+    /// Read for every look-up; written while a snapshot takes over, or a large removal begins or ends.
+    current: Arc<RwLock<Current>>,
     /// Number of the next generation that an install may use.
     next_generation: AtomicU64,
     /// Held while the state is written.
-    state_writer: Mutex<()>,
+    state_writer: Arc<Mutex<()>>,
     /// Held while the log is written, so that the order of writes is the order of their syncs.
     log_ends: Mutex<LogEnds>,
     appended: log::Appended,
+    /// What was synced last, on its way into the log.
+    for_log: ForLog,
     syncer: Syncer,
+    eraser: Eraser,
 }
 
 const LOG: &str = "raft_log";
@@ -169,16 +197,38 @@ impl RocksStore {
         let generation = state::open_generation(&fixed)?;
         let next_generation = AtomicU64::new(generation.number() + 1);
         let log_ends = LogEnds::recover(&fixed)?;
-        let syncer = Syncer::start(Arc::clone(&fixed), options.sync_record.clone())?;
+        let for_log = ForLog::default();
+        let record = options.sync_record.clone();
+        let syncer = Syncer::start(Arc::clone(&fixed), record, for_log.clone())?;
+        let removals = match Removals::load(&fixed) {
+            Err(error) if options.salvages => {
+                tracing::warn!(%error, "names that were removed may be shown again");
+                Removals::default()
+            }
+            loaded => loaded?,
+        };
+        let current = Arc::new(RwLock::new(Current {
+            generation: Arc::new(generation),
+            removals,
+        }));
+        let state_writer = Arc::new(Mutex::new(()));
+        let eraser = Eraser::start(Ground {
+            fixed: Arc::clone(&fixed),
+            current: Arc::clone(&current),
+            writer: Arc::clone(&state_writer),
+            pause: options.erase_pause,
+        })?;
         Ok(Self {
             shared: Arc::new(Shared {
                 fixed,
-                generation: RwLock::new(Arc::new(generation)),
+                current,
                 next_generation,
-                state_writer: Mutex::new(()),
+                state_writer,
                 log_ends: Mutex::new(log_ends),
                 appended: log::Appended::default(),
+                for_log,
                 syncer,
+                eraser,
             }),
         })
     }
@@ -202,12 +252,13 @@ impl RocksStore {
     pub fn close(&self) -> Result<(), StoreError> {
         let database = self.shared.database();
         database.health.check()?;
+        self.shared.eraser.stop();
         self.shared.syncer.stop();
         let _state_writer = lock(&self.shared.state_writer);
         let _log_ends = lock(&self.shared.log_ends);
         database.sync()?;
         let fixed = self.shared.families();
-        let generation = self.shared.generation();
+        let generation = Arc::clone(&self.shared.current().generation);
         let flushed = database
             .flush(&[&fixed.log, &fixed.log_meta, &fixed.state_meta])
             .and_then(|()| database.flush(&generation.families().all()));
@@ -226,7 +277,7 @@ impl RocksStore {
     pub fn free_logs(&self, len_max: u64) -> Result<bool, StoreError> {
         let database = self.shared.database();
         database.health.check()?;
-        let generation = Arc::clone(&self.shared.generation());
+        let generation = Arc::clone(&self.shared.current().generation);
         let fixed = self.shared.families();
         let mut len = 0;
         for family in generation.families().all().into_iter().chain([
@@ -250,6 +301,11 @@ impl RocksStore {
         }
         database.flush(&[&fixed.log, &fixed.log_meta, &fixed.state_meta])?;
         Ok(true)
+    }
+
+    /// Number of large removals whose entries are hidden and not erased yet; see [`crate::removal`].
+    pub fn hidden_removal_count(&self) -> usize {
+        self.shared.current().removals.count()
     }
 
     /// Bytes that the database's tables take on disk.
@@ -298,12 +354,19 @@ impl Shared {
         self.fixed.borrow_dependent()
     }
 
-    /// The generation that holds the state now.
-    fn generation(&self) -> RwLockReadGuard<'_, Arc<Generation>> {
-        // A writer only ever replaces the whole pointer.
-        self.generation
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// What the state is made of now.
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        read(&self.current)
+    }
+
+    /// What the eraser works on.
+    fn ground(&self) -> Ground {
+        Ground {
+            fixed: Arc::clone(&self.fixed),
+            current: Arc::clone(&self.current),
+            writer: Arc::clone(&self.state_writer),
+            pause: Duration::ZERO,
+        }
     }
 }
 
@@ -322,18 +385,33 @@ impl Database {
             Some(folder) => folder.database(),
             None => path.clone(),
         };
-        if folder.is_some() {
-            record_check::check(&database_path)?;
+        let mut cut = Cut::default();
+        if options.salvages {
+            cut = Tail::read(&database_path)?.cut(&path)?;
+        } else if folder.is_some() {
+            record_check::check_manifest(&database_path)?;
+            match synced::read(&path)? {
+                Some(known) => {
+                    let tail = Tail::read(&database_path)?;
+                    tail.check(known)?;
+                    cut = tail.cut(&path)?;
+                }
+                None => record_check::check_logs(&database_path)?,
+            }
         }
-        let names = families_to_open(&tuning, &database_path, folder.as_ref())
-            .map_err(|error| opening(&database_path, error))?;
-        let descriptors = names
-            .iter()
-            .map(|name| ColumnFamilyDescriptor::new(name, tuning.family(name)));
-        let db = tuning
-            .database()
-            .and_then(|options| Db::open_cf_descriptors(&options, &database_path, descriptors))
-            .map_err(|error| opening(&database_path, error))?;
+        let open = || {
+            let names =
+                families_to_open(&tuning, &database_path, folder.as_ref(), options.salvages)?;
+            let descriptors = names
+                .iter()
+                .map(|name| ColumnFamilyDescriptor::new(name, tuning.family(name)));
+            let db = Db::open_cf_descriptors(&tuning.database()?, &database_path, descriptors)?;
+            Ok((names, db))
+        };
+        let (names, db) = open().map_err(|error| {
+            cut.put_back();
+            opening(&database_path, error)
+        })?;
         Ok(Self {
             db,
             path,
@@ -440,6 +518,7 @@ fn families_to_open(
     tuning: &Tuning,
     path: &Path,
     folder: Option<&Folder>,
+    salvages: bool,
 ) -> Result<BTreeSet<String>, rocksdb::Error> {
     let mut names: BTreeSet<String> = match folder {
         Some(folder) if folder.has_database() => Db::list_cf(&tuning.database()?, path)?
@@ -448,6 +527,12 @@ fn families_to_open(
         _ => state::generation_families(1).into(),
     };
     names.extend(["default", LOG, LOG_META, STATE_META].map(str::to_owned));
+    if salvages {
+        // A repaired database has forgotten those that were empty.
+        let generations = names.iter().filter_map(|name| state::generation_in(name));
+        let generations: BTreeSet<u64> = generations.collect();
+        names.extend(generations.into_iter().flat_map(state::generation_families));
+    }
     Ok(names)
 }
 
@@ -477,6 +562,16 @@ fn opening(path: &Path, source: rocksdb::Error) -> StoreError {
         path: file.unwrap_or_else(|| path.to_owned()),
         reason: text,
     }
+}
+
+/// What the state is made of; whoever changes that does so in one step.
+fn read(current: &RwLock<Current>) -> RwLockReadGuard<'_, Current> {
+    current.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// [`read`], to change it.
+fn write(current: &RwLock<Current>) -> RwLockWriteGuard<'_, Current> {
+    current.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Locks against other writers. A writer that panicked has written a whole batch or nothing.

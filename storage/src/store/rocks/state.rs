@@ -6,14 +6,16 @@ use std::sync::Arc;
 use rocksdb::{DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode, WriteBatch};
 use self_cell::self_cell;
 
+use super::erase::{self, Removals, WAITING_COUNT_MAX, erase_traces};
 use super::install::RocksInstall;
-use super::{Database, Db, Family, Fixed, RocksStore, Shared, lock};
+use super::{Database, Db, Family, Fixed, RocksStore, Shared, lock, write};
 use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::format::{self, Reader};
-use crate::model::{Entry, Name};
+use crate::model::{Entry, Name, Revision};
 use crate::store::{
-    Batch, EntryChange, EntryVisitor, Install, NameCursor, RecordVisitor, Store, StoredEntry, View,
+    Batch, CreatedVisitor, EntryChange, EntryVisitor, Install, NameCursor, RecordVisitor, Store,
+    StoredEntry, View,
 };
 use crate::summary::Summary;
 
@@ -28,6 +30,7 @@ const META: &[u8] = b"meta/";
 pub(super) struct Families<'a> {
     pub(super) state: Family<'a>,
     pub(super) index: Family<'a>,
+    pub(super) created: Family<'a>,
     pub(super) extra: Family<'a>,
 }
 
@@ -48,11 +51,12 @@ pub(super) struct Generation {
 
 impl Generation {
     pub(super) fn open(database: &Arc<Database>, number: u64) -> Result<Self, StoreError> {
-        let [state, index, extra] = generation_families(number);
+        let [state, index, created, extra] = generation_families(number);
         let families = OpenFamilies::try_new(Arc::clone(database), |database| {
             Ok::<_, StoreError>(Families {
                 state: database.family(&state)?,
                 index: database.family(&index)?,
+                created: database.family(&created)?,
                 extra: database.family(&extra)?,
             })
         })?;
@@ -68,19 +72,31 @@ impl Generation {
     }
 }
 
+/// What the state is made of.
+pub(super) struct Current {
+    pub(super) generation: Arc<Generation>,
+    /// What of it is hidden.
+    pub(super) removals: Removals,
+}
+
 impl<'a> Families<'a> {
-    pub(super) fn all(&self) -> [&Family<'a>; 3] {
-        [&self.state, &self.index, &self.extra]
+    pub(super) fn all(&self) -> [&Family<'a>; 4] {
+        [&self.state, &self.index, &self.created, &self.extra]
     }
 }
 
+/// How the column families of a generation are called, before its number.
+const KINDS: [&str; 4] = ["state_g", "idx_g", "created_g", "extra_g"];
+
 /// Names of the column families of generation `number`.
-pub(super) fn generation_families(number: u64) -> [String; 3] {
-    [
-        format!("state_g{number}"),
-        format!("idx_g{number}"),
-        format!("extra_g{number}"),
-    ]
+pub(super) fn generation_families(number: u64) -> [String; 4] {
+    KINDS.map(|kind| format!("{kind}{number}"))
+}
+
+/// The generation that a column family belongs to, by its name.
+pub(super) fn generation_in(name: &str) -> Option<u64> {
+    let number = KINDS.iter().find_map(|kind| name.strip_prefix(kind))?;
+    number.parse().ok()
 }
 
 /// Opens the generation that the database names, and removes what an unfinished install or an
@@ -100,12 +116,17 @@ pub(super) fn open_generation(fixed: &Fixed) -> Result<Generation, StoreError> {
     };
     let current = generation_families(number);
     for name in &database.opened {
-        let of_generation = ["state_g", "idx_g", "extra_g"].map(|kind| name.starts_with(kind));
-        if of_generation.contains(&true) && !current.contains(name) {
+        let of_generation = KINDS.iter().any(|kind| name.starts_with(kind));
+        if of_generation && !current.contains(name) {
             tracing::info!(family = %name, "removing what an unfinished install left");
             database.written(database.db.drop_cf(name))?;
             crash_point("open-leftover-dropped");
         }
+    }
+    // Format 1 had none.
+    let [_, _, created, _] = current;
+    if database.db.cf_handle(&created).is_none() {
+        database.create_family(&created)?;
     }
     Generation::open(database, number)
 }
@@ -148,22 +169,23 @@ impl Database {
 impl Store for RocksStore {
     fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError> {
         let database = self.shared.database();
-        let generation = self.shared.generation();
-        let state = &generation.families().state;
+        let current = self.shared.current();
+        let state = &current.generation.families().state;
         let found = database
             .db
             .get_pinned_cf_opt(state, name, &database.read_options);
         match database.read(found)? {
-            Some(record) => database
-                .decoded(format::unseal_entry(name, &record))
-                .map(Some),
+            Some(record) => {
+                let entry = database.decoded(format::unseal_entry(name, &record))?;
+                Ok((!current.removals.take(name, entry.created)).then_some(entry))
+            }
             None => Ok(None),
         }
     }
 
     fn extra(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let generation = self.shared.generation();
-        let extra = &generation.families().extra;
+        let current = self.shared.current();
+        let extra = &current.generation.families().extra;
         self.shared.database().record(extra, key)
     }
 
@@ -185,14 +207,15 @@ impl Store for RocksStore {
     }
 
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
-        // The lock keeps an install from switching between the two.
-        let generation = self.shared.generation();
+        // The lock keeps an install from switching between the two, and a removal from beginning.
+        let current = self.shared.current();
         let view = SnapshotCell::new(Arc::clone(&self.shared.fixed), |fixed| {
             fixed.borrow_owner().db.snapshot()
         });
         Ok(Box::new(RocksView {
             snapshot: view,
-            generation: Arc::clone(&generation),
+            generation: Arc::clone(&current.generation),
+            removals: current.removals.clone(),
         }))
     }
 
@@ -200,11 +223,25 @@ impl Store for RocksStore {
         let _writer = lock(&self.shared.state_writer);
         let database = self.shared.database();
         let meta = &self.shared.families().state_meta;
-        let generation = Arc::clone(&self.shared.generation());
+        if batch.removal.is_some() {
+            while self.shared.current().removals.count() >= WAITING_COUNT_MAX {
+                self.shared.ground().finish_first()?;
+            }
+        }
+        let (generation, removals) = {
+            let current = self.shared.current();
+            (Arc::clone(&current.generation), current.removals.clone())
+        };
         let families = generation.families();
         let mut writes = WriteBatch::default();
         for (name, change) in &batch.entries {
             write_change(&mut writes, families, name, change);
+            if change.before.is_none() && removals.cover(name) {
+                let hidden = self.hidden_entry(families, name)?;
+                if let (Some(old), Some(new)) = (hidden, &change.after) {
+                    erase_traces(&mut writes, families, name, &old, Some(new));
+                }
+            }
         }
         for (key, value) in &batch.extras {
             match value {
@@ -216,9 +253,23 @@ impl Store for RocksStore {
             writes.put_cf(meta, meta_key(key), format::seal(value));
         }
         writes.put_cf(meta, SUMMARY, batch.summary.to_record());
-        crash_point("apply");
-        database.write(writes)?;
-        crash_point("apply-written");
+        let Some(removal) = batch.removal else {
+            crash_point("apply");
+            database.write(writes)?;
+            crash_point("apply-written");
+            return Ok(());
+        };
+        let record = format::seal_with(64, |out| removal.write(out));
+        writes.put_cf(meta, erase::record_key(&removal), record);
+        {
+            // Readers wait: they see all of the batch or nothing.
+            let mut current = write(&self.shared.current);
+            crash_point("removal");
+            database.write(writes)?;
+            current.removals.push(Arc::new(removal));
+        }
+        crash_point("removal-written");
+        self.shared.eraser.wake();
         Ok(())
     }
 
@@ -227,10 +278,37 @@ impl Store for RocksStore {
     }
 }
 
+impl RocksStore {
+    /// What lies under the name of an entry that is hidden.
+    fn hidden_entry(
+        &self,
+        families: &Families<'_>,
+        name: &str,
+    ) -> Result<Option<Entry>, StoreError> {
+        let database = self.shared.database();
+        let found = database.db.get_pinned_cf(&families.state, name);
+        let Some(record) = database.read(found)? else {
+            return Ok(None);
+        };
+        let entry = format::unseal_entry(name, &record);
+        database.decoded(entry).map(Some)
+    }
+}
+
 fn write_change(writes: &mut WriteBatch, to: &Families<'_>, name: &str, change: &EntryChange) {
     match &change.after {
         Some(entry) => writes.put_cf(&to.state, name, format::seal_entry(entry)),
         None => writes.delete_cf(&to.state, name),
+    }
+    let created = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.created);
+    let (before, after) = (created(&change.before), created(&change.after));
+    if before != after {
+        if let Some(created) = before {
+            writes.delete_cf(&to.created, created_key(created, name));
+        }
+        if let Some(created) = after {
+            writes.put_cf(&to.created, created_key(created, name), []);
+        }
     }
     for tag in change.tags_removed() {
         writes.delete_cf(&to.index, index_key(tag, name));
@@ -243,17 +321,29 @@ fn write_change(writes: &mut WriteBatch, to: &Families<'_>, name: &str, change: 
 /// Puts an entry that was not there before.
 pub(super) fn write_new(writes: &mut WriteBatch, to: &Families<'_>, name: &str, entry: &Entry) {
     writes.put_cf(&to.state, name, format::seal_entry(entry));
+    writes.put_cf(&to.created, created_key(entry.created, name), []);
     for tag in &entry.tags {
         writes.put_cf(&to.index, index_key(tag, name), []);
     }
 }
 
-fn index_key(tag: &str, name: &str) -> Vec<u8> {
+pub(super) fn index_key(tag: &str, name: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(tag.len() + 1 + name.len());
     key.extend_from_slice(tag.as_bytes());
     key.push(AFTER_TAG);
     key.extend_from_slice(name.as_bytes());
     key
+}
+
+pub(super) fn created_key(created: Revision, name: &str) -> Vec<u8> {
+    [&created.to_be_bytes()[..], name.as_bytes()].concat()
+}
+
+/// The tag and the name in a key of the index.
+pub(super) fn split_index_key(key: &[u8]) -> Option<(&str, &str)> {
+    let at = key.iter().position(|&byte| byte == AFTER_TAG)?;
+    let (tag, name) = (key.get(..at)?, key.get(at + 1..)?);
+    Some((str::from_utf8(tag).ok()?, str::from_utf8(name).ok()?))
 }
 
 fn meta_key(key: &[u8]) -> Vec<u8> {
@@ -280,23 +370,31 @@ impl Shared {
             iterator.next();
         }
         database.read(iterator.status())?;
+        let mut iterator = database.db.raw_iterator_cf(meta);
+        iterator.seek(erase::RECORDS);
+        while let Some(key) = iterator.key().filter(|key| key.starts_with(erase::RECORDS)) {
+            writes.delete_cf(meta, key);
+            iterator.next();
+        }
+        database.read(iterator.status())?;
         for (key, value) in metas {
             writes.put_cf(meta, meta_key(&key), format::seal(&value));
         }
         writes.put_cf(meta, SUMMARY, summary.to_record());
         let number = generation.number().to_be_bytes();
         writes.put_cf(meta, GENERATION, format::seal(&number));
-        let mut current = self
-            .generation
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = write(&self.current);
         crash_point("switch");
         database.write(writes)?;
         crash_point("switch-written");
         // Not through the sync thread, which may be running a callback that waits for this lock.
         database.sync()?;
         crash_point("switch-synced");
-        Ok(std::mem::replace(&mut *current, generation))
+        let next = Current {
+            generation,
+            removals: Removals::default(),
+        };
+        Ok(std::mem::replace(&mut *current, next).generation)
     }
 }
 
@@ -317,6 +415,7 @@ self_cell!(
 struct RocksView {
     snapshot: SnapshotCell,
     generation: Arc<Generation>,
+    removals: Removals,
 }
 
 impl RocksView {
@@ -374,8 +473,10 @@ impl View for RocksView {
     fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError> {
         match self.get(&self.generation.families().state, name.as_bytes())? {
             Some(record) => {
-                let entry = format::unseal_entry(name, &record);
-                self.database().decoded(entry).map(Some)
+                let entry = self
+                    .database()
+                    .decoded(format::unseal_entry(name, &record))?;
+                Ok((!self.removals.take(name, entry.created)).then_some(entry))
             }
             None => Ok(None),
         }
@@ -406,7 +507,13 @@ impl View for RocksView {
         let mut iterator = self.scan(state, prefix.as_bytes(), from.as_bytes());
         while let Some((key, record)) = iterator.item() {
             let name = self.database().decoded(name_in(key))?;
-            if visit(name, StoredEntry::sealed(name, record))?.is_break() {
+            let is_hidden = self.removals.cover(name) && {
+                let entry = self
+                    .database()
+                    .decoded(format::unseal_entry(name, record))?;
+                self.removals.take(name, entry.created)
+            };
+            if !is_hidden && visit(name, StoredEntry::sealed(name, record))?.is_break() {
                 return Ok(());
             }
             iterator.next();
@@ -432,6 +539,26 @@ impl View for RocksView {
         }))
     }
 
+    fn created_since(
+        &self,
+        as_of: Revision,
+        visit: &mut CreatedVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(from) = as_of.next() else {
+            return Ok(());
+        };
+        let created = &self.generation.families().created;
+        let mut iterator = self.scan(created, &[], &from.to_be_bytes());
+        while let Some(key) = iterator.key() {
+            let (created, name) = self.database().decoded(created_in(key))?;
+            if !self.removals.take(name, created) && visit(created, name)?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        self.database().read(iterator.status())
+    }
+
     fn extras(
         &self,
         prefix: &[u8],
@@ -454,17 +581,20 @@ struct TagCursor<'a> {
 }
 
 impl TagCursor<'_> {
-    fn current(&self) -> Result<Option<Name>, StoreError> {
+    /// The name at which it stands, or the next one that is not hidden.
+    fn current(&mut self) -> Result<Option<Name>, StoreError> {
         let database = self.view.database();
-        let Some(key) = self.iterator.key() else {
-            database.read(self.iterator.status())?;
-            return Ok(None);
-        };
-        // The bounds of the iterator keep it to keys that begin with the tag.
-        let name = key.get(self.tag_len..).unwrap_or_default();
-        database
-            .decoded(name_in(name))
-            .map(|name| Some(name.to_owned()))
+        while let Some(key) = self.iterator.key() {
+            // The bounds of the iterator keep it to keys that begin with the tag.
+            let name = key.get(self.tag_len..).unwrap_or_default();
+            let name = database.decoded(name_in(name))?;
+            if !self.view.removals.cover(name) || self.view.entry(name)?.is_some() {
+                return Ok(Some(name.to_owned()));
+            }
+            self.iterator.next();
+        }
+        database.read(self.iterator.status())?;
+        Ok(None)
     }
 }
 
@@ -488,7 +618,7 @@ impl NameCursor for TagCursor<'_> {
     }
 }
 
-fn name_in(key: &[u8]) -> Result<&str, StoreError> {
+pub(super) fn name_in(key: &[u8]) -> Result<&str, StoreError> {
     str::from_utf8(key).map_err(|error| {
         StoreError::corrupt(
             format!("the name {}", key.escape_ascii()),
@@ -497,8 +627,20 @@ fn name_in(key: &[u8]) -> Result<&str, StoreError> {
     })
 }
 
+/// The parts of a key of the order of creation.
+pub(super) fn created_in(key: &[u8]) -> Result<(Revision, &str), StoreError> {
+    let mut reader = Reader(key);
+    let created = reader.revision().map_err(|reason| {
+        StoreError::corrupt(
+            format!("the key {} of the order of creation", key.escape_ascii()),
+            reason,
+        )
+    })?;
+    Ok((created, name_in(reader.0)?))
+}
+
 /// The first key behind all that start with `prefix`; `None` when there is no end.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|&byte| byte != 0xff)?;
     let mut end = prefix.get(..=kept)?.to_vec();
     *end.last_mut()? += 1;

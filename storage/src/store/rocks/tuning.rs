@@ -33,15 +33,19 @@ impl Tuning {
     }
 
     pub(super) fn database(&self) -> Result<Options, rocksdb::Error> {
-        let mut o = Options::default().get_options_from_string(WITHOUT_FUNCTIONS)?;
+        let mut o = Options::default();
+        let trusts = !self.options.salvages;
+        if trusts {
+            o = o.get_options_from_string(WITHOUT_FUNCTIONS)?;
+        }
         o.create_if_missing(true);
         o.create_missing_column_families(true);
-        o.set_paranoid_checks(true);
+        o.set_paranoid_checks(trusts);
         // The default, point in time, would silently go back to before an altered record: a log that
         // forgets what it acknowledged. This mode takes a record that was cut off at the end of the
         // WAL for an interrupted write, and refuses everything else.
         o.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        o.set_track_and_verify_wals_in_manifest(true);
+        o.set_track_and_verify_wals_in_manifest(trusts);
         o.set_db_write_buffer_size(self.options.write_buffer_len);
         o.set_max_background_jobs(2);
         // Tables are written out evenly instead of in one burst that holds up the WAL's syncs.
@@ -71,6 +75,7 @@ impl Tuning {
         if let Some(env) = &self.env {
             o.set_env(env);
         }
+        o.set_disable_auto_compactions(!self.options.compacts);
         // Half of the whole: one family that takes all the writes leaves room for a second table to
         // fill while the first is written out.
         o.set_write_buffer_size(self.options.write_buffer_len / 2);

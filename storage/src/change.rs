@@ -1,0 +1,661 @@
+//! The only rules of the name space.
+//!
+//! A [`Change`] gathers what [`Command`]s do to a registry. What a command does depends on the state and on the
+//! command alone: no clock, no random choice, no order that differs between two nodes. A refusal is a reply; a
+//! [`StoreError`] means that this node's storage is broken, and says nothing about the command.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use crate::command::{Command, IfTaken, Refusal, Reply};
+use crate::error::StoreError;
+use crate::format;
+use crate::model::{Entry, Name, Revision, Tags};
+use crate::pattern::{Pattern, PatternError, Steps};
+use crate::removal::{Removal, minimal_prefixes};
+use crate::rules::{self, InForce};
+use crate::store::{Batch, EntryChange, EntryVisitor, Store, StoredEntry};
+use crate::summary::Summary;
+
+/// Names created since [`Command::RemoveListed`]'s `as_of` that are looked through. All nodes must agree: it
+/// is part of the log's meaning.
+const CREATED_COUNT_MAX: usize = 4096;
+
+/// Names, and bytes of their entries, up to which a removal is made of a change for each of them; a larger one
+/// is a [`Removal`]. All nodes must agree.
+const SINGLE_COUNT_MAX: usize = 1000;
+const SINGLE_LEN_MAX: usize = 64 << 10;
+
+/// What a number of commands do to the registry, before it is written. Each command sees the effects
+/// of those before it; nobody else does until [`crate::Registry::commit`].
+pub struct Change {
+    store: Arc<dyn Store>,
+    /// Number of the registry's writes when the change was begun.
+    base: u64,
+    /// After the commands so far.
+    in_force: InForce,
+    /// Of the committed state.
+    summary: Summary,
+    /// Of the first command.
+    first: Option<Revision>,
+    entries: BTreeMap<Name, Slot<Entry>>,
+    /// Bytes of the entries that were read into `entries`, about.
+    read_len: usize,
+    /// What goes of the store's entries, beside those in `entries`. It is counted out of `summary`.
+    removal: Option<Removal>,
+    extras: BTreeMap<Vec<u8>, Slot<Vec<u8>>>,
+    meta: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What the store holds under a key, and what it will hold.
+struct Slot<T> {
+    before: Option<T>,
+    /// What was before is counted out of the summary.
+    counted_out: bool,
+    /// `None` as long as nothing changes.
+    after: Option<Option<T>>,
+}
+
+impl<T> Slot<T> {
+    fn current(&self) -> Option<&T> {
+        match &self.after {
+            Some(after) => after.as_ref(),
+            None => self.before.as_ref(),
+        }
+    }
+}
+
+impl Change {
+    /// Nothing yet, on the committed state of `store`.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        base: u64,
+        in_force: InForce,
+        summary: Summary,
+    ) -> Self {
+        Self {
+            store,
+            base,
+            in_force,
+            summary,
+            first: None,
+            entries: BTreeMap::new(),
+            read_len: 0,
+            removal: None,
+            extras: BTreeMap::new(),
+            meta: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub(crate) fn in_force(&self) -> InForce {
+        self.in_force
+    }
+
+    /// By which [rules] the next command will be applied.
+    pub fn rules(&self) -> u32 {
+        self.in_force.rules
+    }
+
+    /// Applies one command. `revision` is what the entries that it writes will carry: the index of the log
+    /// entry that brought it, and its position there. Revisions go up from one command to the next.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the change must be dropped then.
+    pub fn apply(&mut self, revision: Revision, command: &Command) -> Result<Reply, StoreError> {
+        self.first.get_or_insert(revision);
+        match command {
+            Command::Register {
+                name,
+                uri,
+                tags,
+                if_taken,
+            } => self.register(revision, name, uri, tags, *if_taken),
+            Command::SetMetadata { name, tags } => self.set_metadata(revision, name, tags),
+            Command::Remove { name } => self.remove_if(name, |_| true),
+            Command::RemoveIf { name, uri } => self.remove_if(name, |entry| entry.uri == *uri),
+            Command::RemovePrefix { prefixes } => self.remove_prefixes(revision, prefixes),
+            Command::RemoveRegex { pattern } => self.remove_regex(revision, pattern),
+            Command::UseRules { rules } => self.use_rules(revision, *rules),
+            Command::RemoveIfUnchanged { name, revision } => {
+                self.remove_if(name, |entry| entry.revision == *revision)
+            }
+            Command::RemoveListed {
+                names,
+                prefix,
+                as_of,
+            } => self.remove_listed(revision, names, prefix, *as_of),
+        }
+    }
+
+    /// What `name` stands for after the commands so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        match self.entries.get(name) {
+            Some(slot) => Ok(slot.current().cloned()),
+            None if covers(&self.removal, name) => Ok(None),
+            None => self.store.entry(name),
+        }
+    }
+
+    /// Bytes of what the store holds of the entries that the commands so far are about. They are in memory, and
+    /// may be many more than those of the commands.
+    pub fn read_len(&self) -> usize {
+        self.read_len
+    }
+
+    /// Writes a meta record with the change.
+    pub fn put_meta(&mut self, key: &[u8], value: Vec<u8>) {
+        self.meta.insert(key.to_vec(), value);
+    }
+
+    /// Writes an extra record with the change. Extra records are part of the replicated state: they
+    /// count in its hash and go with its snapshots.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what is there before is read.
+    pub fn put_extra(&mut self, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        self.extra_slot(key)?.after = Some(Some(value));
+        Ok(())
+    }
+
+    /// Removes an extra record with the change, if it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what is there before is read.
+    pub fn remove_extra(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.extra_slot(key)?.after = Some(None);
+        Ok(())
+    }
+
+    /// The extra record under `key` after the change so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn extra(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.extras.get(key) {
+            Some(slot) => Ok(slot.current().cloned()),
+            None => self.store.extra(key),
+        }
+    }
+
+    /// The extra records whose key starts with `prefix` after the change so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn extras(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+        let mut found = BTreeMap::new();
+        self.store.view()?.extras(prefix, &[], &mut |key, value| {
+            found.insert(key.to_vec(), value.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        for (key, slot) in self.extras.range::<[u8], _>(from) {
+            if !key.starts_with(prefix) {
+                break;
+            }
+            match slot.current() {
+                Some(value) => found.insert(key.clone(), value.clone()),
+                None => found.remove(key),
+            };
+        }
+        Ok(found)
+    }
+
+    fn register(
+        &mut self,
+        revision: Revision,
+        name: &str,
+        uri: &str,
+        tags: &Tags,
+        if_taken: IfTaken,
+    ) -> Result<Reply, StoreError> {
+        let in_force = self.in_force;
+        let slot = self.slot(name)?;
+        if if_taken == IfTaken::Refuse && slot.current().is_some() {
+            return Ok(Reply::Refused(Refusal::name_taken()));
+        }
+        let (revision, created) = in_force.stamp(revision, slot.current());
+        slot.after = Some(Some(Entry {
+            uri: uri.to_owned(),
+            tags: tags.clone(),
+            revision,
+            created,
+        }));
+        Ok(Reply::Done)
+    }
+
+    fn set_metadata(
+        &mut self,
+        revision: Revision,
+        name: &str,
+        tags: &Tags,
+    ) -> Result<Reply, StoreError> {
+        let in_force = self.in_force;
+        let slot = self.slot(name)?;
+        let Some(entry) = slot.current() else {
+            return Ok(Reply::Refused(Refusal::UnknownName));
+        };
+        let (revision, created) = in_force.stamp(revision, Some(entry));
+        slot.after = Some(Some(Entry {
+            uri: entry.uri.clone(),
+            tags: tags.clone(),
+            revision,
+            created,
+        }));
+        Ok(Reply::Done)
+    }
+
+    fn use_rules(&mut self, revision: Revision, rules: u32) -> Result<Reply, StoreError> {
+        if rules > self.in_force.rules {
+            let since = revision.index;
+            let in_force = InForce {
+                rules,
+                since,
+                ..self.in_force
+            };
+            self.put_in_force(in_force.check()?)?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn put_in_force(&mut self, in_force: InForce) -> Result<(), StoreError> {
+        self.in_force = in_force;
+        self.put_extra(rules::RECORD_KEY, in_force.to_record())
+    }
+
+    fn remove_listed(
+        &mut self,
+        revision: Revision,
+        names: &[Name],
+        prefix: &str,
+        as_of: Revision,
+    ) -> Result<Reply, StoreError> {
+        if self.may_have_gained(prefix, as_of)? {
+            return Ok(Reply::Refused(Refusal::Changed));
+        }
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        self.remove_all(revision, &Target::Names(names.into_iter().collect()))
+    }
+
+    /// Whether a name with this prefix was created after `as_of`, or that would take too long to find out.
+    /// The same on every node, however the commands are cut into changes: names are counted as they are
+    /// after the commands so far.
+    fn may_have_gained(&self, prefix: &str, as_of: Revision) -> Result<bool, StoreError> {
+        // What was created before these rules may be ordered otherwise on another node.
+        let InForce {
+            rules,
+            since,
+            emptied,
+        } = self.in_force;
+        if rules < 2 || as_of < Revision::end_of(since) || as_of < emptied {
+            return Ok(true);
+        }
+        let is_changed = |slot: &Slot<Entry>| slot.after.is_some();
+        let mut count = 0;
+        let mut gained = false;
+        for (name, slot) in &self.entries {
+            let new = slot.current().is_some_and(|entry| entry.created > as_of);
+            if is_changed(slot) && new {
+                count += 1;
+                gained |= name.starts_with(prefix);
+            }
+        }
+        self.store.view()?.created_since(as_of, &mut |_, name| {
+            if !self.entries.get(name).is_some_and(is_changed) && !covers(&self.removal, name) {
+                count += 1;
+                gained |= name.starts_with(prefix);
+            }
+            Ok(if gained || count > CREATED_COUNT_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(gained || count > CREATED_COUNT_MAX)
+    }
+
+    fn remove_if(
+        &mut self,
+        name: &str,
+        condition: impl FnOnce(&Entry) -> bool,
+    ) -> Result<Reply, StoreError> {
+        let slot = self.slot(name)?;
+        let removes = slot.current().is_some_and(condition);
+        if removes {
+            slot.after = Some(None);
+        }
+        Ok(Reply::Removed(u64::from(removes)))
+    }
+
+    fn remove_prefixes(
+        &mut self,
+        revision: Revision,
+        prefixes: &[String],
+    ) -> Result<Reply, StoreError> {
+        self.remove_all(revision, &Target::Prefixes(minimal_prefixes(prefixes)))
+    }
+
+    /// Only logs of earlier builds, and clusters with a node of one, have this command. Nothing here depends on
+    /// the node: all names share one budget of steps, and the first error is the end.
+    fn remove_regex(&mut self, revision: Revision, pattern: &str) -> Result<Reply, StoreError> {
+        let refused = |error: PatternError| Reply::Refused(Refusal::pattern(&error.to_string()));
+        let pattern = match Pattern::parse(pattern) {
+            Ok(pattern) => pattern,
+            Err(error) => return Ok(refused(error)),
+        };
+        let mut search = pattern.search(Steps::default());
+        let mut matching = Vec::new();
+        for name in self.names(pattern.literal_prefix())? {
+            match search.matches(&name) {
+                Ok(true) => matching.push(name),
+                Ok(false) => {}
+                Err(error) => return Ok(refused(error)),
+            }
+        }
+        let names = matching.iter().map(String::as_str).collect();
+        self.remove_all(revision, &Target::Names(names))
+    }
+
+    /// Removes what `target` covers: name by name, or as a whole when it is much.
+    fn remove_all(&mut self, revision: Revision, target: &Target<'_>) -> Result<Reply, StoreError> {
+        // Without positions, entries of one log entry cannot be told apart by their age.
+        if self.in_force.rules >= 2 && self.is_large(target)? {
+            return self.remove_at_once(revision, target);
+        }
+        let names = match target {
+            Target::Names(names) => names.iter().map(|&name| name.to_owned()).collect(),
+            Target::Prefixes(prefixes) => {
+                let mut names = Vec::new();
+                for prefix in prefixes {
+                    names.append(&mut self.names(prefix)?);
+                }
+                names
+            }
+        };
+        let mut removed = 0;
+        for name in names {
+            let slot = self.slot(&name)?;
+            if slot.current().is_some() {
+                slot.after = Some(None);
+                removed += 1;
+            }
+        }
+        Ok(Reply::Removed(removed))
+    }
+
+    /// Whether more is to be removed than should be done name by name. It looks no further than it must.
+    fn is_large(&self, target: &Target<'_>) -> Result<bool, StoreError> {
+        let (mut count, mut len) = (0, 0);
+        let mut add = |entry_len: usize| {
+            count += 1;
+            len += entry_len;
+            count > SINGLE_COUNT_MAX || len > SINGLE_LEN_MAX
+        };
+        let changed = |(_, slot): (&Name, &Slot<Entry>)| slot.current().map(format::entry_len);
+        if target
+            .slots(&self.entries)
+            .filter_map(changed)
+            .any(&mut add)
+        {
+            return Ok(true);
+        }
+        let mut large = false;
+        self.for_each_stored(target, &mut |_, entry| {
+            large = add(entry.len());
+            Ok(if large {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(large)
+    }
+
+    /// Removes any number of names in little memory: those of the store are only read through, to be counted.
+    fn remove_at_once(
+        &mut self,
+        revision: Revision,
+        target: &Target<'_>,
+    ) -> Result<Reply, StoreError> {
+        let mut summary = self.summary;
+        self.for_each_stored(target, &mut |name, entry| {
+            summary.remove_entry(name, &entry.read()?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut removed = self.summary.entry_count.wrapping_sub(summary.entry_count);
+        self.summary = summary;
+        target.for_each_slot(&mut self.entries, |slot| {
+            if slot.current().is_some() {
+                slot.after = Some(None);
+                removed += 1;
+            }
+        });
+        // Whatever is in the store was created before this change.
+        let before = self.first.unwrap_or(revision);
+        let removal = self.removal.get_or_insert_with(|| Removal::new(before));
+        match target {
+            Target::Prefixes(prefixes) => removal.add_prefixes(prefixes.iter().copied()),
+            Target::Names(names) => removal.add_names(names.iter().copied()),
+        }
+        self.put_in_force(InForce {
+            emptied: revision,
+            ..self.in_force
+        })?;
+        Ok(Reply::Removed(removed))
+    }
+
+    /// Visits the entries of the store that `target` covers and no command so far has touched.
+    fn for_each_stored(
+        &self,
+        target: &Target<'_>,
+        visit: &mut EntryVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        let view = self.store.view()?;
+        let is_untouched =
+            |name: &str| !self.entries.contains_key(name) && !covers(&self.removal, name);
+        let mut broken = false;
+        match target {
+            Target::Names(names) => {
+                for name in names.iter().filter(|name| is_untouched(name)) {
+                    if let Some(entry) = view.entry(name)?
+                        && visit(name, StoredEntry::plain(&entry))?.is_break()
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+            Target::Prefixes(prefixes) => {
+                for prefix in prefixes {
+                    view.entries(prefix, "", &mut |name, entry| {
+                        if !is_untouched(name) {
+                            return Ok(ControlFlow::Continue(()));
+                        }
+                        let flow = visit(name, entry)?;
+                        broken = flow.is_break();
+                        Ok(flow)
+                    })?;
+                    if broken {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names with this prefix after the change so far, in order.
+    fn names(&self, prefix: &str) -> Result<Vec<Name>, StoreError> {
+        let mut names = Vec::new();
+        self.store.view()?.entries(prefix, "", &mut |name, _| {
+            // One that was touched since it was removed is looked at below.
+            if self.entries.contains_key(name) || !covers(&self.removal, name) {
+                names.push(name.to_owned());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let changed = self
+            .entries
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .filter(|(_, slot)| slot.after.is_some());
+        let mut gone = BTreeSet::new();
+        let mut new = Vec::new();
+        for (name, slot) in changed {
+            match (&slot.before, slot.current()) {
+                (Some(_), None) => {
+                    gone.insert(name.as_str());
+                }
+                (None, Some(_)) => new.push(name.clone()),
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        if !gone.is_empty() {
+            names.retain(|name| !gone.contains(name.as_str()));
+        }
+        if !new.is_empty() {
+            names.append(&mut new);
+            names.sort_unstable();
+        }
+        Ok(names)
+    }
+
+    fn slot(&mut self, name: &str) -> Result<&mut Slot<Entry>, StoreError> {
+        match self.entries.entry(name.to_owned()) {
+            btree_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
+            btree_map::Entry::Vacant(place) => {
+                let before = self.store.entry(name)?;
+                self.read_len += before.as_ref().map_or(0, format::entry_len);
+                let is_removed = covers(&self.removal, name);
+                Ok(place.insert(Slot {
+                    before,
+                    counted_out: is_removed,
+                    after: is_removed.then_some(None),
+                }))
+            }
+        }
+    }
+
+    fn extra_slot(&mut self, key: &[u8]) -> Result<&mut Slot<Vec<u8>>, StoreError> {
+        match self.extras.entry(key.to_vec()) {
+            btree_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
+            btree_map::Entry::Vacant(place) => {
+                let before = self.store.extra(key)?;
+                Ok(place.insert(Slot {
+                    before,
+                    counted_out: false,
+                    after: None,
+                }))
+            }
+        }
+    }
+
+    pub(crate) fn into_batch(self) -> Batch {
+        let mut summary = self.summary;
+        let mut batch = Batch {
+            removal: self.removal,
+            meta: self.meta,
+            ..Batch::default()
+        };
+        for (name, slot) in self.entries {
+            let Some(after) = slot.after else { continue };
+            if let Some(entry) = slot.before.as_ref().filter(|_| !slot.counted_out) {
+                summary.remove_entry(&name, entry);
+            }
+            if let Some(entry) = &after {
+                summary.add_entry(&name, entry);
+            }
+            if slot.before != after {
+                let before = slot.before;
+                batch.entries.insert(name, EntryChange { before, after });
+            }
+        }
+        for (key, slot) in self.extras {
+            let Some(after) = slot.after else { continue };
+            if let Some(value) = &slot.before {
+                summary.remove_extra(&key, value);
+            }
+            if let Some(value) = &after {
+                summary.add_extra(&key, value);
+            }
+            if slot.before != after {
+                batch.extras.insert(key, after);
+            }
+        }
+        batch.summary = summary;
+        batch
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("entries", &self.entries.len())
+            .field("extras", &self.extras.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a command removes.
+enum Target<'a> {
+    /// All names that start with one of these; in order, none covers another.
+    Prefixes(Vec<&'a str>),
+    /// These names; in order, each once.
+    Names(Vec<&'a str>),
+}
+
+type Slots = BTreeMap<Name, Slot<Entry>>;
+
+impl Target<'_> {
+    /// What it covers among `slots`.
+    fn slots<'b>(
+        &'b self,
+        slots: &'b Slots,
+    ) -> Box<dyn Iterator<Item = (&'b Name, &'b Slot<Entry>)> + 'b> {
+        match self {
+            Self::Prefixes(prefixes) => Box::new(prefixes.iter().flat_map(move |&prefix| {
+                slots
+                    .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+                    .take_while(move |(name, _)| name.starts_with(prefix))
+            })),
+            Self::Names(names) => Box::new(
+                names
+                    .iter()
+                    .filter_map(move |&name| slots.get_key_value(name)),
+            ),
+        }
+    }
+
+    /// [`Self::slots`], to be changed.
+    fn for_each_slot(&self, slots: &mut Slots, mut work: impl FnMut(&mut Slot<Entry>)) {
+        match self {
+            Self::Prefixes(prefixes) => {
+                for &prefix in prefixes {
+                    let range = (Bound::Included(prefix), Bound::Unbounded);
+                    slots
+                        .range_mut::<str, _>(range)
+                        .take_while(|(name, _)| name.starts_with(prefix))
+                        .for_each(|(_, slot)| work(slot));
+                }
+            }
+            Self::Names(names) => {
+                for &name in names {
+                    if let Some(slot) = slots.get_mut(name) {
+                        work(slot);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn covers(removal: &Option<Removal>, name: &str) -> bool {
+    removal.as_ref().is_some_and(|removal| removal.covers(name))
+}
