@@ -9,6 +9,7 @@ mod leftovers;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 use hearth_storage::store::rocks::lost_writes;
 use hearth_storage::{
-    Command, Entry, IfTaken, Location, Query, Registry, RocksOptions, RocksStore, Summary, Tags,
+    Command, Entry, IfTaken, Location, Query, RULES, Registry, Revision, RocksOptions, RocksStore,
+    Store, Summary, Tags,
 };
 use leftovers::{Random, files};
 
@@ -53,13 +55,22 @@ fn payload(index: u64) -> Vec<u8> {
 }
 
 fn command(index: u64) -> Command {
+    if index == 1 {
+        return Command::UseRules { rules: RULES };
+    }
+    if index % 40 == 39 {
+        // More than is removed name by name.
+        return Command::RemovePrefix {
+            prefixes: vec!["name".to_owned()],
+        };
+    }
     let name = format!("name {}", index * 31 % 97);
     if index.is_multiple_of(5) {
         return Command::Remove { name };
     }
     Command::Register {
         name,
-        uri: format!("PYRO:{index}@host:1"),
+        uri: format!("PYRO:{index}@{}:1", "host".repeat(800)),
         tags: Tags::from([format!("tag {}", index % 7)]),
         if_taken: IfTaken::Replace,
     }
@@ -68,7 +79,9 @@ fn command(index: u64) -> Command {
 fn apply(registry: &Registry, indexes: std::ops::RangeInclusive<u64>) {
     let mut change = registry.begin().unwrap();
     for index in indexes.clone() {
-        change.apply(index, &command(index)).unwrap();
+        change
+            .apply(Revision::new(index, 0), &command(index))
+            .unwrap();
         let key = format!("session {}", index % 3);
         change
             .put_extra(key.as_bytes(), index.to_be_bytes().to_vec())
@@ -325,6 +338,19 @@ fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, 
         recounted.add_entry(name, entry);
         assert_tagged(&registry, name, entry);
     }
+    let mut created = Vec::new();
+    let view = store.view().unwrap();
+    view.created_since(Revision::default(), &mut |_, name| {
+        created.push(name.to_owned());
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    let listed = entries.iter().map(|(name, _)| name);
+    assert!(
+        listed.eq(&created),
+        "{case}: the order of creation is another"
+    );
+    drop(view);
     for (key, value) in registry.extras(b"").unwrap() {
         recounted.add_extra(&key, &value);
     }
@@ -410,11 +436,25 @@ fn a_power_failure_may_keep_a_part_of_what_was_not_synced() {
     });
 }
 
+/// How often, where a longer run is wanted.
+const ROUNDS: &str = "HEARTH_TEST_POWER_FAILURES";
+
+#[test]
+fn a_power_failure_may_lose_any_pages_of_what_was_not_synced() {
+    let count = std::env::var(ROUNDS).map_or(40, |count| count.parse().unwrap());
+    rounds(count, |folder, random| {
+        let mut below = |bound| random.below(bound);
+        lost_writes::lose_pages(folder, &record(folder), &mut below).unwrap();
+    });
+}
+
 /// Each place at which the process can be ended, and at which of its visits. Where there are two, the
 /// first prepares the second.
 const CRASHES: &[&[&str]] = &[
     &["format-drafted:1"],
     &["format-written:1"],
+    &["note-drafted:1"],
+    &["note-made:1"],
     &["open-recovered:1"],
     &["open-first:1"],
     &["append:1"],
@@ -432,6 +472,14 @@ const CRASHES: &[&[&str]] = &[
     &["apply:31"],
     &["apply-written:1"],
     &["apply-written:29"],
+    &["removal:1"],
+    &["removal:2"],
+    &["removal-written:1"],
+    &["erase:1"],
+    &["erase:2"],
+    &["erase-written:1"],
+    &["erase-finished:1"],
+    &["erase-written:1", "erase:1"],
     &["truncate-written:1"],
     &["truncate-written:4"],
     &["purge-written:1"],
@@ -467,7 +515,7 @@ fn crash_everywhere(damage: impl Fn(&Path)) {
     let (mut acknowledged, mut voted) = (0, 0);
     for plans in CRASHES {
         let case = format!("{plans:?} of {SEED}={seed}");
-        let first = ["format-", "open-first"];
+        let first = ["format-", "open-first", "note-"];
         if first.iter().any(|place| plans[0].starts_with(place)) {
             let folder = tempfile::tempdir().unwrap();
             crash(folder.path(), plans[0], &mut random);

@@ -88,6 +88,10 @@ impl Log for RocksLog {
         let family = &self.shared.families().log;
         let mut ends = lock(&self.shared.log_ends);
         let mut batch = WriteBatch::default();
+        if let Some(synced) = self.shared.for_log.take() {
+            // Its first operation: where the reader of a damaged log looks for it.
+            batch.put_log_data(synced.log_data());
+        }
         let mut written: Option<(u64, u64)> = None;
         let mut entry_len = 0;
         for (index, payload) in entries {
@@ -332,7 +336,7 @@ pub(super) fn index_key(index: u64) -> [u8; 8] {
     index.to_be_bytes()
 }
 
-fn index_in(key: &[u8]) -> Result<u64, StoreError> {
+pub(super) fn index_in(key: &[u8]) -> Result<u64, StoreError> {
     match key.try_into() {
         Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
         Err(_) => Err(StoreError::corrupt(

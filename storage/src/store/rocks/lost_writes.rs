@@ -6,6 +6,10 @@
 //! record is a text file that is replaced as a whole, one line per log: name, space, bytes. `hearthd`
 //! keeps one where the environment's `HEARTH_SYNC_RECORD` says.
 //!
+//! A disk need not lose the end alone: [`lose_pages`] takes away any pages of what was not synced, and what the
+//! store notes for itself (`SYNCED`) may be as old as its last sync, of which there is a copy beside the record,
+//! with `.noted` behind its name.
+//!
 //! Whoever cannot call the function does the same by hand: of the files `rocksdb/NUMBER.log` in the data
 //! folder take the one with the highest number, and shorten it to what its line says, or to nothing if
 //! it has no line. The example `cut_to_last_sync` is the function as a program.
@@ -17,9 +21,14 @@ use std::path::{Path, PathBuf};
 
 use super::Fixed;
 use super::folder;
+use super::synced;
+
+const PAGE_LEN: u64 = 4096;
+const SECTOR_LEN: usize = 512;
 
 /// Notes durable lengths. An error in it is logged and leaves the earlier record, which is true still.
 pub(super) struct SyncRecord {
+    folder: PathBuf,
     database: PathBuf,
     file: PathBuf,
     /// Taken before a sync: what is written while it runs may or may not be covered.
@@ -30,11 +39,17 @@ impl SyncRecord {
     /// `None` for a database in memory.
     pub(super) fn new(fixed: &Fixed, file: PathBuf) -> Option<Self> {
         let database = fixed.borrow_owner();
-        (!database.in_memory()).then(|| Self {
+        if database.in_memory() {
+            return None;
+        }
+        let record = Self {
+            folder: database.path.clone(),
             database: database.db.path().to_owned(),
             file,
             lens: String::new(),
-        })
+        };
+        record.after_settling();
+        Some(record)
     }
 
     pub(super) fn before_sync(&mut self) {
@@ -56,6 +71,71 @@ impl SyncRecord {
             tracing::warn!(%error, file = %self.file.display(), "cannot record a sync");
         }
     }
+
+    /// The store's own note is durable as it is now.
+    pub(super) fn after_settling(&self) {
+        let draft = self.file.with_extension("draft");
+        let written = fs::copy(self.folder.join(synced::FILE), &draft)
+            .and_then(|_| fs::rename(&draft, settled_note(&self.file)));
+        if let Err(error) = written {
+            tracing::warn!(%error, file = %self.file.display(), "cannot record a note");
+        }
+    }
+}
+
+/// Takes away what a disk may lose that writes its pages in any order: some pages of what no sync has covered in
+/// the newest log read as zeros, the file may end early, and each half of the store's own note may be as old
+/// as its last sync. `below` gives a random number below its argument.
+///
+/// Only the newest log, as in [`cut_to_last_sync`].
+///
+/// # Errors
+/// The system's own, and a record that cannot be read.
+pub fn lose_pages(
+    folder: &Path,
+    record: &Path,
+    below: &mut dyn FnMut(u64) -> u64,
+) -> io::Result<()> {
+    let durable = read_record(record)?;
+    if let Some(wal) = folder::newest_wal(&folder.join("rocksdb")) {
+        let name = wal.file_name().unwrap_or_default().to_string_lossy();
+        let keep = durable.get(name.as_ref()).copied().unwrap_or(0);
+        let mut bytes = fs::read(&wal)?;
+        let len = bytes.len() as u64;
+        let lost_of_eight = 1 + below(7);
+        let mut start = keep;
+        while start < len {
+            let end = (start - start % PAGE_LEN + PAGE_LEN).min(len);
+            if below(8) < lost_of_eight {
+                bytes[index(start)..index(end)].fill(0);
+            }
+            start = end;
+        }
+        if below(2) == 0 && keep < len {
+            let end = keep + below(len - keep + 1);
+            bytes.truncate(index(end.next_multiple_of(PAGE_LEN)));
+        }
+        fs::write(&wal, bytes)?;
+    }
+    let note = folder.join(synced::FILE);
+    let (mut now, settled) = (fs::read(&note)?, fs::read(settled_note(record))?);
+    for (now, settled) in now.chunks_mut(SECTOR_LEN).zip(settled.chunks(SECTOR_LEN)) {
+        if below(2) == 0 && now.len() == settled.len() {
+            now.copy_from_slice(settled);
+        }
+    }
+    fs::write(note, now)
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+/// What is durable of the store's own note.
+fn settled_note(record: &Path) -> PathBuf {
+    let mut name = record.file_name().unwrap_or_default().to_owned();
+    name.push(".noted");
+    record.with_file_name(name)
 }
 
 /// Cuts the write-ahead logs in a data folder back to what `record` says is durable.

@@ -1,6 +1,7 @@
-//! A look at RocksDB's logs and its manifest before RocksDB reads them.
+//! A look at RocksDB's manifest before RocksDB reads it, and at the logs of a folder that does not say how much
+//! of them is durable (of others see `tail.rs`).
 //!
-//! RocksDB refuses most altered bytes by itself. Three kinds it does not notice, each one flipped bit
+//! Both are files of records (`wal.rs`). RocksDB refuses most altered bytes by itself. Three kinds it does not notice, each one flipped bit
 //! away from a good file, and this module does:
 //!
 //! 1. An altered length in the last block of the file looks like a record whose writing was
@@ -11,40 +12,37 @@
 //! 3. An altered type may say that the file was recycled, and RocksDB 11.8 then looks at the same place
 //!    again for ever. Our files are never recycled.
 //!
-//! ```text
-//! blocks of 32768 bytes; a record does not cross them, and fewer than 7 bytes at the end are filler
-//! 0..4     masked CRC-32C over type and payload, little-endian
-//! 4..6     payload_len, little-endian u16
-//! 6        type: 1 whole, 2 first, 3 middle, 4 last part of a record; others are RocksDB's own
-//! 7..      payload
-//! ```
 //! A client could put the bytes of a record into a name, and then see the node refuse to start if it
 //! crashes in the middle of writing that very name. The refusal loses nothing, so be it.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::folder::{at, manifest, wals};
+use super::wal::{HEADER_LEN, Header, data_record_at, next_block, record_at};
 use crate::error::StoreError;
-
-const BLOCK_LEN: usize = 32_768;
-const HEADER_LEN: usize = 7;
 
 /// Types of records in recycled files.
 const RECYCLED: [u8; 6] = [5, 6, 7, 8, 11, 131];
 
-/// Refuses a database whose logs or manifest are altered in a way that RocksDB does not notice.
-pub(super) fn check(database: &Path) -> Result<(), StoreError> {
-    let mut files = wals(database).map_err(at(database))?;
-    files.extend(manifest(database));
-    for path in files {
-        let damage = File::open(&path).and_then(find_damage).map_err(at(&path))?;
-        if let Some(reason) = damage {
-            return Err(StoreError::Damaged { path, reason });
-        }
+/// Refuses a manifest that is altered in a way that RocksDB does not notice.
+pub(super) fn check_manifest(database: &Path) -> Result<(), StoreError> {
+    manifest(database).map_or(Ok(()), check)
+}
+
+/// Refuses logs that are altered in such a way.
+pub(super) fn check_logs(database: &Path) -> Result<(), StoreError> {
+    let logs = wals(database).map_err(at(database))?;
+    logs.into_iter().try_for_each(check)
+}
+
+fn check(path: PathBuf) -> Result<(), StoreError> {
+    let damage = File::open(&path).and_then(find_damage).map_err(at(&path))?;
+    match damage {
+        Some(reason) => Err(StoreError::Damaged { path, reason }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What is wrong with a file of records.
@@ -69,12 +67,6 @@ fn find_damage(mut file: impl Read) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-fn next_block(file: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut block = Vec::new();
-    file.take(BLOCK_LEN as u64).read_to_end(&mut block)?;
-    Ok(block)
-}
-
 /// The third kind: where, and what.
 fn recycled_record(block: &[u8]) -> Option<(usize, String)> {
     let mut offset = 0;
@@ -94,10 +86,10 @@ fn recycled_record(block: &[u8]) -> Option<(usize, String)> {
 }
 
 /// The first and the second kind, in the last block of a file.
-fn altered_tail(block: &[u8]) -> Option<(usize, String)> {
+pub(super) fn altered_tail(block: &[u8]) -> Option<(usize, String)> {
     let mut end = 0;
-    while let Some(len) = record_at(block, end) {
-        end += len;
+    while let Some((_, payload)) = record_at(block, end) {
+        end += HEADER_LEN + payload.len();
     }
     let rest = block.get(end..)?;
     let header = Header::read(rest, 0)?;
@@ -116,87 +108,19 @@ fn altered_tail(block: &[u8]) -> Option<(usize, String)> {
     Some((end, reason))
 }
 
-/// The fixed part of a record.
-struct Header {
-    masked_crc: u32,
-    payload_len: usize,
-    kind: u8,
-}
-
-impl Header {
-    fn read(block: &[u8], offset: usize) -> Option<Self> {
-        let [c0, c1, c2, c3, l0, l1, kind] = *block.get(offset..)?.first_chunk::<HEADER_LEN>()?;
-        Some(Self {
-            masked_crc: u32::from_le_bytes([c0, c1, c2, c3]),
-            payload_len: usize::from(u16::from_le_bytes([l0, l1])),
-            kind,
-        })
-    }
-
-    /// Zeros are what a file system may leave where nothing was written.
-    fn is_zero(&self) -> bool {
-        self.payload_len == 0 && self.kind == 0
-    }
-
-    /// Whether the checksum is that of `payload`.
-    fn fits(&self, payload: &[u8]) -> bool {
-        let crc = crc32c(crc32c(0, &[self.kind]), payload);
-        crc.rotate_right(15).wrapping_add(0xa282_ead8) == self.masked_crc
-    }
-}
-
 /// Whether a record with data lies there.
 fn is_record_at(block: &[u8], offset: usize) -> bool {
-    // The type first: it spares most of the checksums.
-    let kind = block.get(offset + HEADER_LEN - 1);
-    kind.is_some_and(|kind| (1..=4).contains(kind)) && record_at(block, offset).is_some()
-}
-
-/// Length of the intact record there.
-fn record_at(block: &[u8], offset: usize) -> Option<usize> {
-    let header = Header::read(block, offset)?;
-    let payload = block
-        .get(offset + HEADER_LEN..)?
-        .get(..header.payload_len)?;
-    (!header.is_zero() && header.fits(payload)).then_some(HEADER_LEN + payload.len())
-}
-
-/// CRC-32C of `bytes` behind those whose checksum is `before`. Bit by bit: it sees one block a file.
-fn crc32c(before: u32, bytes: &[u8]) -> u32 {
-    let mut crc = !before;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            let carry = crc & 1;
-            crc = (crc >> 1) ^ (0x82f6_3b78 * carry);
-        }
-    }
-    !crc
+    data_record_at(block, offset).is_some()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::wal::BLOCK_LEN;
+    use super::super::wal::made::record;
     use super::*;
-
-    fn record(payload: &[u8]) -> Vec<u8> {
-        let crc = crc32c(crc32c(0, &[1]), payload);
-        let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
-        let len = u16::try_from(payload.len()).unwrap();
-        let mut record = masked.to_le_bytes().to_vec();
-        record.extend_from_slice(&len.to_le_bytes());
-        record.push(1);
-        record.extend_from_slice(payload);
-        record
-    }
 
     fn damage(bytes: &[u8]) -> Option<String> {
         find_damage(bytes).unwrap()
-    }
-
-    #[test]
-    fn the_checksum_is_crc32c() {
-        assert_eq!(crc32c(0, b"123456789"), 0xe306_9283);
-        assert_eq!(crc32c(crc32c(0, b"1234"), b"56789"), 0xe306_9283);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use super::log::index_key;
 use super::lost_writes::SyncRecord;
+use super::synced::{ForLog, Notes};
 use super::{Fixed, lock};
 use crate::crash::crash_point;
 use crate::error::StoreError;
@@ -123,15 +124,24 @@ struct Jobs {
 }
 
 impl Syncer {
-    pub(super) fn start(fixed: Arc<Fixed>, record: Option<PathBuf>) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        fixed: Arc<Fixed>,
+        record: Option<PathBuf>,
+        for_log: ForLog,
+    ) -> Result<Self, StoreError> {
         let queue = Arc::new(Queue {
             jobs: Mutex::default(),
             changed: Condvar::new(),
             sync_count: AtomicU64::new(0),
         });
         let path = fixed.borrow_owner().path.clone();
+        let notes = match fixed.borrow_owner() {
+            database if database.in_memory() => None,
+            database => Some(Notes::open(&path, database.db.path(), for_log)?),
+        };
         let worker = Worker {
             queue: Arc::clone(&queue),
+            notes,
             record: record.and_then(|file| SyncRecord::new(&fixed, file)),
             fixed,
         };
@@ -202,8 +212,18 @@ impl Drop for Syncer {
     }
 }
 
+/// What the sync thread is to do.
+enum Taken {
+    Jobs(Vec<Job>),
+    /// Nothing for a while.
+    Quiet,
+    End,
+}
+
 struct Worker {
     queue: Arc<Queue>,
+    /// `None` for a database in memory.
+    notes: Option<Notes>,
     record: Option<SyncRecord>,
     fixed: Arc<Fixed>,
 }
@@ -214,7 +234,15 @@ impl Worker {
             queue: Arc::clone(&self.queue),
             health: self.fixed.borrow_owner().health.clone(),
         };
-        while let Some(jobs) = self.take() {
+        loop {
+            let jobs = match self.take() {
+                Taken::Jobs(jobs) => jobs,
+                Taken::Quiet => {
+                    self.settle();
+                    continue;
+                }
+                Taken::End => break,
+            };
             crash_point("sync");
             let result = self.sync();
             crash_point("synced");
@@ -222,35 +250,77 @@ impl Worker {
                 self.complete(job, &result);
             }
             crash_point("sync-told");
+            if self.notes.as_ref().is_some_and(Notes::is_due) {
+                self.settle();
+            }
         }
         // What was written without a job, batches of the state, becomes durable with a clean end.
-        let _ = self.sync();
+        if self.sync().is_ok() {
+            self.settle();
+        }
     }
 
-    /// All jobs that are queued; waits for one. `None` at the end.
-    fn take(&self) -> Option<Vec<Job>> {
+    /// All jobs that are queued; waits for one.
+    fn take(&self) -> Taken {
+        let patience = self.notes.as_ref().and_then(Notes::patience);
         let mut jobs = lock(&self.queue.jobs);
         while jobs.waiting.is_empty() {
             if jobs.closing {
-                return None;
+                return Taken::End;
             }
-            jobs = self
-                .queue
-                .changed
-                .wait(jobs)
-                .unwrap_or_else(PoisonError::into_inner);
+            let changed = &self.queue.changed;
+            jobs = match patience {
+                None => changed.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let (jobs, wait) = changed
+                        .wait_timeout(jobs, patience)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    if wait.timed_out() && jobs.waiting.is_empty() && !jobs.closing {
+                        return Taken::Quiet;
+                    }
+                    jobs
+                }
+            };
         }
-        Some(std::mem::take(&mut jobs.waiting))
+        Taken::Jobs(std::mem::take(&mut jobs.waiting))
+    }
+
+    /// Makes the note of what is durable durable itself.
+    fn settle(&mut self) {
+        let health = &self.fixed.borrow_owner().health;
+        let Some(notes) = &mut self.notes else {
+            return;
+        };
+        match notes.settle() {
+            Ok(()) => {
+                if let Some(record) = &self.record {
+                    record.after_settling();
+                }
+            }
+            // Its disk is the log's.
+            Err(error) => health.fail(&error.to_string()),
+        }
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
         let database = self.fixed.borrow_owner();
+        // The note is never ahead of the record, which is what a test cuts to.
+        if let Some(notes) = &mut self.notes {
+            notes.before_sync();
+        }
         if let Some(record) = &mut self.record {
             record.before_sync();
         }
         database.sync().and_then(|()| database.health.check())?;
         if let Some(record) = &mut self.record {
             record.after_sync();
+        }
+        if let Some(notes) = &mut self.notes
+            && let Err(error) = notes.after_sync()
+        {
+            // Its disk is the log's.
+            database.health.fail(&error.to_string());
+            return Err(error);
         }
         self.queue.sync_count.fetch_add(1, Ordering::Relaxed);
         Ok(())
