@@ -7,6 +7,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod admin;
 pub mod call;
 pub mod error;
 pub mod exception;
@@ -16,6 +17,7 @@ pub mod hmac;
 pub mod limits;
 pub mod repr;
 pub mod serializer;
+pub mod snapshot;
 pub mod uri;
 pub mod value;
 

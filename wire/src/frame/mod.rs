@@ -9,7 +9,7 @@ pub use annotations::{ANNOTATION_COUNT_MAX, Annotations};
 pub use decoder::FrameDecoder;
 
 use crate::hmac::{self, DIGEST_LEN, HMAC};
-use crate::{Dialect, EncodeError, Family, Serializer, Value};
+use crate::{Dialect, EncodeError, Exception, Family, Serializer, Value};
 use header::Header;
 
 /// Key of the annotation in which Pyro4 carries its correlation id.
@@ -68,7 +68,7 @@ pub struct Frame {
     pub serializer_id: u16,
     /// Correlation id: Pyro5's header field when its flag is set, Pyro4's `CORR` annotation.
     pub correlation_id: Option<[u8; 16]>,
-    /// All annotations but `CORR` of Pyro4 and `HMAC`.
+    /// All annotations but `HMAC` and Pyro4's `CORR`; that is left where it does not have 16 bytes.
     pub annotations: Annotations,
     /// The payload, decompressed.
     pub payload: Vec<u8>,
@@ -131,6 +131,21 @@ impl Frame {
             }
         }
         reply
+    }
+
+    /// Refuses a correlation id that does not have its 16 bytes, as Pyro4 does, with Python's own words.
+    /// Pyro5's header has room for nothing else.
+    ///
+    /// # Errors
+    /// The exception for the caller.
+    pub fn check_correlation_id(&self) -> Result<(), Exception> {
+        let is_malformed = self.family == Family::Pyro4
+            && self.correlation_id.is_none()
+            && self.annotations.get(CORR).is_some();
+        match is_malformed {
+            true => Err(Exception::value_error("bytes is not a 16-char string")),
+            false => Ok(()),
+        }
     }
 
     /// Appends the message's bytes to `out`.
