@@ -21,6 +21,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use hearth_storage::Command;
+
 use crate::type_config::{
     LeaderId, LogEntry, LogId, Member, Membership, NumberedCommand, Payload, Proposal,
     StoredMembership, Vote,
@@ -32,9 +34,9 @@ const VERSION: u8 = 2;
 /// The oldest layout that it reads. Only members look different in it.
 const VERSION_MIN: u8 = 1;
 
-/// A record may not make us allocate more than this. A log entry holds at least one command, which
-/// came in one message of at most 64 MiB.
-const DECODED_LEN_MAX: usize = 256 << 20;
+/// What an integer or an enum tag of one byte counts for, at most, where bincode adds up what a record takes
+/// in memory: it is a `u128`.
+const DECODED_GROWTH_MAX: usize = 16;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -205,6 +207,18 @@ pub(crate) enum FolderRecord {
     },
 }
 
+impl FolderRecord {
+    /// Which node of which cluster it belongs to, if it belongs to one.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Blank { .. } => None,
+            Self::Founder { identity, .. }
+            | Self::Member(identity)
+            | Self::Removed { identity, .. } => Some(identity),
+        }
+    }
+}
+
 /// [`Identity`] in layout 1.
 #[derive(Deserialize)]
 struct Identity1 {
@@ -213,8 +227,38 @@ struct Identity1 {
     node_id: u64,
 }
 
+/// How everything is written, and so read, but for [`decode_within`]'s limit: whatever can be written can be
+/// read again.
 fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<DECODED_LEN_MAX>()
+    bincode::config::standard()
+}
+
+/// The value that `body` begins with, and how many bytes it took. A record may not make us allocate more than
+/// any record of its length does, whatever lengths it holds: up to [`DECODED_GROWTH_MAX`] times as much,
+/// rounded up to one of a few limits, because bincode's are constants.
+fn decode_within<T: DeserializeOwned>(
+    body: &[u8],
+) -> Result<(T, usize), bincode::error::DecodeError> {
+    const SMALL: usize = 1 << 20;
+    const MEDIUM: usize = 64 << 20;
+    const LARGE: usize = 2 << 30;
+    const HUGE: usize = LARGE.saturating_mul(64);
+    fn within<T: DeserializeOwned, const LIMIT: usize>(
+        body: &[u8],
+    ) -> Result<(T, usize), bincode::error::DecodeError> {
+        bincode::serde::decode_from_slice(body, bincode::config::standard().with_limit::<LIMIT>())
+    }
+    let needed = body.len().saturating_mul(DECODED_GROWTH_MAX);
+    if needed <= SMALL {
+        within::<T, SMALL>(body)
+    } else if needed <= MEDIUM {
+        within::<T, MEDIUM>(body)
+    } else if needed <= LARGE {
+        within::<T, LARGE>(body)
+    } else {
+        // A database holds no record of more than 4 GiB, and messages between nodes are far shorter.
+        within::<T, HUGE>(body)
+    }
 }
 
 fn encode(value: impl Serialize, len_hint: usize) -> Vec<u8> {
@@ -248,8 +292,7 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Co
 
 fn decode_body<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, CodecError> {
     let fail = |reason: String| CodecError { what, reason };
-    let (value, used) = bincode::serde::decode_from_slice(body, config())
-        .map_err(|error| fail(error.to_string()))?;
+    let (value, used) = decode_within(body).map_err(|error| fail(error.to_string()))?;
     if used != body.len() {
         return Err(fail(format!("{} bytes are left over", body.len() - used)));
     }
@@ -266,7 +309,7 @@ pub(crate) fn encode_log_entry(entry: &LogEntry) -> Vec<u8> {
             (PayloadOut::OpenSession { node, nonce }, 20)
         }
         Payload::Normal(Proposal::Commands(list)) => {
-            let len = list.iter().map(command_len).sum();
+            let len = list.iter().map(numbered_len).sum();
             (PayloadOut::Commands(list), len)
         }
         Payload::Normal(Proposal::TakeId { wanted, holder }) => {
@@ -326,22 +369,53 @@ fn read_log_entry<M: Into<MembershipRecord>>(
     Ok(LogEntry { log_id, payload })
 }
 
-/// About how many bytes a command takes in a log entry; never less than half of it.
-pub(crate) fn command_len(numbered: &NumberedCommand) -> usize {
-    use hearth_storage::Command;
-    let texts = match &numbered.command {
+/// How many bytes a command takes in a log entry, with its number: at least so many as it really does, and not
+/// much more.
+pub(crate) fn numbered_len(numbered: &NumberedCommand) -> usize {
+    command_len(&numbered.command) + NUMBER_LEN_MAX
+}
+
+/// Bytes of a command's number: three integers of at most nine.
+pub(crate) const NUMBER_LEN_MAX: usize = 27;
+
+/// [`numbered_len`] without the number.
+pub(crate) fn command_len(command: &Command) -> usize {
+    let texts = match command {
         Command::Register {
             name, uri, tags, ..
-        } => name.len() + uri.len() + tags.iter().map(|tag| tag.len() + 3).sum::<usize>(),
-        Command::SetMetadata { name, tags } => {
-            name.len() + tags.iter().map(|tag| tag.len() + 3).sum::<usize>()
+        } => text_len(name) + text_len(uri) + texts_len(tags),
+        Command::SetMetadata { name, tags } => text_len(name) + texts_len(tags),
+        Command::Remove { name } => text_len(name),
+        Command::RemoveIf { name, uri } => text_len(name) + text_len(uri),
+        Command::RemovePrefix { prefixes } => texts_len(prefixes),
+        Command::RemoveRegex { pattern } => text_len(pattern),
+        Command::UseRules { .. } => 5,
+        Command::RemoveIfUnchanged { name, .. } => text_len(name) + REVISION_LEN_MAX,
+        Command::RemoveListed { names, prefix, .. } => {
+            texts_len(names) + text_len(prefix) + REVISION_LEN_MAX
         }
-        Command::Remove { name } => name.len(),
-        Command::RemoveIf { name, uri } => name.len() + uri.len(),
-        Command::RemovePrefix { prefixes } => prefixes.iter().map(|prefix| prefix.len() + 3).sum(),
-        Command::RemoveRegex { pattern } => pattern.len(),
     };
-    texts + 32
+    // The tags of the enums.
+    texts + 2
+}
+
+/// Two integers, of at most nine and five bytes.
+const REVISION_LEN_MAX: usize = 14;
+
+/// A text and its length.
+fn text_len(text: &str) -> usize {
+    let prefix_len = match text.len() {
+        0..=250 => 1,
+        251..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    };
+    prefix_len + text.len()
+}
+
+/// Texts and their number.
+fn texts_len<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
+    9 + texts.into_iter().map(|text| text_len(text)).sum::<usize>()
 }
 
 /// A vote as it is kept.
@@ -448,7 +522,7 @@ pub(crate) fn decode_beginning<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
 ) -> Result<T, CodecError> {
-    let decoded = bincode::serde::decode_from_slice(bytes, config());
+    let decoded = decode_within(bytes);
     let (value, _) = decoded.map_err(|error| CodecError::new(what, error.to_string()))?;
     Ok(value)
 }

@@ -1,5 +1,7 @@
 //! One message on a connection between nodes.
 //!
+//! While two nodes greet each other, and for as long as they speak protocol version 1 or 2, a frame is clear:
+//!
 //! ```text
 //! 0   magic            4 bytes   "HRTH"
 //! 4   frame version    u8        1
@@ -10,20 +12,44 @@
 //! 20  checksum         u32       CRC-32 of bytes 0 to 19 and the body
 //! 24  body                       see [`super::message`] and [`super::handshake`]
 //! ```
-//! TCP's own checksum is weak, and what comes out of here goes into a log that is never doubted again.
+//!
+//! From protocol version 3 on every later frame is signed (see [`super::seal`] for the keys and numbers):
+//!
+//! ```text
+//! 0   bytes 0 to 19 as above, with frame version 2
+//! 20  head tag         16 bytes  over the frame's number and bytes 0 to 19
+//! 36  body
+//! ..  body tag         16 bytes  over the frame's number and the body; absent with an empty body
+//! ```
+//!
+//! The head has a tag of its own, so that no altered length is ever waited for.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-
-/// Bytes before the body.
-pub(crate) const HEADER_LEN: usize = 24;
 
 /// The largest body. The largest single command came in a message of at most 64 MiB.
 pub(crate) const BODY_LEN_MAX: usize = 80 << 20;
 
+/// Bytes of a tag.
+pub(super) const TAG_LEN: usize = 16;
+
+/// What a slow network carries at least, in bytes per second: a message gets so much more time.
+const RATE_MIN: usize = 1 << 20;
+
+/// Bytes before the checksum or the tag.
+const HEAD_LEN: usize = 20;
+
+/// Bytes before the body of a clear frame.
+const CLEAR_LEN: usize = HEAD_LEN + 4;
+
+/// Bytes before the body of a signed frame, the longer one.
+const SIGNED_LEN: usize = HEAD_LEN + TAG_LEN;
+
 const MAGIC: [u8; 4] = *b"HRTH";
-const VERSION: u8 = 1;
+const CLEAR: u8 = 1;
+const SIGNED: u8 = 2;
 
 /// How a connection to a Pyro daemon begins: somebody took this port for that.
 const PYRO_MAGIC: &[u8; 4] = b"PYRO";
@@ -38,7 +64,8 @@ pub(crate) enum Kind {
     Hello,
     /// Proof of the cluster key.
     Proof,
-    /// Why the sender goes no further, as text.
+    /// Why the sender goes no further: as text in a clear frame, as a [`super::refusal::Refusal`] in a
+    /// signed one.
     Refusal,
     Request,
     Response,
@@ -46,10 +73,12 @@ pub(crate) enum Kind {
     Ping,
     /// Yes.
     Pong,
+    /// Who the sender is. Protocol version 3, signed.
+    Introduction,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Hello,
         Self::Proof,
         Self::Refusal,
@@ -57,6 +86,7 @@ impl Kind {
         Self::Response,
         Self::Ping,
         Self::Pong,
+        Self::Introduction,
     ];
 
     fn code(self) -> u8 {
@@ -76,34 +106,123 @@ pub(crate) struct Frame {
     pub(crate) body: Vec<u8>,
 }
 
-/// A frame's bytes. `write_body` appends the body, about `len_hint` bytes, which must not exceed
-/// [`BODY_LEN_MAX`].
-///
-/// # Errors
-/// `InvalidInput` when the body is too long.
-pub(crate) fn encode(
+/// A message to be sent, with room around its body for what a frame adds.
+#[derive(Debug)]
+pub(crate) struct Message {
     kind: Kind,
     id: u64,
-    len_hint: usize,
-    write_body: impl FnOnce(&mut Vec<u8>),
-) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(HEADER_LEN + len_hint);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&[VERSION, kind.code(), 0, 0]);
-    bytes.extend_from_slice(&id.to_le_bytes());
-    bytes.extend_from_slice(&[0; 8]);
-    write_body(&mut bytes);
-    let len = bytes.len() - HEADER_LEN;
-    let fits = u32::try_from(len).ok().filter(|_| len <= BODY_LEN_MAX);
-    let Some(len) = fits else {
-        let text =
-            format!("a message between nodes has {len} bytes, and at most {BODY_LEN_MAX} go");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    };
-    bytes[16..20].copy_from_slice(&len.to_le_bytes());
-    let sum = checksum(&bytes[..20], &bytes[HEADER_LEN..]);
-    bytes[20..24].copy_from_slice(&sum.to_le_bytes());
-    Ok(bytes)
+    /// [`SIGNED_LEN`] bytes of room, and the body.
+    bytes: Vec<u8>,
+    body_len: u32,
+}
+
+impl Message {
+    /// The message whose body `write_body` appends: about `len_hint` bytes, and at most [`BODY_LEN_MAX`].
+    ///
+    /// # Errors
+    /// `InvalidInput` when the body is too long.
+    pub(crate) fn new(
+        kind: Kind,
+        id: u64,
+        len_hint: usize,
+        write_body: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<Self> {
+        let mut bytes = Vec::with_capacity(SIGNED_LEN + len_hint + TAG_LEN);
+        bytes.resize(SIGNED_LEN, 0);
+        write_body(&mut bytes);
+        let len = bytes.len() - SIGNED_LEN;
+        let fits = u32::try_from(len).ok().filter(|_| len <= BODY_LEN_MAX);
+        let Some(body_len) = fits else {
+            let text =
+                format!("a message between nodes has {len} bytes, and at most {BODY_LEN_MAX} go");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        Ok(Self {
+            kind,
+            id,
+            bytes,
+            body_len,
+        })
+    }
+
+    /// A message without a body.
+    pub(crate) fn empty(kind: Kind, id: u64) -> Self {
+        Self {
+            kind,
+            id,
+            bytes: vec![0; SIGNED_LEN],
+            body_len: 0,
+        }
+    }
+
+    /// The body.
+    #[cfg(test)]
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[SIGNED_LEN..]
+    }
+
+    fn head(&self, version: u8) -> [u8; HEAD_LEN] {
+        let mut head = [0; HEAD_LEN];
+        head[..4].copy_from_slice(&MAGIC);
+        head[4..6].copy_from_slice(&[version, self.kind.code()]);
+        head[8..16].copy_from_slice(&self.id.to_le_bytes());
+        head[16..].copy_from_slice(&self.body_len.to_le_bytes());
+        head
+    }
+
+    /// Its clear frame.
+    pub(super) fn into_clear(mut self) -> Packed {
+        const START: usize = SIGNED_LEN - CLEAR_LEN;
+        let head = self.head(CLEAR);
+        let sum = checksum(&head, &self.bytes[SIGNED_LEN..]);
+        self.bytes[START..START + HEAD_LEN].copy_from_slice(&head);
+        self.bytes[START + HEAD_LEN..SIGNED_LEN].copy_from_slice(&sum.to_le_bytes());
+        Packed {
+            bytes: self.bytes,
+            start: START,
+        }
+    }
+
+    /// Its signed frame, with the tags that `tag` gives to the head and to the body.
+    pub(super) fn into_signed(mut self, tag: impl Fn(Part<'_>) -> [u8; TAG_LEN]) -> Packed {
+        let head = self.head(SIGNED);
+        self.bytes[..HEAD_LEN].copy_from_slice(&head);
+        self.bytes[HEAD_LEN..SIGNED_LEN].copy_from_slice(&tag(Part::Head(&head)));
+        if self.body_len > 0 {
+            let body_tag = tag(Part::Body(&self.bytes[SIGNED_LEN..]));
+            self.bytes.extend_from_slice(&body_tag);
+        }
+        Packed {
+            bytes: self.bytes,
+            start: 0,
+        }
+    }
+}
+
+/// What a tag is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part<'a> {
+    Head(&'a [u8; HEAD_LEN]),
+    Body(&'a [u8]),
+}
+
+/// A frame's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Packed {
+    /// All of them.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+}
+
+/// How long a message with a body of `len` bytes may take on a slow network.
+pub(crate) fn time_for(len: usize) -> Duration {
+    Duration::from_secs_f64(len as f64 / RATE_MIN as f64)
 }
 
 fn checksum(head: &[u8], body: &[u8]) -> u32 {
@@ -117,19 +236,107 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// Reads the next frame, whose body has at most `len_max` bytes. `None` at the end of the stream
-/// between two frames. Not to be cancelled half-way.
+fn altered() -> io::Error {
+    invalid("a message was altered on its way, or came twice or in the wrong order".to_owned())
+}
+
+/// What a frame begins with. In a signed frame it is as it was sent.
+#[derive(Debug)]
+pub(crate) struct Head {
+    kind: Kind,
+    id: u64,
+    body_len: usize,
+    bytes: [u8; HEAD_LEN],
+    /// Of a clear frame.
+    checksum: u32,
+}
+
+impl Head {
+    /// Bytes of the body that follows.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body_len
+    }
+}
+
+/// Reads the head of the next clear frame, whose body has at most `len_max` bytes. `None` at the end of the
+/// stream between two frames. Not to be cancelled half-way.
 ///
 /// # Errors
 /// `InvalidData` with what is wrong, and the stream's own.
-pub(crate) async fn read<R: AsyncRead + Unpin>(
+pub(super) async fn read_clear_head<R: AsyncRead + Unpin>(
     reader: &mut R,
     len_max: usize,
-) -> io::Result<Option<Frame>> {
-    let mut head = [0; HEADER_LEN];
+) -> io::Result<Option<Head>> {
+    let Some(bytes) = read_head_bytes::<_, CLEAR_LEN>(reader).await? else {
+        return Ok(None);
+    };
+    let (head, sum) = split_head(&bytes);
+    let mut head = parse_head(head, CLEAR, len_max)?;
+    head.checksum = u32::try_from(number(sum)).unwrap_or_default();
+    Ok(Some(head))
+}
+
+/// [`read_clear_head`] of a signed frame; `is_tag` says whether a tag is the head's.
+pub(super) async fn read_signed_head<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    len_max: usize,
+    is_tag: impl FnOnce(Part<'_>, &[u8]) -> bool,
+) -> io::Result<Option<Head>> {
+    let Some(bytes) = read_head_bytes::<_, SIGNED_LEN>(reader).await? else {
+        return Ok(None);
+    };
+    let (head, tag) = split_head(&bytes);
+    if !is_tag(Part::Head(&head), tag) {
+        return Err(altered());
+    }
+    parse_head(head, SIGNED, len_max).map(Some)
+}
+
+/// The rest of the clear frame that begins with `head`.
+pub(super) async fn read_clear_body<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    head: Head,
+) -> io::Result<Frame> {
+    let body = read_body(reader, head.body_len).await?;
+    if checksum(&head.bytes, &body) != head.checksum {
+        return Err(altered());
+    }
+    Ok(Frame {
+        kind: head.kind,
+        id: head.id,
+        body,
+    })
+}
+
+/// The rest of the signed frame that begins with `head`; `is_tag` says whether a tag is the body's.
+pub(super) async fn read_signed_body<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    head: Head,
+    is_tag: impl FnOnce(Part<'_>, &[u8]) -> bool,
+) -> io::Result<Frame> {
+    let body = read_body(reader, head.body_len).await?;
+    if !body.is_empty() {
+        let mut tag = [0; TAG_LEN];
+        reader.read_exact(&mut tag).await?;
+        if !is_tag(Part::Body(&body), &tag) {
+            return Err(altered());
+        }
+    }
+    Ok(Frame {
+        kind: head.kind,
+        id: head.id,
+        body,
+    })
+}
+
+/// The first `LEN` bytes of a frame; refused as soon as they begin like none.
+async fn read_head_bytes<R: AsyncRead + Unpin, const LEN: usize>(
+    reader: &mut R,
+) -> io::Result<Option<[u8; LEN]>> {
+    let mut bytes = [0; LEN];
     let mut filled = 0;
-    while filled < HEADER_LEN {
-        let count = reader.read(&mut head[filled..]).await?;
+    while filled < LEN {
+        let count = reader.read(&mut bytes[filled..]).await?;
         if count == 0 {
             if filled == 0 {
                 return Ok(None);
@@ -137,7 +344,7 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         filled += count;
-        let start = &head[..filled.min(4)];
+        let start = &bytes[..filled.min(4)];
         if !MAGIC.starts_with(start) {
             return Err(invalid(if PYRO_MAGIC.starts_with(start) {
                 "a Pyro program called the port that is for the other nodes; names are served at the \
@@ -148,23 +355,27 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
             }));
         }
     }
-    let [_, _, _, _, version, code, _, _, rest @ ..] = head;
-    if version != VERSION {
+    Ok(Some(bytes))
+}
+
+fn split_head(bytes: &[u8]) -> ([u8; HEAD_LEN], &[u8]) {
+    let (head, rest) = bytes
+        .split_first_chunk()
+        .expect("each frame begins with a whole head");
+    (*head, rest)
+}
+
+fn parse_head(bytes: [u8; HEAD_LEN], wanted: u8, len_max: usize) -> io::Result<Head> {
+    let [_, _, _, _, version, code, _, _, rest @ ..] = bytes;
+    if version != wanted {
         return Err(invalid(format!(
-            "the frame has version {version}, and this program knows {VERSION}"
+            "the frame has version {version}, and {wanted} was due"
         )));
     }
-    let (id, rest) = rest.split_at(8);
-    let (len, sum) = rest.split_at(4);
-    let number = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .rev()
-            .fold(0_u64, |n, &b| n << 8 | u64::from(b))
-    };
-    let (id, len, sum) = (number(id), number(len), number(sum));
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    if len > len_max {
+    let (id, len) = rest.split_at(8);
+    let (id, len) = (number(id), number(len));
+    let body_len = usize::try_from(len).unwrap_or(usize::MAX);
+    if body_len > len_max {
         return Err(invalid(format!(
             "a message announces {len} bytes, and at most {len_max} are taken"
         )));
@@ -172,11 +383,19 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
     let Some(kind) = Kind::of_code(code) else {
         return Err(invalid(format!("a frame of the unknown kind {code}")));
     };
-    let body = read_body(reader, len).await?;
-    if u64::from(checksum(&head[..20], &body)) != sum {
-        return Err(invalid("a message was altered on its way".to_owned()));
-    }
-    Ok(Some(Frame { kind, id, body }))
+    Ok(Head {
+        kind,
+        id,
+        body_len,
+        bytes,
+        checksum: 0,
+    })
+}
+
+/// The little-endian number in at most eight bytes.
+fn number(bytes: &[u8]) -> u64 {
+    let from_last = bytes.iter().rev();
+    from_last.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, len: usize) -> io::Result<Vec<u8>> {
@@ -195,17 +414,25 @@ async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, len: usize) -> io::Resu
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::seal::{Opener, Sealer};
     use super::*;
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap()
             .block_on(future)
     }
 
     fn encoded(kind: Kind, id: u64, body: &[u8]) -> Vec<u8> {
-        encode(kind, id, body.len(), |out| out.extend_from_slice(body)).unwrap()
+        let message = Message::new(kind, id, body.len(), |out| out.extend_from_slice(body));
+        Sealer::Clear.seal(message.unwrap()).as_slice().to_vec()
+    }
+
+    fn read(bytes: &[u8], len_max: usize) -> io::Result<Option<Frame>> {
+        let patience = Duration::from_secs(60);
+        run(Opener::Clear.read(&mut &bytes[..], len_max, patience))
     }
 
     proptest! {
@@ -216,8 +443,7 @@ mod tests {
             body in prop::collection::vec(any::<u8>(), 0..300_000),
         ) {
             let kind = Kind::ALL[kind];
-            let bytes = encoded(kind, id, &body);
-            let frame = run(read(&mut &bytes[..], BODY_LEN_MAX)).unwrap();
+            let frame = read(&encoded(kind, id, &body), BODY_LEN_MAX).unwrap();
             prop_assert_eq!(frame, Some(Frame { kind, id, body }));
         }
 
@@ -230,13 +456,13 @@ mod tests {
             let mut bytes = encoded(Kind::Request, 7, &body);
             let at = at.index(bytes.len());
             bytes[at] ^= change;
-            prop_assert!(run(read(&mut &bytes[..], BODY_LEN_MAX)).is_err());
+            prop_assert!(read(&bytes, BODY_LEN_MAX).is_err());
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = run(read(&mut &bytes[..], BODY_LEN_MAX));
-            let _ = run(read(&mut &[&MAGIC[..], &bytes].concat()[..], BODY_LEN_MAX));
+            let _ = read(&bytes, BODY_LEN_MAX);
+            let _ = read(&[&MAGIC[..], &bytes].concat(), BODY_LEN_MAX);
         }
     }
 
@@ -244,22 +470,22 @@ mod tests {
     fn a_length_takes_no_memory_and_is_limited() {
         let mut bytes = encoded(Kind::Request, 7, &[]);
         bytes[16..20].copy_from_slice(&(BODY_LEN_MAX as u32).to_le_bytes());
-        let error = run(read(&mut &bytes[..], BODY_LEN_MAX)).unwrap_err();
+        let error = read(&bytes, BODY_LEN_MAX).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        let error = run(read(&mut &bytes[..], 4096)).unwrap_err().to_string();
+        let error = read(&bytes, 4096).unwrap_err().to_string();
         assert!(error.contains("at most 4096"), "{error}");
     }
 
     #[test]
     fn a_pyro_program_is_recognised() {
-        let error = run(read(&mut &b"PYRO\x01\xf6\0\0"[..], 4096)).unwrap_err();
+        let error = read(b"PYRO\x01\xf6\0\0", 4096).unwrap_err();
         assert!(error.to_string().contains("--port"), "{error}");
     }
 
     #[test]
     fn a_stream_may_end_between_frames_only() {
-        assert_eq!(run(read(&mut &[][..], 10)).unwrap(), None);
+        assert_eq!(read(&[], 10).unwrap(), None);
         let bytes = encoded(Kind::Ping, 0, &[]);
-        assert!(run(read(&mut &bytes[..10], 10)).is_err());
+        assert!(read(&bytes[..10], 10).is_err());
     }
 }

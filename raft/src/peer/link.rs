@@ -1,29 +1,31 @@
 //! One connection to one member, for this node's requests: made, watched, and made again.
 //!
-//! A member that answers nothing is given up after a while: a ping goes out twice a second, and something
-//! must come back within two, or longer if much was sent. When the member's system closes the connection,
+//! A member that answers nothing is given up after a while: a ping goes out twice a second, and a message
+//! must come back within two, or longer if much was sent or is coming. Only messages count, and the verified
+//! head of a long one that says how long it is: bytes that never become a message are no sign of life. When the member's system closes the connection,
 //! another attempt follows at once; when that is refused, the process has ended, and the state says so
 //! ([`LinkState::Down`] with `closed`). All else is silence, which may also be a cut cable.
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::frame::{self, BODY_LEN_MAX, Kind};
-use super::handshake::{self, Credentials, HandshakeError};
+use super::clear_handshake;
+use super::credentials::Credentials;
+use super::frame::{self, BODY_LEN_MAX, Kind, Message};
+use super::handshake::{self, Greeted, HandshakeError};
 use super::message::{Request, Response};
 use super::outbox::Outbox;
 use super::patience::Patient;
+use super::seal::{Opener, Sealer, Seals};
 use super::socket::{self, Connection, Sockets};
 use super::{CallError, LinkState};
 use crate::codec;
@@ -67,8 +69,8 @@ impl Default for Timing {
     }
 }
 
-/// What a slow network carries at least, in bytes per second: what was sent gets so much more time.
-const RATE_MIN: usize = 1 << 20;
+/// How often the same reason for having no connection is logged, whatever the other side says.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Attempts right after a connection was closed, to find out whether the process has gone. (A system
 /// that ends a process may close its connections a moment before its listener.)
@@ -92,7 +94,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Outgoing {
     id: u64,
-    bytes: Vec<u8>,
+    message: Message,
     reply: Reply,
 }
 
@@ -169,20 +171,15 @@ impl Link {
     ) -> Result<Response, CallError> {
         match &*self.state.borrow() {
             LinkState::Up => {}
-            LinkState::Connecting => {
-                return Err(CallError::Unreachable("not connected yet".to_owned()));
-            }
-            LinkState::Down { reason, .. } | LinkState::Rejected(reason) => {
-                return Err(CallError::Unreachable(reason.clone()));
-            }
+            state => return Err(CallError::Unreachable(state.to_string())),
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let bytes = frame::encode(Kind::Request, id, request.len_hint(), |out| {
+        let message = Message::new(Kind::Request, id, request.len_hint(), |out| {
             codec::encode_message(request, out);
         })
         .map_err(|error| CallError::Unreachable(error.to_string()))?;
         let (reply, answer) = oneshot::channel();
-        let outgoing = Outgoing { id, bytes, reply };
+        let outgoing = Outgoing { id, message, reply };
         let deadline = Instant::now() + timeout;
         match tokio::time::timeout_at(deadline, self.queue.send(outgoing)).await {
             Ok(Ok(())) => {}
@@ -225,17 +222,27 @@ struct Pending {
     unheard_pings: u32,
     /// Bytes that were written since something came last.
     unheard_len: usize,
+    /// Those of them that came before the first of `unheard_pings`: its answer comes behind them, and
+    /// whatever was written later does not put it off.
+    asked_len: usize,
+    /// Bytes of the message that is coming.
+    coming_len: usize,
 }
 
 impl Pending {
-    fn hear(&mut self) {
+    /// A message has come, or the head of one of `coming_len` bytes.
+    fn hear(&mut self, coming_len: usize) {
         self.unheard_pings = 0;
         self.unheard_len = 0;
+        self.coming_len = coming_len;
     }
 
     /// Another ping is due. For how long nothing has come, if that is too long.
     fn overdue(&mut self, timing: &Timing) -> Option<Duration> {
-        let extra = Duration::from_secs_f64(self.unheard_len as f64 / RATE_MIN as f64);
+        if self.unheard_pings == 0 {
+            self.asked_len = self.unheard_len;
+        }
+        let extra = frame::time_for(self.asked_len.saturating_add(self.coming_len));
         let silence = timing.ping * self.unheard_pings;
         self.unheard_pings = self.unheard_pings.saturating_add(1);
         (silence >= timing.silence + extra).then_some(silence)
@@ -252,13 +259,14 @@ impl Runner {
         // Attempts left that follow a close at once.
         let mut closed_attempts = 0;
         let mut was_closed = false;
+        let mut said_at: Option<(&str, Instant)> = None;
         let mut ended_at: Option<Instant> = None;
         // A node that was there and has gone is news for whoever looks after the cluster, and so is its
         // return.
         let (mut was_there, mut is_missed) = (false, false);
         loop {
             match self.connect().await {
-                Ok(stream) => {
+                Ok((stream, seals)) => {
                     delay = self.timing.retry.0;
                     ended_at = None;
                     self.set(LinkState::Up);
@@ -268,7 +276,7 @@ impl Runner {
                     } else {
                         tracing::info!(node = self.to, addr = %self.addr, "connected");
                     }
-                    let error = self.serve(stream).await;
+                    let error = self.serve(stream, seals).await;
                     tracing::info!(node = self.to, addr = %self.addr, %error, "connection ended");
                     was_closed = is_close(&error);
                     closed_attempts = if was_closed { CLOSED_ATTEMPTS } else { 0 };
@@ -277,11 +285,44 @@ impl Runner {
                         continue;
                     }
                 }
-                Err(HandshakeError::Refused(reason) | HandshakeError::RefusedByPeer(reason)) => {
-                    if self.set(LinkState::Rejected(reason.clone())) {
+                Err(HandshakeError::Refused(refusal)) => {
+                    let reason = refusal.text.clone();
+                    if self.set(LinkState::Rejected {
+                        refusal,
+                        by_peer: false,
+                    }) {
                         tracing::warn!(node = self.to, addr = %self.addr, reason, "no connection");
                     }
                     delay = self.timing.retry.1;
+                    (was_closed, closed_attempts) = (false, 0);
+                }
+                Err(HandshakeError::RefusedByPeer(refusal)) => {
+                    let reason = refusal.text.clone();
+                    if self.set(LinkState::Rejected {
+                        refusal,
+                        by_peer: true,
+                    }) {
+                        tracing::warn!(node = self.to, addr = %self.addr, reason, "no connection");
+                    }
+                    delay = self.timing.retry.1;
+                    (was_closed, closed_attempts) = (false, 0);
+                }
+                Err(HandshakeError::Unproved { why, said }) => {
+                    // Anybody can say anything, each time something else.
+                    let is_due = said_at
+                        .is_none_or(|(known, at)| known != why || at.elapsed() >= LOG_INTERVAL);
+                    if is_due {
+                        said_at = Some((why, Instant::now()));
+                        tracing::warn!(
+                            node = self.to, addr = %self.addr, reason = why, said, "no connection"
+                        );
+                    }
+                    self.down(false, why.to_owned());
+                    delay = self.timing.retry.1;
+                    (was_closed, closed_attempts) = (false, 0);
+                }
+                Err(error @ HandshakeError::Older) => {
+                    self.down(false, error.to_string());
                     (was_closed, closed_attempts) = (false, 0);
                 }
                 Err(HandshakeError::Io(error)) => {
@@ -362,44 +403,43 @@ impl Runner {
 
     fn refuse(&self, outgoing: Outgoing) {
         let reason = match &*self.state.borrow() {
-            LinkState::Down { reason, .. } | LinkState::Rejected(reason) => reason.clone(),
-            LinkState::Connecting | LinkState::Up => "not connected".to_owned(),
+            LinkState::Up => "not connected".to_owned(),
+            state => state.to_string(),
         };
         // Whoever gave up is gone.
         let _ = outgoing.reply.send(Err(CallError::Unreachable(reason)));
     }
 
-    async fn connect(&mut self) -> Result<Connection, HandshakeError> {
+    async fn connect(&mut self) -> Result<(Connection, Seals), HandshakeError> {
         let (to, addr) = (self.to, self.addr.clone());
         let sockets = Arc::clone(&self.sockets);
         let (credentials, timing) = (self.credentials.clone(), self.timing.clone());
         let protocol = Arc::clone(&self.protocol);
         let connected = async move {
-            let mut stream = socket::connect(&*sockets, &addr, timing.connect).await?;
-            let greeting = handshake::call(&mut stream, &credentials, Some(to));
-            let theirs = match tokio::time::timeout(timing.greeting, greeting).await {
-                Ok(theirs) => theirs?,
-                Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-            };
-            if theirs.node_id != Some(to) || !credentials.is_member(&theirs) {
+            let wanted = Some(to);
+            let (stream, greeted) =
+                connect(&*sockets, &addr, &credentials, wanted, &timing).await?;
+            let peer = greeted.peer;
+            if peer.node_id != wanted || !credentials.is_member(&peer) {
                 let text = "the node there has not joined the cluster yet";
                 return Err(io::Error::other(text).into());
             }
-            protocol.store(theirs.protocol(), Ordering::Release);
-            Ok(stream)
+            protocol.store(peer.protocol, Ordering::Release);
+            Ok((stream, greeted.seals))
         };
         self.refuse_until(connected).await
     }
 
     /// Passes requests and responses until the connection ends.
-    async fn serve(&mut self, stream: Connection) -> io::Error {
+    async fn serve(&mut self, stream: Connection, seals: Seals) -> io::Error {
         let (reader, writer) = stream.into_split();
         let pending = Arc::clone(&self.pending);
-        lock(&pending).hear();
-        let mut reading = AbortOnDrop(tokio::spawn(read_responses(reader, Arc::clone(&pending))));
+        lock(&pending).hear(0);
+        let reader = read_responses(reader, seals.opener, Arc::clone(&pending));
+        let mut reading = AbortOnDrop(tokio::spawn(reader));
         let writer = Patient::new(writer, self.timing.standstill);
         let error = tokio::select! {
-            error = self.write_requests(writer) => error,
+            error = self.write_requests(writer, seals.sealer) => error,
             end = &mut reading.0 => end.unwrap_or_else(io::Error::other),
         };
         drop(reading);
@@ -411,9 +451,13 @@ impl Runner {
         error
     }
 
-    async fn write_requests(&mut self, mut writer: impl AsyncWrite + Unpin) -> io::Error {
+    async fn write_requests(
+        &mut self,
+        mut writer: impl AsyncWrite + Unpin,
+        sealer: Sealer,
+    ) -> io::Error {
         let mut batch: Vec<Outgoing> = Vec::new();
-        let mut out = Outbox::default();
+        let mut out = Outbox::new(sealer);
         let mut ping = tokio::time::interval(self.timing.ping);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -424,10 +468,7 @@ impl Runner {
                         let text = format!("nothing was heard for {silence:.1?}");
                         return io::Error::new(io::ErrorKind::TimedOut, text);
                     }
-                    match frame::encode(Kind::Ping, 0, 0, |_| {}) {
-                        Ok(bytes) => out.push(bytes),
-                        Err(error) => return error,
-                    }
+                    out.push(Message::empty(Kind::Ping, 0));
                 }
                 count = self.waiting.recv_many(&mut batch, 64) => {
                     if count == 0 {
@@ -437,7 +478,7 @@ impl Runner {
                     for outgoing in batch.drain(..) {
                         if !outgoing.reply.is_closed() {
                             pending.replies.insert(outgoing.id, outgoing.reply);
-                            out.push(outgoing.bytes);
+                            out.push(outgoing.message);
                         }
                     }
                 }
@@ -457,18 +498,24 @@ impl Runner {
     }
 }
 
-async fn read_responses(reader: impl AsyncRead + Unpin, pending: Arc<Mutex<Pending>>) -> io::Error {
-    let reader = Listener {
-        stream: reader,
-        pending: Arc::clone(&pending),
-    };
+async fn read_responses(
+    reader: impl AsyncRead + Unpin,
+    mut opener: Opener,
+    pending: Arc<Mutex<Pending>>,
+) -> io::Error {
     let mut reader = BufReader::with_capacity(64 << 10, reader);
     loop {
-        let frame = match frame::read(&mut reader, BODY_LEN_MAX).await {
-            Ok(Some(frame)) => frame,
+        let head = match opener.head(&mut reader, BODY_LEN_MAX).await {
+            Ok(Some(head)) => head,
             Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
             Err(error) => return error,
         };
+        lock(&pending).hear(head.body_len());
+        let frame = match opener.body(&mut reader, head).await {
+            Ok(frame) => frame,
+            Err(error) => return error,
+        };
+        lock(&pending).hear(0);
         match frame.kind {
             Kind::Pong => {}
             Kind::Response => {
@@ -486,27 +533,6 @@ async fn read_responses(reader: impl AsyncRead + Unpin, pending: Arc<Mutex<Pendi
                 return io::Error::new(io::ErrorKind::InvalidData, text);
             }
         }
-    }
-}
-
-/// Takes note of each byte that comes, also in the middle of a long response.
-struct Listener<S> {
-    stream: S,
-    pending: Arc<Mutex<Pending>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Listener<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let poll = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if poll.is_ready() {
-            lock(&this.pending).hear();
-        }
-        poll
     }
 }
 
@@ -530,6 +556,37 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
+/// A connection to `addr` whose other side has shown who it is: `wanted`, if that matters.
+async fn connect(
+    sockets: &dyn Sockets,
+    addr: &str,
+    credentials: &Credentials,
+    wanted: Option<u64>,
+    timing: &Timing,
+) -> Result<(Connection, Greeted), HandshakeError> {
+    let mut stream = socket::connect(sockets, addr, timing.connect).await?;
+    match in_time(timing, handshake::call(&mut stream, credentials, wanted)).await {
+        Err(HandshakeError::Older) => {}
+        result => return result.map(|greeted| (stream, greeted)),
+    }
+    let mut stream = socket::connect(sockets, addr, timing.connect).await?;
+    in_time(timing, clear_handshake::probe(&mut stream, credentials)).await?;
+    let mut stream = socket::connect(sockets, addr, timing.connect).await?;
+    let called = clear_handshake::call(&mut stream, credentials, wanted);
+    let greeted = in_time(timing, called).await?;
+    Ok((stream, greeted))
+}
+
+async fn in_time<T>(
+    timing: &Timing,
+    greeting: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    match tokio::time::timeout(timing.greeting, greeting).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
 /// One request on a connection of its own, to whoever is at `addr`. For nodes that have no cluster yet.
 ///
 /// # Errors
@@ -542,17 +599,18 @@ pub(crate) async fn ask(
     timeout: Duration,
 ) -> Result<Response, HandshakeError> {
     let exchange = async {
-        let mut stream = socket::connect(sockets, addr, Timing::default().connect).await?;
-        handshake::call(&mut stream, credentials, None).await?;
-        let bytes = frame::encode(Kind::Request, 1, request.len_hint(), |out| {
+        let timing = Timing::default();
+        let (stream, greeted) = connect(sockets, addr, credentials, None, &timing).await?;
+        let message = Message::new(Kind::Request, 1, request.len_hint(), |out| {
             codec::encode_message(request, out);
         })?;
         let (reader, mut writer) = stream.into_split();
-        let mut out = Outbox::default();
-        out.push(bytes);
+        let Seals { sealer, mut opener } = greeted.seals;
+        let mut out = Outbox::new(sealer);
+        out.push(message);
         out.write_to(&mut writer).await?;
         let mut reader = BufReader::new(reader);
-        match frame::read(&mut reader, BODY_LEN_MAX).await? {
+        match opener.read(&mut reader, BODY_LEN_MAX, timeout).await? {
             Some(frame) if frame.kind == Kind::Response => {
                 Ok(codec::decode_message("a response", &frame.body).map_err(io::Error::from)?)
             }

@@ -85,7 +85,7 @@ impl Request {
                 Self::Append { entries, .. } => entries.iter().map(|entry| entry.len() + 5).sum(),
                 Self::Snapshot(SnapshotPart::Chunk { bytes, .. }) => bytes.len(),
                 Self::Propose(ProposalRecord::Commands { list, .. }) => {
-                    list.iter().map(codec::command_len).sum()
+                    list.iter().map(codec::numbered_len).sum()
                 }
                 _ => LEN_HINT,
             }

@@ -60,7 +60,7 @@ fn requests() -> Vec<Request> {
         Request::ReadIndex,
         Request::AcknowledgedReadIndex(vote()),
         Request::Report,
-        Request::Change(ClusterChange::Remove { id: 3, force: true }),
+        Request::Change(ClusterChange::Remove { id: 3 }),
         Request::Found(FoundAsk::Probe {
             from: 1,
             incarnation: 12,
@@ -136,6 +136,18 @@ fn messages_are_read_as_they_were_written() {
     }
 }
 
+/// An older node may ask for a removal that another build would have done without a majority.
+#[test]
+fn a_removal_of_the_version_before_is_read_and_its_flag_does_nothing() {
+    let remove = Request::Change(ClusterChange::Remove { id: 3 });
+    let written = bytes(&remove);
+    assert_eq!(written, [8, 2, 3, 0]);
+    for flag in [0, 1] {
+        let read: Request = codec::decode_message("a request", &[8, 2, 3, flag]).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{remove:?}"));
+    }
+}
+
 #[test]
 fn a_length_that_is_not_there_is_refused() {
     // Append, with a vote and no log id, and 2^60 entries, or one of 2^60 bytes.
@@ -176,6 +188,6 @@ proptest! {
     fn any_bytes_are_read_or_refused(given in prop::collection::vec(any::<u8>(), 0..200)) {
         read::<Request>(&given);
         read::<Response>(&given);
-        let _ = codec::decode_beginning::<super::super::handshake::Hello>("a hello", &given);
+        let _ = codec::decode_beginning::<super::super::handshake::Introduction>("it", &given);
     }
 }

@@ -6,31 +6,42 @@
 //!             ◀─── responses ────────
 //! server ◀──────── requests ──── Link ── Peers
 //! ```
-//! `frame` is how a message lies on the wire, `message` what it says, `handshake` who may speak,
-//! `link` one outgoing connection, `server` the incoming ones, `socket` where they all come from.
+//! `frame` is how a message lies on the wire, `seal` what it is signed with, `message` what it says,
+//! `handshake` who may speak, `credentials` what this node shows and accepts, `link` one outgoing connection,
+//! `server` the incoming ones, `socket` where they all come from.
 
+pub(crate) mod credentials;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod link;
 pub(crate) mod message;
+pub(crate) mod refusal;
 pub(crate) mod server;
 pub(crate) mod socket;
 
+mod clear_handshake;
 mod outbox;
 mod patience;
+mod seal;
+mod turn_away;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::birth::{Ask, AskError};
+#[cfg(test)]
+use crate::cluster_keys::ClusterKeys;
 use crate::disk::{AskDisks, DiskNews};
 use crate::type_config::Member;
-use handshake::{Credentials, HandshakeError};
+use credentials::Credentials;
+use handshake::HandshakeError;
 use link::{Link, Timing};
 use message::{Request, Response};
+use refusal::Refusal;
 use socket::Sockets;
 
 /// How long a member may take to say how its disk is.
@@ -51,8 +62,25 @@ pub(crate) enum LinkState {
         /// For logs.
         reason: String,
     },
-    /// The other side does not take us: another cluster, a wrong key, a removed or replaced node.
-    Rejected(String),
+    /// One side does not take the other, although both have proved the key: another cluster, a removed or
+    /// replaced node.
+    Rejected {
+        /// Why.
+        refusal: Refusal,
+        /// Whether the other side says so.
+        by_peer: bool,
+    },
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting => f.write_str("not connected yet"),
+            Self::Up => f.write_str("connected"),
+            Self::Down { reason, .. } => f.write_str(reason),
+            Self::Rejected { refusal, .. } => refusal.fmt(f),
+        }
+    }
 }
 
 /// Why a request has no response.
@@ -81,6 +109,8 @@ struct Shared {
     sockets: Arc<dyn Sockets>,
     credentials: Credentials,
     links: RwLock<Links>,
+    /// How many connections each member has open to this node.
+    guests: Mutex<BTreeMap<u64, usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +127,7 @@ impl Peers {
                 sockets,
                 credentials,
                 links: RwLock::default(),
+                guests: Mutex::default(),
             }),
         }
     }
@@ -104,13 +135,13 @@ impl Peers {
     /// For tests of a node that reaches nobody.
     #[cfg(test)]
     pub(crate) fn nobody() -> Self {
-        let local = handshake::LocalNode {
+        let local = credentials::LocalNode {
             cluster_name: "hearth".to_owned(),
             cluster_id: Some(1),
             node_id: Some(1),
             incarnation: 1,
         };
-        let credentials = Credentials::new(local, &[], Arc::new(|_, _| Ok(())));
+        let credentials = Credentials::new(local, ClusterKeys::default(), Box::new(|_, _| Ok(())));
         Self::new(credentials, Arc::new(socket::Tcp))
     }
 
@@ -189,6 +220,20 @@ impl Peers {
         self.link(to).map(|link| link.state())
     }
 
+    /// Counts a connection that member `id` has opened, until the guest is dropped.
+    pub(crate) fn receive(&self, id: u64) -> Guest {
+        *self.shared.guests().entry(id).or_default() += 1;
+        Guest {
+            shared: Arc::clone(&self.shared),
+            id,
+        }
+    }
+
+    /// Whether member `id` has a connection to this node open, wherever it comes from.
+    pub(crate) fn is_here(&self, id: u64) -> bool {
+        self.shared.guests().contains_key(&id)
+    }
+
     /// Lets the link to `to` try at once, if it waits to do so: a sign of life came from there.
     pub(crate) fn hurry(&self, to: u64) {
         if let Some(link) = self.link(to) {
@@ -205,6 +250,32 @@ impl Peers {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Links> {
         let links = self.shared.links.write();
         links.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        // Each change of it is one step.
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A member whose connection to this node is open.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut guests = self.shared.guests();
+        if let Some(count) = guests.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(&self.id);
+            }
+        }
     }
 }
 
@@ -225,10 +296,11 @@ impl Ask for Strangers {
         link::ask(addr, &*self.sockets, &self.credentials, &request, timeout)
             .await
             .map_err(|error| match error {
-                HandshakeError::Refused(reason) | HandshakeError::RefusedByPeer(reason) => {
-                    AskError::Rejected(reason)
+                HandshakeError::Refused(refusal) | HandshakeError::RefusedByPeer(refusal) => {
+                    AskError::Rejected(refusal.text)
                 }
-                HandshakeError::Io(error) => AskError::Unreachable(error.to_string()),
+                // What is not proved ends nothing.
+                error => AskError::Unreachable(error.to_string()),
             })
     }
 }

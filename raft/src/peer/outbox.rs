@@ -1,17 +1,22 @@
 //! Frames on their way out: what waits goes out in one system call, and nothing is copied for that.
+//! They are made here, because a signed frame has a number, and here their order is known.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::frame::{Message, Packed};
+use super::seal::Sealer;
+
 /// Frames that go out at once, at most.
 const SLICE_COUNT_MAX: usize = 64;
 
 /// Frames that wait to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
-    frames: VecDeque<Vec<u8>>,
+    sealer: Sealer,
+    frames: VecDeque<Packed>,
     /// Bytes of the first frame that are out already.
     written: usize,
     /// Bytes of all frames that are not.
@@ -19,10 +24,21 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a frame.
-    pub(crate) fn push(&mut self, bytes: Vec<u8>) {
-        self.len += bytes.len();
-        self.frames.push_back(bytes);
+    /// One whose frames `sealer` makes.
+    pub(crate) fn new(sealer: Sealer) -> Self {
+        Self {
+            sealer,
+            frames: VecDeque::new(),
+            written: 0,
+            len: 0,
+        }
+    }
+
+    /// Adds a message.
+    pub(crate) fn push(&mut self, message: Message) {
+        let frame = self.sealer.seal(message);
+        self.len += frame.as_slice().len();
+        self.frames.push_back(frame);
     }
 
     /// Bytes that wait.
@@ -41,9 +57,9 @@ impl Outbox {
         while self.len > 0 {
             let mut slices = [IoSlice::new(&[]); SLICE_COUNT_MAX];
             let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.frames) {
+            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
                 let skip = if count == 0 { self.written } else { 0 };
-                *slice = IoSlice::new(bytes.get(skip..).unwrap_or_default());
+                *slice = IoSlice::new(frame.as_slice().get(skip..).unwrap_or_default());
                 count += 1;
             }
             let written = writer.write_vectored(&slices[..count]).await?;
@@ -59,9 +75,9 @@ impl Outbox {
         self.len = self.len.saturating_sub(written);
         self.written += written;
         while let Some(first) = self.frames.front()
-            && self.written >= first.len()
+            && self.written >= first.as_slice().len()
         {
-            self.written -= first.len();
+            self.written -= first.as_slice().len();
             self.frames.pop_front();
         }
     }
@@ -74,6 +90,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::frame::Kind;
+    use super::super::seal::Seals;
     use super::*;
 
     /// Takes as much at a time as it is told, and counts.
@@ -115,14 +133,25 @@ mod tests {
         }
     }
 
-    fn write_all(frames: &[Vec<u8>], takes: Vec<usize>) -> Sink {
+    fn message(body: &[u8]) -> Message {
+        Message::new(Kind::Request, 1, 0, |out| out.extend_from_slice(body)).unwrap()
+    }
+
+    /// The frames of these bodies.
+    fn frames(bodies: &[Vec<u8>]) -> Vec<u8> {
+        let mut sealer = Seals::clear().sealer;
+        let frames = bodies.iter().map(|body| sealer.seal(message(body)));
+        frames.flat_map(|frame| frame.as_slice().to_vec()).collect()
+    }
+
+    fn write_all(bodies: &[Vec<u8>], takes: Vec<usize>) -> Sink {
         let mut sink = Sink {
             takes,
             ..Sink::default()
         };
-        let mut out = Outbox::default();
-        for frame in frames {
-            out.push(frame.clone());
+        let mut out = Outbox::new(Seals::clear().sealer);
+        for body in bodies {
+            out.push(message(body));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -135,17 +164,17 @@ mod tests {
     proptest! {
         #[test]
         fn everything_arrives_in_order(
-            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..200),
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..200),
             takes in prop::collection::vec(1_usize..100, 0..100),
         ) {
-            let sink = write_all(&frames, takes);
-            prop_assert_eq!(sink.got, frames.concat());
+            let sink = write_all(&bodies, takes);
+            prop_assert_eq!(sink.got, frames(&bodies));
         }
     }
 
     #[test]
     fn many_frames_take_one_call() {
-        let frames = vec![vec![7; 100]; SLICE_COUNT_MAX];
-        assert_eq!(write_all(&frames, Vec::new()).calls, 1);
+        let bodies = vec![vec![7; 100]; SLICE_COUNT_MAX];
+        assert_eq!(write_all(&bodies, Vec::new()).calls, 1);
     }
 }

@@ -8,7 +8,7 @@
 //! Requests are begun in the order in which they come: an append reaches Raft before the next one. They end
 //! in any order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -20,15 +20,18 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::coop::unconstrained;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
 
 use super::Peers;
-use super::frame::{self, BODY_LEN_MAX, Kind};
-use super::handshake::{self, Credentials, Hello};
+use super::credentials::{Credentials, Peer};
+use super::frame::{BODY_LEN_MAX, Kind, Message};
+use super::handshake::{self, Greeted};
 use super::message::{Request, Response};
 use super::outbox::Outbox;
 use super::patience::Patient;
+use super::refusal::{Refusal, escaped};
+use super::seal::{Opener, Sealer, Seals};
 use super::socket::{Connection as Stream, Listener};
+use super::turn_away::{Cause, TurnAwayLog};
 use crate::codec;
 
 /// What nodes may take of this one.
@@ -63,12 +66,6 @@ impl Default for Limits {
 
 /// How long a failing `accept` is left alone.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often the same reason for turning somebody away is logged.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Reasons of which that is known.
-const LOGGED_COUNT_MAX: usize = 256;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +103,7 @@ pub(crate) async fn serve_with<A: Answer>(
         answers,
         limits,
         greeting: Mutex::default(),
-        logged: Mutex::default(),
+        turned_away: TurnAwayLog::default(),
     });
     for number in 0_u64.. {
         let (stream, from) = loop {
@@ -126,10 +123,7 @@ pub(crate) async fn serve_with<A: Answer>(
             }
         };
         if connections.len() >= host.limits.connections {
-            host.turn_away(
-                from,
-                "there are too many connections at the port for other nodes",
-            );
+            host.turned_away.note(from, &Cause::TooMany);
             continue;
         }
         let mut greeting = host.greeting();
@@ -149,8 +143,7 @@ struct Host<A> {
     limits: Limits,
     /// Connections that have not greeted yet, in the order in which they came.
     greeting: Mutex<BTreeMap<u64, AbortHandle>>,
-    /// When somebody was turned away for what reason last.
-    logged: Mutex<HashMap<String, Instant>>,
+    turned_away: TurnAwayLog,
 }
 
 impl<A: Answer> Host<A> {
@@ -158,55 +151,43 @@ impl<A: Answer> Host<A> {
         let greeted = self.greet(stream).await;
         self.greeting().remove(&number);
         match greeted {
-            Ok((stream, hello)) => {
+            Ok((stream, Greeted { peer, seals })) => {
                 let credentials = self.peers.credentials();
                 let caller = Caller {
-                    node_id: hello.node_id,
-                    incarnation: hello.incarnation,
-                    is_member: credentials.is_member(&hello),
+                    node_id: peer.node_id,
+                    incarnation: peer.incarnation,
+                    is_member: credentials.is_member(&peer),
                 };
-                if let (true, Some(id)) = (caller.is_member, caller.node_id) {
+                let member = caller.node_id.filter(|_| caller.is_member);
+                let _guest = member.map(|id| {
                     // It is there, so this is the time to connect to it.
                     self.peers.hurry(id);
-                }
+                    self.peers.receive(id)
+                });
                 let connection = Connection {
                     caller,
-                    hello,
+                    peer,
                     credentials,
                     answers: &self.answers,
                     limits: &self.limits,
                 };
-                if let Err(error) = connection.talk(stream).await {
-                    tracing::info!(%from, node = caller.node_id, %error, "connection of another node ended");
+                if let Err(error) = connection.talk(stream, seals).await {
+                    let error = error.to_string();
+                    tracing::info!(%from, node = caller.node_id, error, "connection of another node ended");
                 }
             }
-            Err(reason) => self.turn_away(from, &reason),
+            Err(cause) => self.turned_away.note(from, &cause),
         }
     }
 
-    async fn greet(&self, mut stream: Stream) -> Result<(Stream, Hello), String> {
+    async fn greet(&self, mut stream: Stream) -> Result<(Stream, Greeted), Cause> {
         let limit = self.limits.greeting;
         let greeting = handshake::answer(&mut stream, self.peers.credentials());
         match tokio::time::timeout(limit, greeting).await {
-            Ok(Ok(hello)) => Ok((stream, hello)),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("it did not greet within {limit:?}")),
+            Ok(Ok(greeted)) => Ok((stream, greeted)),
+            Ok(Err(error)) => Err(Cause::Handshake(error)),
+            Err(_) => Err(Cause::TooSlow(limit)),
         }
-    }
-
-    /// Says it, but not all the time.
-    fn turn_away(&self, from: SocketAddr, reason: &str) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = logged.get(reason);
-        if known.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
-            return;
-        }
-        if logged.len() >= LOGGED_COUNT_MAX {
-            logged.clear();
-        }
-        logged.insert(reason.to_owned(), Instant::now());
-        drop(logged);
-        tracing::warn!(%from, reason, "turned a connection away at the port for other nodes");
     }
 
     fn greeting(&self) -> MutexGuard<'_, BTreeMap<u64, AbortHandle>> {
@@ -217,46 +198,54 @@ impl<A: Answer> Host<A> {
 /// One node that has shown who it is.
 struct Connection<'a, A> {
     caller: Caller,
-    hello: Hello,
+    peer: Peer,
     credentials: &'a Credentials,
     answers: &'a Arc<A>,
     limits: &'a Limits,
 }
 
 impl<A: Answer> Connection<'_, A> {
-    async fn talk(self, stream: Stream) -> io::Result<()> {
+    async fn talk(self, stream: Stream, seals: Seals) -> io::Result<()> {
         let silence = self.limits.silence;
         let (reader, writer) = stream.into_split();
         let (responses, waiting) = mpsc::channel(self.limits.requests);
         // What is still under way when this returns ends with it: nobody waits for the responses.
         let mut tasks = JoinSet::new();
-        let writing = write_responses(Patient::new(writer, silence), waiting);
+        let writing = write_responses(Patient::new(writer, silence), seals.sealer, waiting);
         tasks.spawn(writing);
         let reader = BufReader::with_capacity(64 << 10, Patient::new(reader, silence));
-        self.read_requests(reader, &responses, &mut tasks).await
+        self.read_requests(reader, seals.opener, &responses, &mut tasks)
+            .await
     }
 
     async fn read_requests(
         &self,
         mut reader: impl AsyncRead + Unpin,
-        responses: &mpsc::Sender<Vec<u8>>,
+        mut opener: Opener,
+        responses: &mpsc::Sender<Message>,
         tasks: &mut JoinSet<io::Result<()>>,
     ) -> io::Result<()> {
         let room = Arc::new(Semaphore::new(self.limits.request_len));
-        while let Some(frame) = frame::read(&mut reader, BODY_LEN_MAX).await? {
+        let silence = self.limits.silence;
+        while let Some(frame) = opener.read(&mut reader, BODY_LEN_MAX, silence).await? {
             while let Some(ended) = tasks.try_join_next() {
                 ended.map_err(io::Error::other)??;
             }
             // It may have been removed meanwhile. It will hear so when it connects again. That holds for a
             // sign of life, too: who has the membership without itself, uncommitted, asks for nothing else.
             self.credentials
-                .admit(&self.hello)
-                .map_err(|reason| io::Error::new(io::ErrorKind::PermissionDenied, reason))?;
+                .admit(&self.peer)
+                .map_err(|refusal| io::Error::new(io::ErrorKind::PermissionDenied, refusal.text))?;
             match frame.kind {
                 Kind::Ping => {
-                    let pong = frame::encode(Kind::Pong, frame.id, 0, |_| {})?;
-                    send(responses, pong).await?;
+                    send(responses, Message::empty(Kind::Pong, frame.id)).await?;
                     continue;
+                }
+                // It has seen this node's introduction.
+                Kind::Refusal => {
+                    let refusal: Refusal = codec::decode_message("a refusal", &frame.body)?;
+                    let text = format!("the caller refuses this node: {}", escaped(&refusal.text));
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
                 }
                 Kind::Request => {}
                 other => {
@@ -298,28 +287,29 @@ impl<A: Answer> Connection<'_, A> {
 }
 
 /// A response that is too long to be sent is one that was not given: what was asked may have been done.
-fn encode(id: u64, response: &Response) -> io::Result<Vec<u8>> {
-    frame::encode(Kind::Response, id, response.len_hint(), |out| {
+fn encode(id: u64, response: &Response) -> io::Result<Message> {
+    Message::new(Kind::Response, id, response.len_hint(), |out| {
         codec::encode_message(response, out);
     })
 }
 
-async fn send(responses: &mpsc::Sender<Vec<u8>>, bytes: Vec<u8>) -> io::Result<()> {
+async fn send(responses: &mpsc::Sender<Message>, message: Message) -> io::Result<()> {
     responses
-        .send(bytes)
+        .send(message)
         .await
         .map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
 
 async fn write_responses(
     mut writer: impl AsyncWrite + Unpin,
-    mut waiting: mpsc::Receiver<Vec<u8>>,
+    sealer: Sealer,
+    mut waiting: mpsc::Receiver<Message>,
 ) -> io::Result<()> {
-    let mut out = Outbox::default();
+    let mut out = Outbox::new(sealer);
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, 64).await > 0 {
-        for bytes in batch.drain(..) {
-            out.push(bytes);
+        for message in batch.drain(..) {
+            out.push(message);
         }
         out.write_to(&mut writer).await?;
     }

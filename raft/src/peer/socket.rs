@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -134,27 +134,62 @@ impl Listener for TcpListener {
     }
 }
 
-/// A listener at the port of `addr`: on its host if that is an address of this machine, and otherwise
-/// (a NAT, a name that only others resolve) on all interfaces.
+/// Listens at the port of `addr`: on its host, if that is an address of this machine that others can reach
+/// or was given as one of this machine alone (a loopback address, `localhost`).
+///
+/// Otherwise on all interfaces, and the log says why: behind a NAT the address is not this machine's; a name may
+/// be known to others only; and Debian's hosts file has the machine's own name as 127.0.1.1, where no other
+/// machine finds this node.
 ///
 /// # Errors
 /// The system's own; `AddrInUse` in particular.
 pub(crate) async fn listen(addr: &str) -> io::Result<TcpListener> {
-    let (_, port) = split(addr)?;
-    let mut candidates: Vec<SocketAddr> = match lookup_host(addr).await {
+    let (host, port) = split(addr)?;
+    let found: Vec<SocketAddr> = match lookup_host(addr).await {
         Ok(found) => found.collect(),
         Err(_) => Vec::new(),
     };
-    candidates.push(SocketAddr::from(([0, 0, 0, 0], port)));
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let stays_here = is_meant_for_this_machine(host);
+    let candidates = found
+        .iter()
+        .filter(|found| stays_here || !found.ip().is_loopback());
     for candidate in candidates {
-        let bound = bind(candidate);
-        match bound {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => last = error,
+        match bind(*candidate) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
             other => return other,
         }
     }
-    Err(last)
+    let reason = match found.first() {
+        None => "it cannot be resolved here".to_owned(),
+        Some(found) if found.ip().is_loopback() => format!(
+            "here it is {}, where other machines do not find this node; give it the address of a network, \
+             in /etc/hosts",
+            found.ip()
+        ),
+        Some(found) => format!("{} is no address of this machine", found.ip()),
+    };
+    tracing::warn!(
+        peer_addr = addr,
+        reason,
+        "listening for the other nodes on all interfaces"
+    );
+    if found.iter().any(SocketAddr::is_ipv6)
+        && let Ok(listener) = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+    {
+        return Ok(listener);
+    }
+    bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+}
+
+/// Whether `host`, as it was given, names this machine to itself and nobody else.
+fn is_meant_for_this_machine(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    if host.parse::<IpAddr>().is_ok() {
+        // If it is one of another machine, it cannot be bound.
+        return true;
+    }
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost") || host == "ip6-localhost"
 }
 
 fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -236,6 +271,22 @@ mod tests {
         assert!(bound.ip().is_loopback(), "{bound}");
         let error = listen(&bound.to_string()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn only_loopback_and_localhost_are_for_this_machine_alone() {
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "localhost",
+            "LocalHost.",
+            "a.localhost",
+        ] {
+            assert!(is_meant_for_this_machine(host), "{host}");
+        }
+        for host in ["alpha", "localhost.example", "alpha.localdomain"] {
+            assert!(!is_meant_for_this_machine(host), "{host}");
+        }
     }
 
     #[tokio::test]

@@ -11,9 +11,12 @@ use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
-use super::frame::{BODY_LEN_MAX, Kind};
-use super::handshake::LocalNode;
+use super::credentials::LocalNode;
+use super::frame::{BODY_LEN_MAX, Kind, Message};
+use super::handshake::Greeted;
 use super::message::JoinAsk;
+use super::refusal::RefusalCode;
+use super::seal::{Sealer, Seals};
 use super::server::{Answer, Caller, Limits, serve_with};
 use super::socket::Tcp;
 use super::*;
@@ -31,7 +34,15 @@ fn credentials(id: u64) -> Credentials {
 
 fn credentials_that(
     id: u64,
-    admission: impl Fn(u64, u128) -> Result<(), String> + Send + Sync + 'static,
+    admission: impl Fn(u64, u128) -> Result<(), Refusal> + Send + Sync + 'static,
+) -> Credentials {
+    credentials_with(id, ClusterKeys::new([b"secret".to_vec()]), admission)
+}
+
+fn credentials_with(
+    id: u64,
+    keys: ClusterKeys,
+    admission: impl Fn(u64, u128) -> Result<(), Refusal> + Send + Sync + 'static,
 ) -> Credentials {
     let local = LocalNode {
         cluster_name: "hearth".to_owned(),
@@ -39,7 +50,7 @@ fn credentials_that(
         node_id: Some(id),
         incarnation: u128::from(id) + 100,
     };
-    Credentials::new(local, b"secret", Arc::new(admission))
+    Credentials::new(local, keys, Box::new(admission))
 }
 
 /// A request that carries `text`, which [`Echo`] gives back.
@@ -429,11 +440,9 @@ async fn a_node_that_stood_still_itself_blames_nobody() {
 async fn another_node_at_the_address_is_not_taken_for_the_member() {
     let node = Node::start(credentials(3)).await;
     let link = link(2, node.addr);
-    let rejected = |state: &LinkState| matches!(state, LinkState::Rejected(_));
+    let rejected = |state: &LinkState| matches!(state, LinkState::Rejected { .. });
     let (state, _) = reach(&link, "rejected", rejected).await;
-    let LinkState::Rejected(reason) = state else {
-        panic!("{state:?}")
-    };
+    let reason = state.to_string();
     assert!(reason.contains("node 2 was expected"), "{reason}");
     assert!(reason.contains("node 3 is there"), "{reason}");
     let error = link.call(&say("x"), PATIENCE).await.unwrap_err();
@@ -446,7 +455,8 @@ async fn a_member_that_is_removed_loses_its_connections_and_hears_why() {
     let is_removed = Arc::clone(&removed);
     let two = credentials_that(2, move |id, _| {
         if is_removed.load(Ordering::SeqCst) {
-            return Err(format!("node {id} was removed"));
+            let text = format!("node {id} was removed");
+            return Err(Refusal::new(RefusalCode::Removed, text));
         }
         Ok(())
     });
@@ -457,8 +467,11 @@ async fn a_member_that_is_removed_loses_its_connections_and_hears_why() {
     removed.store(true, Ordering::SeqCst);
     let error = link.call(&say("no longer"), PATIENCE).await.unwrap_err();
     assert!(matches!(error, CallError::Lost(_)), "{error}");
-    let rejected = |state: &LinkState| *state == LinkState::Rejected("node 1 was removed".into());
-    reach(&link, "rejected", rejected).await;
+    let rejected = LinkState::Rejected {
+        refusal: Refusal::new(RefusalCode::Removed, "node 1 was removed"),
+        by_peer: true,
+    };
+    reach(&link, "rejected", |state| *state == rejected).await;
     assert_eq!(*node.echo.begun.lock().unwrap(), ["as a member"]);
 }
 
@@ -466,15 +479,17 @@ async fn a_member_that_is_removed_loses_its_connections_and_hears_why() {
 async fn who_was_let_in_before_there_was_a_cluster_is_no_member_of_it() {
     let mut blank = credentials(2).local();
     (blank.cluster_id, blank.node_id) = (None, None);
-    let two = Credentials::new(blank, b"secret", Arc::new(|_, _| Ok(())));
+    let keys = ClusterKeys::new([b"secret".to_vec()]);
+    let two = Credentials::new(blank, keys, Box::new(|_, _| Ok(())));
     let node = Node::start(two.clone()).await;
     let mut stream = TcpStream::connect(node.addr).await.unwrap();
-    handshake::call(&mut stream, &credentials(1), None)
-        .await
-        .unwrap();
+    let mut seals = greet(&mut stream).await;
     two.set_local(credentials(2).local());
-    stream.write_all(&request(1, &say("x"))).await.unwrap();
-    frame::read(&mut stream, BODY_LEN_MAX)
+    let asked = seals.sealer.seal(request(1, &say("x")));
+    stream.write_all(asked.as_slice()).await.unwrap();
+    seals
+        .opener
+        .read(&mut stream, BODY_LEN_MAX, PATIENCE)
         .await
         .unwrap()
         .unwrap();
@@ -488,11 +503,18 @@ async fn who_was_let_in_before_there_was_a_cluster_is_no_member_of_it() {
     assert!(matches!(state, LinkState::Down { .. }), "{state:?}");
 }
 
-fn request(id: u64, request: &Request) -> Vec<u8> {
-    frame::encode(Kind::Request, id, 0, |out| {
+fn request(id: u64, request: &Request) -> Message {
+    Message::new(Kind::Request, id, 0, |out| {
         codec::encode_message(request, out);
     })
     .unwrap()
+}
+
+/// Greets as node 1.
+async fn greet(stream: &mut TcpStream) -> Seals {
+    let greeted = handshake::call(stream, &credentials(1), None).await;
+    let Greeted { seals, .. } = greeted.unwrap();
+    seals
 }
 
 #[tokio::test]
@@ -577,10 +599,11 @@ async fn whoever_greets_slowly_is_closed() {
     };
     let node = Node::start_at("127.0.0.1:0", credentials(2), limits).await;
     let mut stream = TcpStream::connect(node.addr).await.unwrap();
-    let greeting = frame::encode(Kind::Hello, 0, 0, |out| out.resize(1000, 0)).unwrap();
+    let greeting = Message::new(Kind::Hello, 0, 0, |out| out.resize(out.len() + 1000, 0));
+    let greeting = Sealer::Clear.seal(greeting.unwrap());
     let start = Instant::now();
-    for byte in greeting {
-        if stream.write_all(&[byte]).await.is_err() {
+    for byte in greeting.as_slice() {
+        if stream.write_all(&[*byte]).await.is_err() {
             break;
         }
         tokio::time::sleep(millis(20)).await;
@@ -593,23 +616,36 @@ async fn nonsense_after_the_greeting_ends_the_connection_and_nothing_else() {
     let node = Node::start(credentials(2)).await;
     let other = link(2, node.addr);
     up(&other).await;
-    let body =
-        |kind, bytes: &[u8]| frame::encode(kind, 1, 0, |out| out.extend_from_slice(bytes)).unwrap();
-    let mut altered = request(1, &say("x"));
-    *altered.last_mut().unwrap() ^= 1;
+    let body = |kind, bytes: &[u8]| Message::new(kind, 1, 0, |out| out.extend_from_slice(bytes));
+    type Nonsense = Box<dyn Fn(Sealer) -> Vec<u8>>;
+    let sealed = |message: Message| -> Nonsense {
+        let message = std::cell::RefCell::new(Some(message));
+        Box::new(move |mut sealer| {
+            let message = message.borrow_mut().take().unwrap();
+            sealer.seal(message).as_slice().to_vec()
+        })
+    };
     for nonsense in [
-        body(Kind::Request, b"\xff\xff\xff"),
-        body(Kind::Request, b""),
-        body(Kind::Response, b""),
-        body(Kind::Hello, b"again"),
-        altered,
-        vec![0; 100],
+        sealed(body(Kind::Request, b"\xff\xff\xff").unwrap()),
+        sealed(body(Kind::Request, b"").unwrap()),
+        sealed(body(Kind::Response, b"").unwrap()),
+        sealed(body(Kind::Hello, b"again").unwrap()),
+        sealed(body(Kind::Refusal, b"\xff").unwrap()),
+        // Good, and not signed, or not as it was.
+        Box::new(|_| {
+            let clear = Sealer::Clear.seal(request(1, &say("x")));
+            clear.as_slice().to_vec()
+        }),
+        Box::new(|mut sealer| {
+            let mut altered = sealer.seal(request(1, &say("x"))).as_slice().to_vec();
+            *altered.last_mut().unwrap() ^= 1;
+            altered
+        }),
+        Box::new(|_| vec![0; 100]),
     ] {
         let mut stream = TcpStream::connect(node.addr).await.unwrap();
-        handshake::call(&mut stream, &credentials(1), Some(2))
-            .await
-            .unwrap();
-        stream.write_all(&nonsense).await.unwrap();
+        let seals = greet(&mut stream).await;
+        stream.write_all(&nonsense(seals.sealer)).await.unwrap();
         let mut rest = Vec::new();
         let closed = stream.read_to_end(&mut rest);
         let _ = tokio::time::timeout(PATIENCE, closed).await.unwrap();
@@ -688,4 +724,382 @@ async fn links_follow_the_members() {
         peers.link_state(2).is_none(),
         "nothing begins after the end"
     );
+}
+
+/// What somebody between two nodes does with the frames of the caller after the handshake.
+type Mischief = fn(number: usize, frame: Vec<u8>) -> Vec<Vec<u8>>;
+
+/// A way to `there` that passes on the handshake, and then each frame of the caller as `mischief` says, on
+/// its first connection only. `back` is a frame's copy that goes back to the caller.
+async fn between(
+    there: SocketAddr,
+    mischief: Mischief,
+    sends_back: bool,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connection_count = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&connection_count);
+    tokio::spawn(async move {
+        let mut is_first = true;
+        while let Ok((near, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let far = TcpStream::connect(there).await.unwrap();
+            let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
+                (near.into_split(), far.into_split());
+            let meddles = std::mem::take(&mut is_first);
+            let (echo, mut echoes) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+            tokio::spawn(async move {
+                let mut part = vec![0; 1 << 16];
+                loop {
+                    tokio::select! {
+                        count = far_in.read(&mut part) => match count {
+                            Ok(count @ 1..) if near_out.write_all(&part[..count]).await.is_ok() => {}
+                            _ => return,
+                        },
+                        Some(frame) = echoes.recv() => {
+                            if near_out.write_all(&frame).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+            tokio::spawn(async move {
+                let mut number = 0;
+                while let Some((is_signed, frame)) = next_frame(&mut near_in).await {
+                    // The first signed one is the introduction.
+                    number += usize::from(is_signed);
+                    let frames = match number {
+                        2.. if meddles => {
+                            if sends_back && number == 2 {
+                                let _ = echo.send(frame.clone());
+                            }
+                            mischief(number - 2, frame)
+                        }
+                        _ => vec![frame],
+                    };
+                    for frame in frames {
+                        if far_out.write_all(&frame).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (addr, connection_count)
+}
+
+/// The next frame as it lies on the wire, and whether it is signed.
+async fn next_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(bool, Vec<u8>)> {
+    let mut frame = vec![0; 20];
+    stream.read_exact(&mut frame).await.ok()?;
+    let is_signed = frame[4] == 2;
+    let len = u32::from_le_bytes(frame[16..20].try_into().unwrap()) as usize;
+    let rest = match (is_signed, len) {
+        (false, len) => 4 + len,
+        (true, 0) => 16,
+        (true, len) => 16 + len + 16,
+    };
+    frame.resize(20 + rest, 0);
+    stream.read_exact(&mut frame[20..]).await.ok()?;
+    Some((is_signed, frame))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_meddles_with_frames_ends_the_connection_and_nothing_is_done_twice() {
+    let cases: [(&str, Mischief, bool); 7] = [
+        (
+            "the lowest byte of a length",
+            |number, mut frame| {
+                frame[16] ^= u8::from(number == 2);
+                vec![frame]
+            },
+            false,
+        ),
+        (
+            "the highest byte of a length that is taken",
+            |number, mut frame| {
+                frame[19] ^= u8::from(number == 2) << 1;
+                vec![frame]
+            },
+            false,
+        ),
+        (
+            "a byte of a request",
+            |number, mut frame| {
+                if let (2, Some(byte)) = (number, frame.get_mut(40)) {
+                    *byte ^= 1;
+                }
+                vec![frame]
+            },
+            false,
+        ),
+        (
+            "a frame comes twice",
+            |_, frame| vec![frame.clone(), frame],
+            false,
+        ),
+        (
+            "a frame is missing",
+            |number, frame| if number == 2 { vec![] } else { vec![frame] },
+            false,
+        ),
+        (
+            "a clear frame instead of a signed one",
+            |_, _| {
+                vec![
+                    Sealer::Clear
+                        .seal(request(1, &say("forged")))
+                        .as_slice()
+                        .to_vec(),
+                ]
+            },
+            false,
+        ),
+        ("a frame comes back", |_, frame| vec![frame], true),
+    ];
+    for (what, mischief, sends_back) in cases {
+        let node = Node::start(credentials(2)).await;
+        let began = Instant::now();
+        let (addr, connection_count) = between(node.addr, mischief, sends_back).await;
+        let link = link(2, addr);
+        up(&link).await;
+        // The link makes another connection when the first one has ended, which may have been long ago.
+        let ended = async {
+            while connection_count.load(Ordering::Relaxed) < 2 {
+                let _ = link.call(&say("once"), millis(200)).await;
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        assert!(ended.is_ok(), "{what}: the connection goes on");
+        up(&link).await;
+        // Nobody waits for bytes that never become a message: the silence that is borne, and no more.
+        let took = began.elapsed();
+        assert!(took < Timing::default().silence * 3, "{what}: {took:?}");
+        link.call_text("and on").await;
+        let begun = node.echo.begun.lock().unwrap();
+        assert!(!begun.contains(&"forged".to_owned()), "{what}");
+        assert!(
+            begun
+                .iter()
+                .all(|text| ["once", "and on"].contains(&text.as_str()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_never_become_a_message_are_no_sign_of_life() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let timing = Timing {
+        ping: millis(50),
+        silence: millis(300),
+        ..Timing::default()
+    };
+    let link = link_with(2, listener.local_addr().unwrap(), credentials(1), timing);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let greeted = handshake::answer(&mut stream, &credentials(2)).await;
+    let mut sealer = greeted.unwrap().seals.sealer;
+    up(&link).await;
+    let long = Message::new(Kind::Response, 1, 0, |out| out.resize(out.len() + 4000, 0));
+    let long = sealer.seal(long.unwrap());
+    let trickle = async {
+        for byte in long.as_slice() {
+            if stream.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(millis(20)).await;
+        }
+    };
+    let down = |state: &LinkState| matches!(state, LinkState::Down { .. });
+    tokio::select! {
+        () = trickle => panic!("it waited for all of it"),
+        _ = reach(&link, "down", down) => {}
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_later_does_not_put_off_the_end_of_a_silent_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let timing = Timing {
+        ping: millis(50),
+        silence: millis(300),
+        ..Timing::default()
+    };
+    let link = link_with(2, listener.local_addr().unwrap(), credentials(1), timing);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    handshake::answer(&mut stream, &credentials(2))
+        .await
+        .unwrap();
+    up(&link).await;
+    // It takes everything, and answers nothing.
+    let swallow = tokio::spawn(async move {
+        let mut part = vec![0; 1 << 20];
+        while stream.read(&mut part).await.is_ok_and(|count| count > 0) {}
+    });
+    let text = "x".repeat(1 << 20);
+    let load = async {
+        loop {
+            let _ = link.call(&say(&text), millis(20)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let down = |state: &LinkState| matches!(state, LinkState::Down { .. });
+    tokio::select! {
+        () = load => {}
+        _ = reach(&link, "down", down) => {}
+    }
+    swallow.abort();
+}
+
+/// Answers each greeting with a refusal of its own words, and counts.
+async fn spoofer(text: &'static str) -> (SocketAddr, Arc<AtomicUsize>, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let count = Arc::<AtomicUsize>::default();
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let (counted, heard_by) = (Arc::clone(&count), Arc::clone(&heard));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let number = counted.fetch_add(1, Ordering::SeqCst);
+            if let Some((_, frame)) = next_frame(&mut stream).await {
+                heard_by.lock().unwrap().extend_from_slice(&frame);
+            }
+            let text = format!("{text} {number}");
+            let refusal = Message::new(Kind::Refusal, 0, 0, |out| {
+                out.extend_from_slice(text.as_bytes());
+            });
+            let refusal = Sealer::Clear.seal(refusal.unwrap());
+            let _ = stream.write_all(refusal.as_slice()).await;
+        }
+    });
+    (addr, count, heard)
+}
+
+#[tokio::test]
+async fn a_refusal_without_proof_is_no_refusal_and_hears_no_more_than_the_clusters_name() {
+    let (addr, count, heard) = spoofer("node 1 was removed from this cluster; the end").await;
+    let mut local = credentials(1).local();
+    local.cluster_id = Some(u128::from_le_bytes(*b"the cluster's id"));
+    local.incarnation = u128::from_le_bytes(*b"the incarnation.");
+    let one = credentials(1);
+    one.set_local(local);
+    let timing = Timing {
+        retry: (millis(5), millis(5)),
+        ..Timing::default()
+    };
+    let link = link_with(2, addr, one, timing);
+    until("it tried often", || count.load(Ordering::SeqCst) > 20).await;
+    let state = link.state().borrow().clone();
+    assert!(matches!(state, LinkState::Down { .. }), "{state:?}");
+    assert!(!state.to_string().contains("removed"), "{state}");
+    let heard = heard.lock().unwrap().clone();
+    let contains = |part: &[u8]| heard.windows(part.len()).any(|window| window == part);
+    assert!(contains(b"hearth"));
+    assert!(!contains(b"the cluster's id") && !contains(b"the incarnation."));
+}
+
+#[tokio::test]
+async fn a_key_is_changed_step_by_step_without_a_moment_without_a_connection() {
+    let keys = |all: &[&str]| ClusterKeys::new(all.iter().map(|key| key.as_bytes().to_vec()));
+    let (ours, theirs) = (keys(&["old"]), keys(&["old"]));
+    let node = Node::start(credentials_with(2, theirs.clone(), |_, _| Ok(()))).await;
+    let start = || {
+        let one = credentials_with(1, ours.clone(), |_, _| Ok(()));
+        link_with(2, node.addr, one, Timing::default())
+    };
+    let kept = start();
+    up(&kept).await;
+    let set = |keys: &ClusterKeys, all: &[&str]| {
+        keys.set(all.iter().map(|key| key.as_bytes().to_vec()));
+    };
+    for (keys, all) in [
+        (&theirs, &["old", "new"][..]),
+        (&ours, &["old", "new"]),
+        (&theirs, &["new", "old"]),
+        (&ours, &["new", "old"]),
+    ] {
+        set(keys, all);
+        let fresh = start();
+        up(&fresh).await;
+        fresh.call_text("fresh").await;
+        kept.call_text("kept").await;
+    }
+    assert_eq!(*kept.state().borrow(), LinkState::Up);
+    // Whoever came with the old key comes again when it is dropped, with the new one.
+    let mut states = kept.state();
+    set(&theirs, &["new"]);
+    let error = kept.call(&say("x"), PATIENCE).await.unwrap_err();
+    assert!(matches!(error, CallError::Lost(_)), "{error}");
+    states.changed().await.unwrap();
+    up(&kept).await;
+    set(&ours, &["new"]);
+    kept.call_text("on").await;
+    // And one that has the old key only is out.
+    set(&ours, &["old"]);
+    let late = start();
+    let (state, _) = reach(&late, "down", |state| *state != LinkState::Connecting).await;
+    assert!(state.to_string().contains("--cluster-key-file"), "{state}");
+}
+
+/// Counts the warnings of this thread.
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                self.0 += &format!("{field}={value:?} ");
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn strangers_write_a_bounded_number_of_lines_and_none_of_their_own() {
+    let lines = Arc::<Mutex<Vec<String>>>::default();
+    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&lines)));
+    let node = Node::start(credentials(2)).await;
+    for number in 0..500 {
+        let mut stream = TcpStream::connect(node.addr).await.unwrap();
+        let hello = match number % 5 {
+            // Another cluster each time, as the version before said it.
+            0..3 => clear_handshake::greeting(&format!(
+                "cluster {number}\n2026-11-30T20:00:00Z ERROR all is lost"
+            )),
+            3 => format!("HRTH{number} \nERROR").into_bytes(),
+            _ => format!("GET /{number}\nERROR").into_bytes(),
+        };
+        let _ = stream.write_all(&hello).await;
+        let _ = stream.shutdown().await;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+    let lines = lines.lock().unwrap();
+    assert!((1..=5).contains(&lines.len()), "{} lines", lines.len());
+    for line in &*lines {
+        assert!(!line.contains('\n') && !line.contains("lost"), "{line}");
+        assert!(line.len() < 500, "{line}");
+    }
 }
