@@ -20,7 +20,7 @@ use openraft::{ChangeMembers, RaftMetrics};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterChange, ClusterError, ClusterReply};
+use crate::cluster::{ClusterChange, ClusterError, ClusterReply, NodeReport};
 use crate::codec::Identity;
 use crate::peer::message::{JoinAnswer, JoinAsk, Request, Response};
 use crate::peer::{CallError, Peers};
@@ -31,6 +31,12 @@ use crate::type_config::{
 /// Entries that a learner may lack when it becomes a voter: few enough to arrive within a heartbeat or
 /// two, so that the new majority does not wait for it.
 const PROMOTION_LAG_MAX: u64 = 1000;
+
+/// Voters beyond this number make every write slower and nothing safer.
+const VOTER_COUNT_MAX: usize = 9;
+
+/// How long the same reason keeps a learner from its promotion before the log says so.
+const PROMOTION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Entries that the next leader may lack: it must have them all before it asks for votes.
 const TRANSFER_LAG_MAX: u64 = 10_000;
@@ -64,6 +70,15 @@ impl Stop {
     }
 }
 
+/// Where voters keep their state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VoterStorage {
+    /// This node's is on a disk.
+    pub(crate) is_durable: bool,
+    /// That of others may be in memory.
+    pub(crate) memory_may_vote: bool,
+}
+
 /// Changes the members, as the leader or through it.
 #[derive(Debug)]
 pub(crate) struct Admin {
@@ -72,17 +87,25 @@ pub(crate) struct Admin {
     peers: Peers,
     /// A member that does not answer for this long counts as unreachable.
     silence_max: Duration,
+    storage: VoterStorage,
     /// Held while a change is under way here.
     changing: Mutex<()>,
 }
 
 impl Admin {
-    pub(crate) fn new(me: Identity, raft: Raft, peers: Peers, silence_max: Duration) -> Self {
+    pub(crate) fn new(
+        me: Identity,
+        raft: Raft,
+        peers: Peers,
+        silence_max: Duration,
+        storage: VoterStorage,
+    ) -> Self {
         Self {
             me,
             raft,
             peers,
             silence_max,
+            storage,
             changing: Mutex::new(()),
         }
     }
@@ -187,6 +210,7 @@ impl Admin {
     /// Makes voters of the learners that want it and have caught up, while this node leads. Runs until it
     /// is dropped.
     pub(crate) async fn promote_learners(self: Arc<Self>) {
+        let mut obstacles: BTreeMap<u64, Obstacle> = BTreeMap::new();
         loop {
             tokio::time::sleep(PROMOTION_INTERVAL).await;
             let metrics = self.metrics();
@@ -194,19 +218,38 @@ impl Admin {
                 continue;
             }
             let membership = metrics.membership_config.membership();
-            let candidate = membership.learner_ids().find(|&id| {
-                let wants = membership
-                    .get_node(&id)
-                    .is_some_and(|node| node.promotes_itself);
-                wants && lag(&metrics, id).is_some_and(|lag| lag <= PROMOTION_LAG_MAX)
-            });
-            let Some(id) = candidate else { continue };
-            let deadline = Instant::now() + FORWARDED_DURATION_MAX;
-            match self.lead(&ClusterChange::Promote { id }, deadline).await {
-                Ok(_) => tracing::info!(node = id, "a learner has caught up and is a voter now"),
-                Err(stop) => tracing::debug!(node = id, ?stop, "a learner is not promoted yet"),
+            let wants = |id: &u64| {
+                let node = membership.get_node(id);
+                node.is_some_and(|node| node.promotes_itself)
+                    && lag(&metrics, *id).is_some_and(|lag| lag <= PROMOTION_LAG_MAX)
+            };
+            let candidates: Vec<u64> = membership.learner_ids().filter(wants).collect();
+            obstacles.retain(|id, _| candidates.contains(id));
+            for id in candidates {
+                match self.promote(id).await {
+                    Ok(_) => {
+                        tracing::info!(node = id, "a learner has caught up and is a voter now");
+                        break;
+                    }
+                    Err(stop) => {
+                        tracing::debug!(node = id, ?stop, "a learner is not promoted yet");
+                        let obstacle = obstacles.entry(id).or_default();
+                        if let Stop::Failed(ClusterError::Refused(reason)) = stop
+                            && obstacle.lasts(&reason)
+                        {
+                            tracing::warn!(node = id, "it does not become a voter: {reason}");
+                        }
+                    }
+                }
             }
         }
+    }
+
+    async fn promote(&self, id: u64) -> Result<ClusterReply, Stop> {
+        // Looked at first, so that a learner that has to wait keeps no other change from being made.
+        self.promotion(id).await?;
+        let deadline = Instant::now() + FORWARDED_DURATION_MAX;
+        self.lead(&ClusterChange::Promote { id }, deadline).await
     }
 
     /// Writes this node's own address and incarnation into the membership when they are not there: in a
@@ -298,9 +341,9 @@ impl Admin {
                 self.append(next, deadline).await?;
                 Ok(ClusterReply::Done)
             }
-            ClusterChange::Remove { id, force } => {
+            ClusterChange::Remove { id } => {
                 let _alone = self.begin()?;
-                let next = self.removal(id, force).await?;
+                let next = self.removal(id).await?;
                 if id == self.me.node_id {
                     let leader = self.transfer(None, deadline).await?;
                     return Err(Stop::TryAgain(format!("node {leader} leads now")));
@@ -354,10 +397,54 @@ impl Admin {
 
     /// Whether a member answers now. What it did a moment ago says little: it may have just died.
     async fn answers(&self, id: u64) -> bool {
-        id == self.me.node_id || {
-            let report = self.peers.call(id, Request::Report, self.silence_max).await;
-            matches!(report, Ok(Response::Report(_)))
+        id == self.me.node_id || self.report(id).await.is_some()
+    }
+
+    /// What another member tells of itself now.
+    async fn report(&self, id: u64) -> Option<Box<NodeReport>> {
+        let report = self.peers.call(id, Request::Report, self.silence_max).await;
+        match report {
+            Ok(Response::Report(report)) => Some(report),
+            _ => None,
         }
+    }
+
+    /// Refuses unless every voter is there. Among those that are away, one more would have to be counted on,
+    /// and each that joins and goes makes the majority larger and those that are there no more.
+    async fn require_all(&self, voters: &BTreeSet<u64>) -> Result<(), Stop> {
+        let checks = voters.iter().map(|&id| async move {
+            self.require_caught_up(id, PROMOTION_LAG_MAX).await?;
+            self.require_durable(id).await
+        });
+        let checks = join_all(checks).await;
+        let mut checks = checks.into_iter().zip(voters);
+        let missed = checks.find_map(|(check, &id)| Some((id, check.err()?)));
+        match missed {
+            None => Ok(()),
+            Some((id, Stop::Failed(ClusterError::Refused(reason)))) => Err(Stop::refused(format!(
+                "{reason}. Nobody becomes a voter while voter {id} is away: bring it back, or remove it with \
+                 nsctl cluster remove {id}"
+            ))),
+            Some((_, stop)) => Err(stop),
+        }
+    }
+
+    /// Refuses a member that keeps its state in memory only: it would forget with its process what it has
+    /// promised, and come back as another node.
+    async fn require_durable(&self, id: u64) -> Result<(), Stop> {
+        let is_durable = if id == self.me.node_id {
+            self.storage.is_durable
+        } else {
+            // The space is told by those that have a disk.
+            let report = self.report(id).await;
+            report.is_some_and(|report| report.disk_free.is_some())
+        };
+        if is_durable || self.storage.memory_may_vote {
+            return Ok(());
+        }
+        Err(Stop::refused(format!(
+            "node {id} keeps its state in memory only, and could not come back after its end"
+        )))
     }
 
     async fn promotion(&self, id: u64) -> Result<Next, Stop> {
@@ -373,10 +460,11 @@ impl Admin {
         {
             return Err(Stop::Failed(ClusterError::UnknownMember(id)));
         }
+        check_voter_count(voters.len()).map_err(Stop::refused)?;
         self.require_caught_up(id, PROMOTION_LAG_MAX).await?;
+        self.require_durable(id).await?;
+        self.require_all(&voters).await?;
         voters.insert(id);
-        let what = format!("with node {id} as a voter");
-        self.require_majority(&voters, &what).await?;
         let nodes = nodes(&metrics.membership_config);
         Next::new(&metrics, voters, nodes)
     }
@@ -403,7 +491,7 @@ impl Admin {
         }
     }
 
-    async fn removal(&self, id: u64, force: bool) -> Result<Next, Stop> {
+    async fn removal(&self, id: u64) -> Result<Next, Stop> {
         let (metrics, mut voters) = self.present()?;
         let mut nodes = nodes(&metrics.membership_config);
         if nodes.remove(&id).is_none() {
@@ -415,10 +503,8 @@ impl Admin {
                     "node {id} is the only voter, and a cluster needs one; promote another first"
                 )));
             }
-            if !force {
-                let what = format!("without node {id}");
-                self.require_majority(&voters, &what).await?;
-            }
+            let what = format!("without node {id}");
+            self.require_majority(&voters, &what).await?;
         }
         Next::new(&metrics, voters, nodes)
     }
@@ -479,6 +565,17 @@ impl Admin {
             return Ok(id);
         }
 
+        // It may be another machine that knows its own address by the same name, such as a container. One
+        // that has ended has no connection any more.
+        if let Some(holder) = holder
+            && (self.peers.is_here(holder) || self.answers(holder).await)
+        {
+            return Err(Stop::TryAgain(format!(
+                "node {holder}, which is there, has the peer address {}; give this node one of its own with \
+                 --peer-addr",
+                ask.peer_addr
+            )));
+        }
         let id = self
             .take_id(ask.node_id, Some(ask.incarnation), deadline)
             .await?;
@@ -623,6 +720,27 @@ impl Admin {
     }
 }
 
+/// What keeps a learner from its promotion, and since when.
+#[derive(Debug, Default)]
+struct Obstacle(Option<(String, Instant, bool)>);
+
+impl Obstacle {
+    /// Whether it is the same for so long that somebody should know; true once.
+    fn lasts(&mut self, reason: &str) -> bool {
+        match &mut self.0 {
+            Some((known, since, told)) if known == reason => {
+                let is_due = !*told && since.elapsed() >= PROMOTION_PATIENCE;
+                *told |= is_due;
+                is_due
+            }
+            other => {
+                *other = Some((reason.to_owned(), Instant::now(), false));
+                false
+            }
+        }
+    }
+}
+
 /// A membership that shall be the next one, if the present one is still what it was made from.
 struct Next {
     membership: Membership,
@@ -673,6 +791,17 @@ fn names<'a>(ids: impl IntoIterator<Item = &'a u64>) -> String {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} and {last}", others.join(", ")),
     }
+}
+
+/// Whether one more may vote beside `count` others.
+fn check_voter_count(count: usize) -> Result<(), String> {
+    if count < VOTER_COUNT_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "{count} nodes vote, and more make every write slower and nothing safer; this one stays a learner, \
+         unless one of them is removed"
+    ))
 }
 
 /// Whether others could connect to it.
@@ -728,6 +857,26 @@ mod tests {
         assert_eq!(names(&[]), "none");
         assert_eq!(names(&[1]), "1");
         assert_eq!(names(&[1, 2, 3]), "1, 2 and 3");
+    }
+
+    #[test]
+    fn nine_nodes_vote_at_most() {
+        assert_eq!(check_voter_count(8), Ok(()));
+        let refused = check_voter_count(9).unwrap_err();
+        assert!(refused.starts_with("9 nodes vote"), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_obstacle_that_stays_is_told_once() {
+        let mut obstacle = Obstacle::default();
+        for reason in ["one", "other"] {
+            assert!(!obstacle.lasts(reason));
+            tokio::time::advance(PROMOTION_PATIENCE / 2).await;
+            assert!(!obstacle.lasts(reason));
+            tokio::time::advance(PROMOTION_PATIENCE / 2).await;
+            assert!(obstacle.lasts(reason));
+            assert!(!obstacle.lasts(reason));
+        }
     }
 
     #[test]

@@ -131,6 +131,7 @@ mod tests {
         let roster = Roster::default();
         assert_eq!(roster.turned_away(2, 12), None);
         let mut ids = NodeIds::default();
+        ids.use_rules(2);
         let before = stored(&[(1, 0), (2, 12), (3, 13)]);
         ids.set_members(before.membership());
         let now = stored(&[(1, 0), (2, 12)]);
@@ -148,6 +149,7 @@ mod tests {
             (4, 99, Some(Turned::Replaced(4))),
             (5, 15, None),
             (6, 16, None),
+            (0, 16, None),
         ] {
             assert_eq!(roster.turned_away(id, incarnation), turned, "{id}");
         }
