@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hearth_raft::{Birth, ClusterConfig, Replica, ReplicaConfig, StorageLocation};
+use hearth_raft::{Birth, ClusterConfig, ClusterKeys, Replica, ReplicaConfig, StorageLocation};
 use hearth_storage::{Answer, Command, IfTaken, Query};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -207,7 +207,7 @@ fn config(node_id: Option<u64>, folder: &Path, peer_addr: &str, birth: Birth) ->
             peer_addr: peer_addr.to_owned(),
             ns_addr: String::new(),
             birth,
-            key: Vec::new(),
+            keys: ClusterKeys::default(),
         }),
     }
 }

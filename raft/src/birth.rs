@@ -45,6 +45,9 @@ const ASK_DURATION_MAX: Duration = Duration::from_secs(2);
 /// A member that is asked to let us in writes to the log first.
 const JOIN_DURATION_MAX: Duration = Duration::from_secs(10);
 
+/// How long a node waits to be taken in before its log says so at the level of warnings.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Between two rounds.
 const ROUND_DELAY: Duration = Duration::from_millis(150);
 
@@ -142,12 +145,7 @@ impl Folder {
 
     /// Which node of which cluster it belongs to, if it belongs to one.
     pub(crate) fn identity(&self) -> Option<Identity> {
-        match &*self.lock() {
-            FolderRecord::Blank { .. } => None,
-            FolderRecord::Founder { identity, .. }
-            | FolderRecord::Member(identity)
-            | FolderRecord::Removed { identity, .. } => Some(identity.clone()),
-        }
+        self.lock().identity().cloned()
     }
 
     /// Takes note that the cluster exists: what its founders were is no longer of interest.
@@ -500,6 +498,9 @@ pub(crate) async fn be_born(
         }
         (Birth::Found { .. }, Some(founding)) => found(folder, founding, asks, &mut waits).await,
         (Birth::Found { .. }, None) => Err(refused("this node has no list of founders")),
+        (Birth::Done, _) => Err(refused(
+            "the data folder has no cluster yet; found one with --initial-cluster, or join one with --join",
+        )),
     }
 }
 
@@ -711,6 +712,8 @@ async fn join(
     if seeds.is_empty() {
         return Err(refused("there is no address of a member to join through"));
     }
+    let began = Instant::now();
+    let mut is_told = false;
     loop {
         let mut waiting = Vec::new();
         for seed in seeds {
@@ -744,6 +747,13 @@ async fn join(
             waiting.push(format!("the member at {seed}: {reason}"));
         }
         waits.say(&waiting);
+        if !is_told && began.elapsed() >= JOIN_PATIENCE {
+            is_told = true;
+            tracing::warn!(
+                "no member has taken this node in yet: {}",
+                waiting.join("; ")
+            );
+        }
         tokio::time::sleep(jittered(ROUND_DELAY)).await;
     }
 }

@@ -7,6 +7,7 @@ use hearth_storage::{Location, RocksOptions, RocksStore};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::cluster_keys::ClusterKeys;
 use crate::ids::NodeIds;
 use crate::replica::StorageLocation;
 use crate::type_config::{Membership, StoredMembership};
@@ -78,7 +79,7 @@ impl Node {
                     peer_addr: addr(id),
                     ns_addr: String::new(),
                     birth: Birth::Found { founders },
-                    key: Vec::new(),
+                    keys: ClusterKeys::default(),
                 }),
             },
             store: RocksStore::open(&Location::Memory, &RocksOptions::default()).unwrap(),

@@ -6,18 +6,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster_keys::ClusterKeys;
+
 /// How this node takes part in a cluster of several.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// `HOST:PORT` at which the other nodes reach this one.
+    /// `HOST:PORT` at which the other nodes reach this one. Empty, with [`Birth::Done`] only: the one that the
+    /// cluster knows.
     pub peer_addr: String,
     /// `HOST:PORT` at which clients reach this one; told to whoever asks for the members.
     pub ns_addr: String,
     /// What to do when the data folder has no cluster yet. Ignored when it has one.
     pub birth: Birth,
-    /// The secret that peers prove to each other. Empty: none, and then anyone who reaches the peer port
+    /// The secrets that peers prove to each other. Empty: none, and then anyone who reaches the peer port
     /// can take part.
-    pub key: Vec<u8>,
+    pub keys: ClusterKeys,
 }
 
 /// How a node without data comes to its cluster.
@@ -35,18 +38,8 @@ pub enum Birth {
         /// Stay a learner for good. Otherwise the node is promoted to voter when it has caught up.
         learner: bool,
     },
-}
-
-impl fmt::Debug for ClusterConfig {
-    /// Without the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterConfig")
-            .field("peer_addr", &self.peer_addr)
-            .field("ns_addr", &self.ns_addr)
-            .field("birth", &self.birth)
-            .field("has_key", &!self.key.is_empty())
-            .finish()
-    }
+    /// Not at all: its data folder must have one.
+    Done,
 }
 
 /// What a member is at the moment.
@@ -150,6 +143,8 @@ pub struct ClusterStatus {
     pub term: u64,
     /// In the order of their numbers.
     pub members: Vec<MemberStatus>,
+    /// What a person should look at that is not one node's own, as sentences.
+    pub alarms: Vec<String>,
 }
 
 /// An operation on the cluster's members.
@@ -168,15 +163,28 @@ pub enum ClusterChange {
     /// Take a member out for ever.
     Remove {
         /// Its number.
+        #[serde(with = "with_unused_flag")]
         id: u64,
-        /// Also when that leaves fewer healthy voters than a majority needs.
-        force: bool,
     },
     /// Hand leadership over. `None`: to the voter that is furthest.
     TransferLeader {
         /// The next leader.
         to: Option<u64>,
     },
+}
+
+/// Between nodes a flag follows the id of a removal. It is written as false and not looked at: a removal
+/// without a majority, for which it stood, cannot be committed.
+mod with_unused_flag {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        (id, false).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        <(u64, bool)>::deserialize(from).map(|(id, _)| id)
+    }
 }
 
 /// What an operation did.

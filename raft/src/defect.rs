@@ -25,6 +25,14 @@ pub enum Defect {
     ReusedId,
     /// A snapshot's position is written, and the state that belongs to it is not put in place.
     NoSwitch,
+    /// A leader takes the word of a node that has voted for another one since (`forward.rs`), and nodes learn
+    /// late who leads, as on a machine that does other things too: without the first that only costs time.
+    WordWithoutVote,
+    /// A leader takes the word of a node before an entry of its own term is committed, when it may not know
+    /// of all that others have committed.
+    WordBeforeOwnEntry,
+    /// A leader takes the word of any node, also where the two are no majority.
+    WordOfAMinority,
 }
 
 #[cfg(feature = "defects")]
@@ -42,13 +50,16 @@ mod seeded {
 
     impl Defect {
         /// All of them.
-        pub const ALL: [Self; 6] = [
+        pub const ALL: [Self; 9] = [
             Self::UnsyncedAcknowledgement,
             Self::IndexApart,
             Self::NoDeduplication,
             Self::LocalReads,
             Self::ReusedId,
             Self::NoSwitch,
+            Self::WordWithoutVote,
+            Self::WordBeforeOwnEntry,
+            Self::WordOfAMinority,
         ];
 
         /// As the environment has it.
@@ -60,6 +71,9 @@ mod seeded {
                 Self::LocalReads => "local-reads",
                 Self::ReusedId => "reused-id",
                 Self::NoSwitch => "no-switch",
+                Self::WordWithoutVote => "word-without-vote",
+                Self::WordBeforeOwnEntry => "word-before-own-entry",
+                Self::WordOfAMinority => "word-of-a-minority",
             }
         }
     }

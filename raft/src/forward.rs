@@ -13,8 +13,10 @@ use openraft::errors::{
 };
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::defect::{self, Defect};
 use crate::disk::Disk;
 use crate::leadership::Leadership;
+use crate::limits;
 use crate::log_store::LogStore;
 use crate::peer::message::{ProposalRecord, ProposeAnswer, ReadIndexAnswer, Request, Response};
 use crate::peer::{CallError, Peers};
@@ -207,6 +209,9 @@ impl Lead {
         let proposal = match record {
             ProposalRecord::OpenSession { node, nonce } => Proposal::OpenSession { node, nonce },
             ProposalRecord::Commands { again, list } => {
+                if let Err(reason) = limits::check_list(&list) {
+                    return ProposeAnswer::NotProposed(reason);
+                }
                 if let Err(reason) = self.disk.admits_all(&list, again) {
                     return ProposeAnswer::DiskFull(reason);
                 }
@@ -287,9 +292,9 @@ impl Word {
         let leads = vote.committed && vote.leader_id.node_id == me;
         let committed = committed?;
         let suffices = leads
-            && self.vote == vote
-            && committed.leader_id == vote.leader_id
-            && are_majority(membership, me, self.node);
+            && (self.vote == vote || defect::is(Defect::WordWithoutVote))
+            && (committed.leader_id == vote.leader_id || defect::is(Defect::WordBeforeOwnEntry))
+            && (are_majority(membership, me, self.node) || defect::is(Defect::WordOfAMinority));
         suffices.then_some(committed.index)
     }
 }
@@ -371,6 +376,33 @@ mod tests {
             word(leads).index(1, leads, Some(&log_id(5, 1, 70)), &five),
             None
         );
+    }
+
+    #[cfg(feature = "defects")]
+    #[test]
+    fn each_condition_of_a_word_is_what_holds_an_answer_back() {
+        let three = membership(&[&[1, 2, 3]]);
+        let five = membership(&[&[1, 2, 3, 4, 5]]);
+        let leads = Vote::new_committed(5, 1);
+        let voted_since = Vote::new(6, 3);
+        for (defect, given, committed, membership) in [
+            (
+                Defect::WordWithoutVote,
+                voted_since,
+                log_id(5, 1, 70),
+                &three,
+            ),
+            (Defect::WordBeforeOwnEntry, leads, log_id(4, 1, 70), &three),
+            (Defect::WordOfAMinority, leads, log_id(5, 1, 70), &five),
+        ] {
+            let word = Word {
+                node: 2,
+                vote: given,
+            };
+            let index = || word.index(1, leads, Some(&committed), membership);
+            assert_eq!(index(), None, "{defect:?}");
+            assert_eq!(defect::with(defect, index), Some(70), "{defect:?}");
+        }
     }
 
     #[test]

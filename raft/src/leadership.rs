@@ -15,7 +15,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::contact::Contact;
+use crate::defect::{self, Defect};
 use crate::type_config::Raft;
+
+/// How late a node learns who leads that makes a mistake on purpose.
+const LATE_BY: Duration = Duration::from_millis(400);
 
 /// See the module's documentation. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
@@ -112,6 +116,9 @@ impl Leadership {
         let mut server = raft.server_metrics();
         loop {
             let leader = server.borrow_and_update().current_leader;
+            if defect::is(Defect::WordWithoutVote) {
+                tokio::time::sleep(LATE_BY).await;
+            }
             self.set_leader(leader);
             if server.changed().await.is_err() {
                 self.set_leader(None);

@@ -8,11 +8,13 @@
 
 pub mod cluster;
 pub mod error;
+pub mod offline;
 pub mod replica;
 pub mod tuning;
 
 mod aside;
 mod birth;
+mod cluster_keys;
 mod codec;
 mod contact;
 #[cfg(feature = "defects")]
@@ -20,6 +22,7 @@ pub mod defect;
 #[cfg(not(feature = "defects"))]
 mod defect;
 mod disk;
+mod divergence;
 mod failover;
 mod forward;
 mod gate;
@@ -27,6 +30,7 @@ mod ground;
 mod ids;
 mod incoming;
 mod leadership;
+mod limits;
 mod log_store;
 mod membership;
 mod network;
@@ -36,6 +40,8 @@ mod reads;
 mod report;
 mod retention;
 mod roster;
+mod rules;
+mod save;
 mod session;
 mod snapshot;
 mod snapshot_receive;
@@ -49,9 +55,12 @@ pub use cluster::{
     Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
     MemberStatus, NodeReport, Role,
 };
+pub use cluster_keys::ClusterKeys;
 pub use disk::DiskLimits;
 pub use error::{ReadError, StartError, WriteError};
 pub use ground::Ground;
+pub use limits::COMMAND_LEN_MAX;
 pub use peer::socket::{Connection, Listener, Pending, Reader, Sockets, Writer};
 pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
+pub use save::{SavedAbout, SavedState};
 pub use tuning::Tuning;

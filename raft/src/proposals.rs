@@ -193,7 +193,7 @@ impl Queue {
 
 fn proposal_len(proposal: &Proposal) -> usize {
     match proposal {
-        Proposal::Commands(list) => list.iter().map(codec::command_len).sum(),
+        Proposal::Commands(list) => list.iter().map(codec::numbered_len).sum(),
         Proposal::OpenSession { .. } | Proposal::TakeId { .. } => 0,
     }
 }

@@ -16,7 +16,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use hearth_storage::{Answer, Command, Home, LogHome, Query, Registry, Reply, StoreError};
+use hearth_storage::{
+    Answer, Bounds, Command, Filter, Home, ListRefusal, LogHome, Name, Pattern, Query, Registry,
+    Reply, Revision, StoreError,
+};
 
 use crate::cluster::{
     ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
@@ -30,7 +33,8 @@ use crate::incoming::Incoming;
 use crate::membership::Admin;
 use crate::peer::Peers;
 use crate::reads::Reads;
-use crate::report::Reporter;
+use crate::report::{self, Reporter};
+use crate::save::SavedState;
 use crate::start::{assemble, until_some};
 use crate::state_machine::Counters;
 use crate::tuning::Tuning;
@@ -309,6 +313,60 @@ impl Replica {
     pub fn answer(&self, query: &Query) -> Result<Answer, StoreError> {
         match self.shared.open() {
             Some(open) => open.registry.answer(query),
+            None => Err(shut_down_store()),
+        }
+    }
+
+    /// [`Self::answer`] to a list, within `bounds`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
+    pub fn list(&self, filter: &Filter, bounds: Bounds<'_>) -> Result<Answer, StoreError> {
+        match self.shared.open() {
+            Some(open) => open.registry.list(filter, bounds),
+            None => Err(shut_down_store()),
+        }
+    }
+
+    /// The names that `pattern` matches in this node's own copy, of those that were created after `since`, if
+    /// that is given; and of when that is, for [`Command::RemoveListed`]. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`]. The inner error says which bound was
+    /// met.
+    pub fn matching(
+        &self,
+        pattern: &Pattern,
+        since: Option<Revision>,
+        bounds: Bounds<'_>,
+    ) -> Result<Result<(Vec<Name>, Revision), ListRefusal>, StoreError> {
+        let open = self.shared.open().ok_or_else(shut_down_store)?;
+        // Read before the copy is looked at, which may have more by then: too early is safe.
+        let (applied, _) = report::applied(&open.registry)?;
+        let names = open.registry.matching(pattern, since, bounds)?;
+        Ok(names.map(|names| (names, Revision::end_of(applied))))
+    }
+
+    /// By which [rules](hearth_storage::rules) this node applies what it is told next. They only ever go up, so
+    /// a command that came with them may be written from then on: every member can read it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
+    pub fn rules(&self) -> Result<u32, StoreError> {
+        match self.shared.open() {
+            Some(open) => open.registry.rules(),
+            None => Err(shut_down_store()),
+        }
+    }
+
+    /// The applied state of this moment, for a file. Call [`Self::read_barrier`] first for one that has every
+    /// acknowledged write.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
+    pub fn save_state(&self) -> Result<SavedState, StoreError> {
+        match self.shared.open() {
+            Some(open) => SavedState::take(&open.registry, open.reporter.me.clone()),
             None => Err(StoreError::Stopped {
                 reason: "this node was shut down".into(),
             }),
@@ -333,6 +391,15 @@ impl Replica {
     pub async fn cluster_status(&self, timeout: Duration) -> Result<ClusterStatus, ClusterError> {
         let open = self.shared.open().ok_or_else(shut_down)?;
         Ok(open.reporter.cluster_status(timeout).await)
+    }
+
+    /// The cluster's identity, as [`ClusterStatus::cluster_id`] has it.
+    ///
+    /// # Errors
+    /// [`ClusterError::Refused`] after [`Self::shutdown`].
+    pub fn cluster_id(&self) -> Result<String, ClusterError> {
+        let open = self.shared.open().ok_or_else(shut_down)?;
+        Ok(open.reporter.cluster_id())
     }
 
     /// All members, as this node has them in its log, without asking anyone.
@@ -380,14 +447,19 @@ impl Replica {
         let shared = &self.shared;
         let open = shared.open();
         let log = open.as_ref().map(|open| &open.log);
-        let hash = open.as_ref().map(|open| open.registry.state_hash());
+        let applied = open
+            .as_ref()
+            .and_then(|open| report::applied(&open.registry).ok());
         let metrics = shared.metrics.borrow_watched();
         Status {
             node_id: shared.node_id,
             leader: metrics.current_leader,
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or(0),
-            last_applied: shared.counters.last_applied.load(Ordering::Acquire),
+            last_applied: applied.map_or_else(
+                || shared.counters.last_applied.load(Ordering::Acquire),
+                |(index, _)| index,
+            ),
             command_count: shared.counters.command_count.load(Ordering::Relaxed),
             install_count: shared.counters.install_count.load(Ordering::Relaxed),
             sync_count: log.map_or(0, LogHome::sync_count),
@@ -395,7 +467,7 @@ impl Replica {
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
             reads_are_local: shared.gate.is_open(),
-            state_hash: hash.and_then(Result::ok).map(|hash| hash.0),
+            state_hash: applied.map(|(_, summary)| summary.hash.0),
             disk_free: shared.disk.free(),
             alarms: shared.disk.alarms(),
         }
@@ -460,6 +532,12 @@ impl Replica {
             Err(error) => tracing::error!(%error, "the storage did not close"),
         }
         shared.stopped.send_replace(true);
+    }
+}
+
+fn shut_down_store() -> StoreError {
+    StoreError::Stopped {
+        reason: "this node was shut down".into(),
     }
 }
 

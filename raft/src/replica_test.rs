@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hearth_storage::{IfTaken, Location, RocksStore};
+use hearth_storage::{IfTaken, Location, RULES, RocksStore};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 
 use super::*;
@@ -88,7 +88,9 @@ async fn entries_that_were_appended_and_not_applied_are_applied_before_it_serves
     let replica = Replica::start(config(storage)).await.unwrap();
     assert!((1..=100).all(|seq| has(&replica, &format!("name{seq}"))));
     let status = replica.status();
-    assert_eq!(status.command_count, 100);
+    // One more puts the newest rules in force.
+    assert_eq!(status.command_count, 101);
+    assert_eq!(replica.rules().unwrap(), RULES);
     assert!(status.term > 1 && status.reads_are_local);
     replica.shutdown().await;
 }
@@ -130,7 +132,8 @@ async fn a_session_that_was_taken_away_is_opened_again() {
         assert_eq!(written, Ok(Reply::Done));
     }
     assert_ne!(replica.shared.writer.session().await, first);
-    assert_eq!(replica.status().command_count, 3);
+    // One more, at the start, put the newest rules in force.
+    assert_eq!(replica.status().command_count, 4);
     replica.shutdown().await;
 }
 

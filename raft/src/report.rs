@@ -7,13 +7,15 @@ use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 
-use hearth_storage::{Registry, StoreError};
+use hearth_storage::{Registry, StoreError, Summary};
 
 use crate::cluster::{ClusterStatus, MemberInfo, MemberStatus, NodeReport, Role};
 use crate::codec::{self, Identity};
 use crate::disk::Disk;
+use crate::divergence::{Found, Held, divergences};
 use crate::membership::lag;
 use crate::peer::Peers;
+use crate::peer::handshake::PROTOCOL;
 use crate::peer::message::{Request, Response};
 use crate::snapshot;
 use crate::type_config::{Raft, TypeConfig};
@@ -26,6 +28,8 @@ pub(crate) struct Reporter {
     pub(crate) peers: Peers,
     pub(crate) registry: Registry,
     pub(crate) disk: Arc<Disk>,
+    /// How states were found to differ.
+    pub(crate) found: Found,
     /// Whether this node could serve now.
     pub(crate) is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -37,13 +41,7 @@ impl Reporter {
     /// [`StoreError`].
     pub(crate) fn report(&self) -> Result<NodeReport, StoreError> {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        // One view for both, so that the hash is that of the index.
-        let view = self.registry.snapshot()?;
-        let header = view.header();
-        let last_applied = match header.meta.get(snapshot::LAST_APPLIED) {
-            Some(bytes) => codec::decode_log_id(bytes)?.index,
-            None => 0,
-        };
+        let (last_applied, summary) = applied(&self.registry)?;
         Ok(NodeReport {
             id: self.me.node_id,
             ns_addr: self.ns_addr.clone(),
@@ -52,15 +50,20 @@ impl Reporter {
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or(0).max(last_applied),
             last_applied,
-            state_hash: format!("{:032x}", header.summary.hash.0),
-            name_count: header.summary.entry_count,
+            state_hash: format!("{:032x}", summary.hash.0),
+            name_count: summary.entry_count,
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             disk_free: self.disk.free(),
-            alarms: self.disk.alarms(),
+            alarms: [self.disk.alarms(), self.found.alarms()].concat(),
             ready: (self.is_ready)(),
         })
+    }
+
+    /// The cluster's identity, 32 hexadecimal digits.
+    pub(crate) fn cluster_id(&self) -> String {
+        format!("{:032x}", self.me.cluster_id)
     }
 
     /// All members, as this node has them in its log.
@@ -82,6 +85,19 @@ impl Reporter {
             let is_leader = Some(member.id) == leader;
             is_leader.then(|| report.as_ref().ok().map(|report| report.last_log_index))?
         });
+        let alarms = divergences(reports.iter().filter_map(|(member, report)| {
+            let report = report.as_ref().ok()?;
+            let protocol = match member.id {
+                id if id == self.me.node_id => PROTOCOL,
+                id => self.peers.protocol(id),
+            };
+            Some(Held {
+                node_id: member.id,
+                program: (&report.version, protocol),
+                index: report.last_applied,
+                hash: &report.state_hash,
+            })
+        }));
         let status = |(member, report): (MemberInfo, Result<NodeReport, String>)| {
             let (report, unreachable) = match report {
                 Ok(report) => (Some(report), None),
@@ -97,11 +113,12 @@ impl Reporter {
         };
         ClusterStatus {
             cluster_name: self.me.cluster_name.clone(),
-            cluster_id: format!("{:032x}", self.me.cluster_id),
+            cluster_id: self.cluster_id(),
             answered_by: self.me.node_id,
             leader,
             term: metrics.current_term,
             members: reports.into_iter().map(status).collect(),
+            alarms,
         }
     }
 
@@ -116,6 +133,21 @@ impl Reporter {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// The index that was applied last, and what the state was then: of one view, so that the hash is that of the
+/// index.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) fn applied(registry: &Registry) -> Result<(u64, Summary), StoreError> {
+    let view = registry.snapshot()?;
+    let header = view.header();
+    let index = match header.meta.get(snapshot::LAST_APPLIED) {
+        Some(bytes) => codec::decode_log_id(bytes)?.index,
+        None => 0,
+    };
+    Ok((index, header.summary))
 }
 
 /// The members as this node has them in its log.

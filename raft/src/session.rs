@@ -17,7 +17,8 @@
 //! | `session/` id u64 `r` index u64 | the replies that the log entry at `index` gave: (seq, reply) |
 //!
 //! (Integers in keys are big-endian.) A reply is thus written once and never rewritten, whatever else is
-//! under way; the record goes when all its numbers are acknowledged.
+//! under way; the record goes when all its numbers are acknowledged. The exception are records of builds whose
+//! replies held what clients had sent, without a bound: those are cut down when they are loaded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -257,7 +258,13 @@ impl Sessions {
                 .sessions
                 .get_mut(&id)
                 .ok_or_else(|| unreadable("its session is missing"))?;
-            let block: Vec<(u64, Reply)> = codec::decode_record("the replies of a session", value)?;
+            let mut block: Vec<(u64, Reply)> =
+                codec::decode_record("the replies of a session", value)?;
+            if take_out_client_data(&mut block) {
+                // With the next log entry, as on every other node that comes from such a build.
+                let bounded = codec::encode_record(&block);
+                sessions.pending.push((key.to_vec(), Some(bounded)));
+            }
             let mut last = 0;
             for (seq, reply) in block {
                 last = last.max(seq);
@@ -279,6 +286,18 @@ impl Sessions {
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
+}
+
+/// Cuts the replies down to what this build would have kept; whether there was anything to cut.
+fn take_out_client_data(block: &mut [(u64, Reply)]) -> bool {
+    let mut cuts = false;
+    for (_, reply) in block {
+        if let Some(bounded) = reply.bounded() {
+            *reply = bounded;
+            cuts = true;
+        }
+    }
+    cuts
 }
 
 enum Key {

@@ -341,3 +341,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn replies_of_earlier_builds_are_cut_down_with_the_next_entry() {
+    let mut sessions = Sessions::default();
+    let mut records = Records::new();
+    let id = sessions.open(1, 7, 10);
+    write(&mut records, sessions.finish_entry(10));
+    let taken = |uri: &str| {
+        let uri = uri.to_owned();
+        Reply::Refused(hearth_storage::Refusal::NameTaken { uri })
+    };
+    // As they wrote it: with the URI that the name stood for.
+    let block: Vec<(u64, Reply)> = vec![(1, taken("PYRO:somebody@else:1")), (2, Reply::Done)];
+    records.insert(replies_key(id, 11), codec::encode_record(&block));
+
+    let mut loaded = load(&records);
+    assert_eq!(loaded.admit(id, 1, 0), Admission::Repeat(taken("")));
+    write(&mut records, loaded.finish_entry(12));
+    let kept: Vec<(u64, Reply)> =
+        codec::decode_record("replies", &records[&replies_key(id, 11)]).unwrap();
+    assert_eq!(kept, [(1, taken("")), (2, Reply::Done)]);
+    assert_eq!(load(&records).finish_entry(13), [], "once");
+    assert_eq!(loaded, load(&records));
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use openraft::errors::{ReplicationClosed, StreamingError};
 
-use hearth_storage::{Command, IfTaken, Location, RocksOptions, RocksStore, StateHash};
+use hearth_storage::{Command, IfTaken, Location, Revision, RocksOptions, RocksStore, StateHash};
 
 use super::*;
 use crate::codec::log_id;
@@ -56,7 +56,7 @@ fn source(name_count: u64, last: u64) -> Registry {
             tags: [format!("tag {}", number % 5)].into(),
             if_taken: IfTaken::Replace,
         };
-        change.apply(number, &command).unwrap();
+        change.apply(Revision::new(number, 0), &command).unwrap();
     }
     change.put_extra(b"of the cluster", vec![7; 5000]).unwrap();
     let membership = Membership::new_with_defaults(vec![[1].into()], [2]);

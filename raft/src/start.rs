@@ -11,12 +11,14 @@ use openraft::errors::Fatal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use hearth_storage::{Home, Location, Registry, RocksStore, Store, StoreError};
+use hearth_storage::{Home, Location, LogHome, Registry, RocksStore, Store, StoreError};
 
 use crate::birth::{Ask, Folder, Waits, be_born, commit_founding};
-use crate::codec::FolderRecord;
+use crate::cluster::Birth;
+use crate::codec::{self, FolderRecord};
 use crate::contact::Contact;
 use crate::disk::{Disk, Watch};
+use crate::divergence;
 use crate::error::{ReadError, StartError};
 use crate::failover::replace_lost_leaders;
 use crate::forward::{Lead, Route};
@@ -25,10 +27,12 @@ use crate::ground::Ground;
 use crate::incoming::{Incoming, Services};
 use crate::leadership::Leadership;
 use crate::log_store::LogStore;
-use crate::membership::Admin;
+use crate::membership::{Admin, VoterStorage};
 use crate::network::Network;
-use crate::peer::handshake::{Credentials, LocalNode};
+use crate::offline::last_membership;
+use crate::peer::credentials::{Credentials, LocalNode};
 use crate::peer::message::Request;
+use crate::peer::refusal::{Refusal, RefusalCode};
 use crate::peer::socket::Sockets;
 use crate::peer::{LinkState, Peers, server};
 use crate::proposals::Proposals;
@@ -37,12 +41,13 @@ use crate::replica::{Open, ReplicaConfig, StorageLocation};
 use crate::report::Reporter;
 use crate::retention::{Limits, keep_log_short};
 use crate::roster::{Roster, Turned};
+use crate::rules::RulesKeeper;
 use crate::snapshot::Position;
 use crate::snapshot_receive::Receiver;
 use crate::snapshot_send::Outgoing;
 use crate::state_machine::{Counters, StateMachine};
 use crate::tuning::Tuning;
-use crate::type_config::{Raft, StoredMembership};
+use crate::type_config::{Membership, Raft};
 use crate::writer::Writer;
 
 /// How long the core may take to end after the state machine has.
@@ -93,7 +98,9 @@ async fn assemble_all(
     tuning: Tuning,
     ground: Ground,
 ) -> Result<Parts, StartError> {
+    check_voter(&config, &tuning)?;
     let raft_config = tuning.to_openraft(&config.cluster_name)?;
+    let mut config = config;
     let store = match ground.home {
         Some(home) => home,
         None => open_store(&config.storage, &tuning).await?,
@@ -101,6 +108,11 @@ async fn assemble_all(
     let sockets = ground.sockets;
     let disk = Disk::open(&config.storage, tuning.disk.clone());
     let log = store.log();
+    if let Some(cluster) = &mut config.cluster
+        && cluster.peer_addr.is_empty()
+    {
+        cluster.peer_addr = known_address(&*store, &log)?;
+    }
     let roster = Arc::new(Roster::default());
     let folder = Arc::new(Folder::open(log.clone(), &config, Arc::clone(&roster))?);
     let credentials = credentials(&config, &folder, Arc::clone(&roster));
@@ -136,8 +148,11 @@ async fn assemble_all(
         Arc::clone(&roster),
     )?;
     check_log(&log_store, state_machine.position(), &config.storage)?;
-    if config.cluster.is_none() {
-        check_alone(&state_machine.position().membership, node_id)?;
+    let has_state = state_machine.position().last_applied.is_some();
+    let membership = last_membership(&log, state_machine.position())?;
+    match &config.cluster {
+        None => check_alone(&membership, node_id)?,
+        Some(cluster) => tell_ignored(&cluster.birth, &membership),
     }
 
     let (failure_sender, failure) = watch::channel(None);
@@ -162,8 +177,13 @@ async fn assemble_all(
         tuning.election_timeout,
     )));
     let (removed_sender, removed) = watch::channel(None);
-    let removal = watch_removal(Arc::clone(&folder), roster, peers.clone(), removed_sender);
-    tasks.push(tokio::spawn(removal));
+    let removal = RemovalWatch {
+        folder: Arc::clone(&folder),
+        roster,
+        raft: raft.clone(),
+        peers: peers.clone(),
+    };
+    tasks.push(tokio::spawn(removal.run(removed_sender)));
 
     let silence_max = tuning.election_timeout.1;
     let leadership = Leadership::of(&raft, node_id, Arc::clone(&contact), silence_max);
@@ -182,8 +202,12 @@ async fn assemble_all(
     let reads = Arc::new(Reads::new(Arc::clone(&counters), leadership.clone()));
     tasks.push(tokio::spawn(Arc::clone(&reads).run(route)));
     let admin = config.cluster.as_ref().map(|_| {
-        let admin = Admin::new(identity.clone(), raft.clone(), peers.clone(), silence_max);
-        Arc::new(admin)
+        let storage = VoterStorage {
+            is_durable: !matches!(config.storage, StorageLocation::Memory),
+            memory_may_vote: tuning.memory_may_vote,
+        };
+        let (identity, raft, peers) = (identity.clone(), raft.clone(), peers.clone());
+        Arc::new(Admin::new(identity, raft, peers, silence_max, storage))
     });
     let reporter = Arc::new(Reporter {
         me: identity,
@@ -195,8 +219,12 @@ async fn assemble_all(
         peers: peers.clone(),
         registry: registry.clone(),
         disk: Arc::clone(&disk),
+        found: divergence::Found::default(),
         is_ready: ready(&raft, &gate, &leadership),
     });
+    if config.cluster.is_some() {
+        tasks.push(tokio::spawn(divergence::watch(Arc::clone(&reporter))));
+    }
     let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone(), Arc::clone(&disk));
     tasks.push(receiving);
     incoming.runs(Services {
@@ -231,7 +259,24 @@ async fn assemble_all(
             let introduction = introduce(Arc::clone(admin), cluster.peer_addr.clone());
             tasks.push(tokio::spawn(introduction));
         }
-        take_part(&raft, node_id, &gate, &writer, &reads, &peers).await
+        // A node that never applied anything has nothing to serve.
+        let wait = tuning.majority_wait.filter(|_| has_state);
+        let has_majority = tokio::select! {
+            taken = take_part(&raft, node_id, &gate, &writer, &reads, &peers) => taken.map(|()| true)?,
+            () = no_majority(leadership.clone(), wait) => false,
+        };
+        // At once for a node alone, so that its first clients find the newest rules.
+        let rules = RulesKeeper {
+            node_id,
+            raft: raft.clone(),
+            registry: registry.clone(),
+            writer: writer.clone(),
+            peers: peers.clone(),
+        };
+        if !has_majority || !rules.step().await.map_err(StartError::Store)? {
+            tasks.push(tokio::spawn(rules.run()));
+        }
+        Ok::<_, StartError>(())
     };
     tokio::select! {
         result = started => result?,
@@ -267,6 +312,25 @@ async fn assemble_all(
     })
 }
 
+/// This node's address for its peers, as its cluster knows it.
+fn known_address(store: &dyn Home, log: &LogHome) -> Result<String, StartError> {
+    let unknown = || {
+        StartError::Identity(
+            "the data folder does not say where other nodes reach this one; give --peer-addr"
+                .to_owned(),
+        )
+    };
+    let record = log.identity()?.ok_or_else(unknown)?;
+    let record = codec::decode_folder(&record).map_err(StoreError::from)?;
+    let position = Position::read(|key| store.meta(key))?;
+    let membership = last_membership(log, &position)?;
+    let member = record
+        .identity()
+        .and_then(|me| membership.get_node(&me.node_id));
+    let addr = member.map(|member| member.peer_addr.clone());
+    addr.filter(|addr| !addr.is_empty()).ok_or_else(unknown)
+}
+
 /// What this node shows to others, and whom it lets in.
 fn credentials(config: &ReplicaConfig, folder: &Folder, roster: Arc<Roster>) -> Credentials {
     let identity = folder.identity();
@@ -281,15 +345,19 @@ fn credentials(config: &ReplicaConfig, folder: &Folder, roster: Arc<Roster>) -> 
         node_id: identity.map(|identity| identity.node_id).or(config.node_id),
         incarnation,
     };
-    let key = config
-        .cluster
-        .as_ref()
-        .map_or(&[][..], |cluster| &cluster.key);
+    let cluster = config.cluster.as_ref();
+    let keys = cluster.map(|cluster| cluster.keys.clone());
     let admission = move |id, incarnation| match roster.turned_away(id, incarnation) {
-        Some(turned) => Err(turned.to_string()),
+        Some(turned) => {
+            let code = match turned {
+                Turned::Removed(_) => RefusalCode::Removed,
+                Turned::Replaced(_) => RefusalCode::Replaced,
+            };
+            Err(Refusal::new(code, turned.to_string()))
+        }
         None => Ok(()),
     };
-    Credentials::new(local, key, Arc::new(admission))
+    Credentials::new(local, keys.unwrap_or_default(), Box::new(admission))
 }
 
 /// Listens to other nodes.
@@ -323,6 +391,23 @@ async fn open_store(
         .await
         .map_err(|error| StartError::Raft(format!("opening the storage failed: {error}")))?;
     Ok(Arc::new(opened.map_err(StartError::Store)?))
+}
+
+/// Refuses a node that would vote among others and keeps its state in memory only: it would forget with its
+/// process what it has promised to them, and never come back under its id.
+fn check_voter(config: &ReplicaConfig, tuning: &Tuning) -> Result<(), StartError> {
+    let votes_among_others = match config.cluster.as_ref().map(|cluster| &cluster.birth) {
+        Some(Birth::Found { founders }) => founders.len() > 1,
+        Some(Birth::Join { learner, .. }) => !learner,
+        Some(Birth::Done) | None => false,
+    };
+    let is_in_memory = matches!(config.storage, StorageLocation::Memory);
+    if votes_among_others && is_in_memory && !tuning.memory_may_vote {
+        return Err(StartError::Identity(
+            "a node that votes among others keeps its state on a disk; in memory it can be a learner".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses a log that ends before the state. openraft would take the difference for the rest of an
@@ -359,14 +444,29 @@ fn stop_on_failure(store: &dyn Home, gate: &Arc<Gate>, failure: &Failure) {
 }
 
 /// Refuses to run a member of several without connections to the others.
-fn check_alone(membership: &StoredMembership, node_id: u64) -> Result<(), StartError> {
-    let voters: Vec<u64> = membership.membership().voter_ids().collect();
+fn check_alone(membership: &Membership, node_id: u64) -> Result<(), StartError> {
+    let voters: Vec<u64> = membership.voter_ids().collect();
     if voters.is_empty() || voters == [node_id] {
         return Ok(());
     }
     Err(StartError::Identity(format!(
         "the data folder belongs to node {node_id} of a cluster with the voters {voters:?}; give --peer-addr,          so that it can reach the others"
     )))
+}
+
+/// Says it when the list of founders is not what the cluster has come to be: after a recovery above all.
+fn tell_ignored(birth: &Birth, membership: &Membership) {
+    let members: Vec<u64> = membership.nodes().map(|(&id, _)| id).collect();
+    if let Birth::Found { founders } = birth
+        && !members.is_empty()
+        && !members.iter().eq(founders.keys())
+    {
+        let founders: Vec<u64> = founders.keys().copied().collect();
+        tracing::info!(
+            "--initial-cluster names the nodes {founders:?} and is ignored: the data folder has a cluster, whose \
+             members are {members:?}"
+        );
+    }
 }
 
 /// Writes the first entry of the log, if that is for this node to do.
@@ -415,6 +515,22 @@ async fn take_part(
     }
 }
 
+/// Resolves when no majority has been there for `wait`; never without one.
+async fn no_majority(leadership: Leadership, wait: Option<Duration>) {
+    let Some(wait) = wait else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(wait).await;
+    // A node that only lags behind waits on.
+    while !leadership.is_cut_off() {
+        tokio::time::sleep(PATIENCE).await;
+    }
+    tracing::warn!(
+        "no majority answers: this node serves what it has, which after a power failure may be older than what \
+         it served before"
+    );
+}
+
 /// Waits until this node has applied all that any node had acknowledged when it started: what a leader says
 /// now covers whatever this node has lost or missed.
 async fn catch_up(
@@ -448,13 +564,7 @@ fn whom_it_waits_for(raft: &Raft, node_id: u64, peers: &Peers, reason: &str) -> 
         .filter_map(|id| {
             let addr = &membership.get_node(&id)?.peer_addr;
             let state = peers.link_state(id)?.borrow().clone();
-            match state {
-                LinkState::Down { reason, .. } | LinkState::Rejected(reason) => {
-                    Some(format!("voter {id} at {addr}: {reason}"))
-                }
-                LinkState::Connecting => Some(format!("voter {id} at {addr}: connecting")),
-                LinkState::Up => None,
-            }
+            (state != LinkState::Up).then(|| format!("voter {id} at {addr}: {state}"))
         })
         .collect();
     if reasons.is_empty() {
@@ -479,60 +589,111 @@ async fn follow_members(raft: Raft, peers: Peers) {
     }
 }
 
-/// Tells when the cluster has removed this node: it has applied that itself, or is turned away by others.
-async fn watch_removal(
+/// Tells when the cluster has removed this node: it has applied that itself, or a majority says so.
+struct RemovalWatch {
     folder: Arc<Folder>,
     roster: Arc<Roster>,
+    raft: Raft,
     peers: Peers,
-    removed: watch::Sender<Option<String>>,
-) {
-    let Some(me) = folder.identity() else { return };
-    let mut changes = roster.changes();
-    let mut asked = 0;
-    let turned = loop {
-        // An entry that was replayed may be older than this node itself.
-        if let Some(turned @ Turned::Removed(_)) = roster.turned_away(me.node_id, me.incarnation) {
-            if let Err(error) = folder.set_removed(&turned.to_string()) {
-                tracing::warn!(%error, "the data folder does not say that its node was removed");
-            }
-            break turned;
-        }
-        let others: Vec<u64> = roster
-            .members()
-            .into_keys()
-            .filter(|&id| id != me.node_id)
-            .collect();
-        let rejected = [Turned::Removed(me.node_id), Turned::Replaced(me.node_id)]
-            .into_iter()
-            .find(|turned| {
-                let text = turned.to_string();
-                others.iter().any(|&id| {
-                    let state = peers.link_state(id).map(|state| state.borrow().clone());
-                    matches!(state, Some(LinkState::Rejected(reason)) if reason.contains(&text))
-                })
-            });
-        // Not kept in the folder: whoever turns a node away has not proved that it is one of us.
-        if let Some(turned) = rejected {
-            break turned;
-        }
-        // The entry that removes a node does not reach it, and nobody asks it anything any more. A
-        // connection is looked at again with each request, so there must be one now and then.
-        let next = others.get(asked % others.len().max(1)).copied();
-        asked += 1;
-        let ask = async {
-            if let Some(id) = next {
-                let _ = peers.call(id, Request::Report, REMOVAL_INTERVAL).await;
-            }
-            tokio::time::sleep(REMOVAL_INTERVAL).await;
+}
+
+impl RemovalWatch {
+    async fn run(self, removed: watch::Sender<Option<String>>) {
+        let Some(me) = self.folder.identity() else {
+            return;
         };
-        tokio::select! {
-            () = ask => {}
-            () = changes.next() => {}
+        let mut changes = self.roster.changes();
+        let mut asked = 0;
+        let mut last_count = 0;
+        let turned = loop {
+            // An entry that was replayed may be older than this node itself.
+            let turned = self.roster.turned_away(me.node_id, me.incarnation);
+            if let Some(turned @ Turned::Removed(_)) = turned {
+                if let Err(error) = self.folder.set_removed(&turned.to_string()) {
+                    tracing::warn!(%error, "the data folder does not say that its node was removed");
+                }
+                break turned;
+            }
+            let verdict = self.verdict(me.node_id);
+            // Not kept in the folder: it was told, and is not what this node has applied.
+            if let Some(turned) = verdict.by_majority() {
+                break turned;
+            }
+            if verdict.count != last_count {
+                last_count = verdict.count;
+                let (count, voters) = (verdict.count, verdict.voter_count);
+                tracing::warn!(
+                    count,
+                    voters,
+                    "some of the other voters say that this node was removed, and not a majority of them"
+                );
+            }
+            // The entry that removes a node does not reach it, and nobody asks it anything any more. A
+            // connection is looked at again with each request, so there must be one now and then.
+            let members = self.roster.members().into_keys();
+            let others: Vec<u64> = members.filter(|&id| id != me.node_id).collect();
+            let next = others.get(asked % others.len().max(1)).copied();
+            asked += 1;
+            let ask = async {
+                if let Some(id) = next {
+                    let _ = self.peers.call(id, Request::Report, REMOVAL_INTERVAL).await;
+                }
+                tokio::time::sleep(REMOVAL_INTERVAL).await;
+            };
+            tokio::select! {
+                () = ask => {}
+                () = changes.next() => {}
+            }
+        };
+        let reason = turned.to_string();
+        tracing::error!("{reason}");
+        removed.send_replace(Some(reason));
+    }
+
+    /// What the voters of the last membership that this node knows say of it. A removal is in force when a
+    /// majority of those that remain has it, so those are counted, and each must have proved to be who it is:
+    /// one that lies, or somebody at the address of one that is gone, ends nobody.
+    fn verdict(&self, me: u64) -> Verdict {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let others = membership.voter_ids().filter(|&id| id != me);
+        let mut verdict = Verdict::default();
+        for id in others {
+            verdict.voter_count += 1;
+            let state = self.peers.link_state(id);
+            let state = state.map(|state| state.borrow().clone());
+            if let Some(LinkState::Rejected {
+                refusal,
+                by_peer: true,
+            }) = state
+                && refusal.code.is_final()
+            {
+                verdict.count += 1;
+                verdict.turned = Some(match refusal.code {
+                    RefusalCode::Replaced => Turned::Replaced(me),
+                    _ => Turned::Removed(me),
+                });
+            }
         }
-    };
-    let reason = turned.to_string();
-    tracing::error!("{reason}");
-    removed.send_replace(Some(reason));
+        verdict
+    }
+}
+
+/// See [`RemovalWatch::verdict`].
+#[derive(Debug, Default)]
+struct Verdict {
+    voter_count: usize,
+    /// Those that say that the node was removed or replaced.
+    count: usize,
+    turned: Option<Turned>,
+}
+
+impl Verdict {
+    fn by_majority(&self) -> Option<Turned> {
+        let turned = self.turned.clone()?;
+        (self.count > self.voter_count / 2).then_some(turned)
+    }
 }
 
 async fn introduce(admin: Arc<Admin>, peer_addr: String) {

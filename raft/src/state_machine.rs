@@ -15,7 +15,7 @@ use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use tokio::sync::{oneshot, watch};
 
-use hearth_storage::{Change, Command, Registry, StoreError};
+use hearth_storage::{Change, Command, Registry, Revision, StoreError};
 
 use crate::codec;
 use crate::defect::{self, Defect};
@@ -30,7 +30,8 @@ use crate::type_config::{
     StoredMembership, TypeConfig,
 };
 
-/// Bytes of commands that go into one batch, about; and the answers to them wait for it.
+/// Bytes of commands, and of the entries that they change, that go into one batch, about; and the answers to
+/// them wait for it.
 const BATCH_LEN_MAX: usize = 2 << 20;
 
 /// Numbers that are read while they change.
@@ -173,6 +174,7 @@ impl StateMachine {
                 .iter()
                 .map(|(key, value)| (key.as_slice(), value.as_slice())),
         )?;
+        self.ids.use_rules(self.registry.rules()?);
         self.roster.set(&self.position.membership, &self.ids);
         let last = self.position.last_applied.map_or(0, |id| id.index);
         self.counters.last_applied.store(last, Ordering::Relaxed);
@@ -200,6 +202,7 @@ impl StateMachine {
             Payload::Membership(membership) => {
                 self.sessions
                     .retain_members(|node| membership.get_node(&node).is_some());
+                self.ids.use_rules(pending.change.rules());
                 self.ids.set_members(self.position.membership.membership());
                 self.ids.set_members(&membership);
                 self.position.membership = StoredMembership::new(Some(log_id), membership);
@@ -213,13 +216,15 @@ impl StateMachine {
             }
             Payload::Normal(Proposal::Commands(list)) => {
                 let mut replies = Vec::with_capacity(list.len());
-                for numbered in list.iter() {
-                    pending.len += codec::command_len(numbered);
-                    replies.push(self.execute(log_id.index, numbered, pending)?);
+                for (position, numbered) in (0..).zip(list.iter()) {
+                    pending.len += codec::numbered_len(numbered);
+                    let revision = Revision::new(log_id.index, position);
+                    replies.push(self.execute(revision, numbered, pending)?);
                 }
                 Outcome::Replies(replies)
             }
             Payload::Normal(Proposal::TakeId { wanted, holder }) => {
+                self.ids.use_rules(pending.change.rules());
                 self.ids.set_members(self.position.membership.membership());
                 Outcome::Id(self.ids.take(wanted, holder))
             }
@@ -244,7 +249,7 @@ impl StateMachine {
 
     fn execute(
         &mut self,
-        index: u64,
+        revision: Revision,
         numbered: &NumberedCommand,
         pending: &mut Pending,
     ) -> Result<NumberedReply, StoreError> {
@@ -258,9 +263,9 @@ impl StateMachine {
             Admission::Execute => {
                 let change = &mut pending.change;
                 let reply = if may_take_long(command) {
-                    aside(|| change.apply(index, command))?
+                    aside(|| change.apply(revision, command))?
                 } else {
-                    change.apply(index, command)?
+                    change.apply(revision, command)?
                 };
                 self.sessions.executed(*session, *seq, reply.clone());
                 pending.command_count += 1;
@@ -329,7 +334,8 @@ impl StateMachine {
                 if let Some(responder) = responder {
                     pending.answers.push((responder, outcome));
                 }
-                next = if pending.len < BATCH_LEN_MAX && !defect::is(Defect::IndexApart) {
+                let len = pending.len + pending.change.read_len();
+                next = if len < BATCH_LEN_MAX && !defect::is(Defect::IndexApart) {
                     entries.next().now_or_never().flatten()
                 } else {
                     None
@@ -352,7 +358,7 @@ impl StateMachine {
 fn may_take_long(command: &Command) -> bool {
     matches!(
         command,
-        Command::RemovePrefix { .. } | Command::RemoveRegex { .. }
+        Command::RemovePrefix { .. } | Command::RemoveRegex { .. } | Command::RemoveListed { .. }
     )
 }
 

@@ -388,3 +388,54 @@ async fn memory_and_disk_give_the_same_entries() {
     let streamed: Vec<LogEntry> = streamed.into_iter().map(Result::unwrap).collect();
     assert_eq!(streamed[..], entries[3..57]);
 }
+
+/// Replies that repeated the URI of a name, up to the size of a message each, made records that could be
+/// written and not be read.
+#[tokio::test]
+async fn a_folder_with_a_record_of_more_than_256_mib_opens_and_gets_small() {
+    const URI_LEN: usize = 8 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let location = Location::Folder(dir.path().join("data"));
+    let index_key = |index: u64| {
+        [
+            b"session/",
+            &1_u64.to_be_bytes()[..],
+            b"r",
+            &index.to_be_bytes(),
+        ]
+        .concat()
+    };
+    {
+        let mut stores = open(&location);
+        apply(
+            &mut stores.state_machine,
+            &[member_entry(0), open_session(1, 5)],
+        )
+        .await;
+        let block: Vec<(u64, Reply)> = (1..=33)
+            .map(|seq| {
+                let uri = "u".repeat(URI_LEN);
+                (
+                    seq,
+                    Reply::Refused(hearth_storage::Refusal::NameTaken { uri }),
+                )
+            })
+            .collect();
+        let registry = Registry::new(Arc::new(stores.store.clone()));
+        let record = codec::encode_record(&block);
+        assert!(record.len() > 256 << 20);
+        let mut change = registry.begin().unwrap();
+        change.put_extra(&index_key(2), record).unwrap();
+        registry.commit(change).unwrap();
+        stores.store.close().unwrap();
+    }
+    let mut stores = open(&location);
+    let bare = Reply::Refused(hearth_storage::Refusal::name_taken());
+    let sessions = &mut stores.state_machine.sessions;
+    assert_eq!(sessions.admit(1, 33, 0), Admission::Repeat(bare));
+    let next = commands(3, 1, &[(34, 0, register("n", "PYRO:n@h:1"))]);
+    apply(&mut stores.state_machine, &[next]).await;
+    let registry = Registry::new(Arc::new(stores.store.clone()));
+    let record = registry.extra(&index_key(2)).unwrap().unwrap();
+    assert!(record.len() < 1024, "{} bytes", record.len());
+}

@@ -32,6 +32,11 @@ pub struct Tuning {
     pub election_timeout: (Duration, Duration),
     /// How often a leader tells its followers that it is there.
     pub heartbeat_interval: Duration,
+    /// Lets nodes that keep their state in memory vote among others. For tests: each end of such a node
+    /// leaves a voter behind that never comes back.
+    pub memory_may_vote: bool,
+    /// How long a start waits for a majority before the node serves what it has. `None`: for ever.
+    pub majority_wait: Option<Duration>,
     /// How full the disk may become.
     pub disk: DiskLimits,
     /// How the database is opened.
@@ -48,6 +53,8 @@ impl Default for Tuning {
             entries_in_flight_max: 4,
             election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
             heartbeat_interval: Duration::from_millis(100),
+            memory_may_vote: false,
+            majority_wait: None,
             disk: DiskLimits::default(),
             rocks: RocksOptions::default(),
         }

@@ -30,6 +30,7 @@ use crate::codec;
 use crate::error::WriteError;
 use crate::forward::{NO_LEADER, Way};
 use crate::leadership::Leadership;
+use crate::limits::{COMMAND_LEN_MAX, ENTRY_COMMANDS_MAX, ENTRY_LEN_MAX};
 use crate::peer::message::{ProposalRecord, ProposeAnswer};
 use crate::session::WINDOW;
 use crate::state_machine::Counters;
@@ -37,12 +38,6 @@ use crate::type_config::{NumberedCommand, NumberedReply, Proposal};
 
 /// Commands that may wait for the batcher. Beyond that, callers wait in line.
 const QUEUE_LEN: usize = 1024;
-
-/// Commands in one log entry.
-const ENTRY_COMMANDS_MAX: usize = 512;
-
-/// Bytes of commands in one log entry, about, unless one command alone has more.
-const ENTRY_LEN_MAX: usize = 1 << 20;
 
 /// How long a refused proposal waits before it is made again to the same leader: at first, and at most.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
@@ -196,6 +191,7 @@ impl Writer {
         command: Command,
         deadline: Instant,
     ) -> Result<Reply, WriteError> {
+        check_len(&command)?;
         let claim = Arc::new(Claim::default());
         let (reply, answer) = oneshot::channel();
         let caller = Caller {
@@ -284,6 +280,17 @@ impl Writer {
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
+}
+
+/// Refuses a command that no message between nodes could carry.
+fn check_len(command: &Command) -> Result<(), WriteError> {
+    let len = codec::command_len(command);
+    if len <= COMMAND_LEN_MAX {
+        return Ok(());
+    }
+    Err(WriteError::NotProposed(format!(
+        "it takes {len} bytes, and at most {COMMAND_LEN_MAX} can be replicated at once"
+    )))
 }
 
 const STOPPING: &str = "this node is stopping";
@@ -641,7 +648,7 @@ impl<W: Way> Batcher<W> {
                 acked_upto,
                 command,
             };
-            len += codec::command_len(&numbered);
+            len += codec::numbered_len(&numbered);
             list.push(numbered);
             callers.push(caller);
         }

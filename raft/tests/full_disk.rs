@@ -30,7 +30,7 @@ async fn founded() -> Option<(TestCluster, BTreeMap<u64, SmallDisk>)> {
         let disk = match SmallDisk::tmpfs(64) {
             Ok(disk) => disk,
             Err(reason) => {
-                println!("skipped: {reason}");
+                hearth_skipped::skipped(reason);
                 return None;
             }
         };

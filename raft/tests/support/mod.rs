@@ -13,8 +13,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use hearth_raft::{
-    Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, Replica,
-    ReplicaConfig, StartError, Status, StorageLocation, Tuning,
+    Birth, ClusterChange, ClusterConfig, ClusterError, ClusterKeys, ClusterReply, ClusterStatus,
+    Replica, ReplicaConfig, StartError, Status, StorageLocation, Tuning,
 };
 use hearth_storage::{Answer, Command, IfTaken, Query, Reply};
 use tokio::task::{JoinError, JoinHandle};
@@ -76,7 +76,7 @@ pub(crate) struct TestCluster {
     dir: tempfile::TempDir,
     pub(crate) tuning: Tuning,
     in_memory: bool,
-    key: Vec<u8>,
+    pub(crate) keys: ClusterKeys,
     founders: BTreeMap<u64, String>,
     pub(crate) nodes: BTreeMap<u64, TestNode>,
     folder_count: u32,
@@ -89,7 +89,7 @@ impl TestCluster {
             dir: tempfile::tempdir().unwrap(),
             tuning: quick(),
             in_memory: false,
-            key: b"the key of the tests".to_vec(),
+            keys: ClusterKeys::new([b"the key of the tests".to_vec()]),
             founders: (1..=count).map(|id| (id, free_addr())).collect(),
             nodes: BTreeMap::new(),
             folder_count: 0,
@@ -105,6 +105,7 @@ impl TestCluster {
     pub(crate) fn in_memory(count: u64) -> Self {
         let mut cluster = Self::new(count);
         cluster.in_memory = true;
+        cluster.tuning.memory_may_vote = true;
         for node in cluster.nodes.values_mut() {
             node.config.storage = StorageLocation::Memory;
         }
@@ -160,7 +161,7 @@ impl TestCluster {
                 ns_addr: format!("ns.{peer_addr}"),
                 peer_addr,
                 birth,
-                key: self.key.clone(),
+                keys: self.keys.clone(),
             }),
         }
     }
