@@ -2,8 +2,8 @@
 //!
 //! Every period the leader connects to each address that entries name, as many at once as
 //! [`PROBE_COUNT_MAX`], and hangs up; any listener counts as alive, and no Pyro is spoken. An entry whose
-//! address fails for [`AutocleanConfig::grace`] or longer, in every round of that time, goes, if by then it still stands
-//! for the same URI. What cannot be judged stays: entries without an address, and failures that are our
+//! address fails for [`AutocleanConfig::grace`] or longer, in every round of that time, goes, unless the name was
+//! registered again meanwhile, be it with the same URI. What cannot be judged stays: entries without an address, and failures that are our
 //! own, such as too many open files or no network.
 
 use std::collections::{HashMap, HashSet};
@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_raft::Replica;
-use hearth_storage::{Answer, Command, Filter, Query, Reply};
+use hearth_storage::{Answer, Command, Filter, Query, Reply, Revision, StoreError};
 use hearth_wire::Uri;
 use hearth_wire::uri::{Location, Target};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+use crate::logging::excerpt;
 
 /// Addresses that are tried at the same time.
 const PROBE_COUNT_MAX: usize = 64;
@@ -75,45 +77,71 @@ async fn round(config: AutocleanConfig, ns_port: u16, replica: &Replica, suspect
             return;
         }
     };
-    let candidates: Vec<(String, String, Address)> = entries
+    let candidates: Vec<(Registered, Address)> = entries
         .into_iter()
-        .filter_map(|(name, uri)| {
-            let address = Address::of(&uri, ns_port)?;
-            Some((name, uri, address))
+        .filter_map(|entry| {
+            let address = Address::of(&entry.uri, ns_port)?;
+            Some((entry, address))
         })
         .collect();
-    let addresses = candidates.iter().map(|(_, _, address)| address.clone());
+    let addresses = candidates.iter().map(|(_, address)| address.clone());
     let verdicts = probe_all(addresses.collect(), config.probe_timeout).await;
     let gone = suspects.judge(
-        candidates.iter().map(|(name, uri, address)| {
+        candidates.iter().map(|(entry, address)| {
             let verdict = verdicts.get(address).copied().unwrap_or(Verdict::Unclear);
-            (name.as_str(), uri.as_str(), verdict)
+            (entry, verdict)
         }),
         Instant::now(),
         config.grace,
     );
-    for (name, uri) in gone {
-        let command = Command::RemoveIf {
-            name: name.clone(),
-            uri: uri.clone(),
+    for entry in gone {
+        let command = match removal(replica, &entry) {
+            Ok(command) => command,
+            Err(error) => {
+                tracing::warn!(%error, "autoclean cannot remove an entry");
+                return;
+            }
         };
+        let Registered { name, uri, .. } = entry;
         match replica
             .write(command, Instant::now() + WRITE_DEADLINE)
             .await
         {
-            Ok(Reply::Removed(1)) => tracing::info!(name, uri, "autoclean removed an entry"),
+            Ok(Reply::Removed(1)) => {
+                let (name, uri) = (&*excerpt(&name), &*excerpt(&uri));
+                tracing::info!(name, uri, "autoclean removed an entry");
+            }
             // It was registered anew, or removed, since we looked.
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(name, %error, "autoclean cannot remove an entry");
+                tracing::warn!(name = &*excerpt(&name), %error, "autoclean cannot remove an entry");
                 return;
             }
         }
     }
 }
 
-/// Names and URIs, without those that are exempt.
-async fn all_entries(replica: &Replica) -> Result<Vec<(String, String)>, String> {
+/// The command that removes an entry if it is still the one that was looked at.
+fn removal(replica: &Replica, entry: &Registered) -> Result<Command, StoreError> {
+    let (name, uri) = (entry.name.clone(), entry.uri.clone());
+    if replica.rules()? < 2 {
+        // A member of an earlier version cannot read the other command.
+        return Ok(Command::RemoveIf { name, uri });
+    }
+    let revision = entry.revision;
+    Ok(Command::RemoveIfUnchanged { name, revision })
+}
+
+/// An entry as a round finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Registered {
+    name: String,
+    uri: String,
+    revision: Revision,
+}
+
+/// All entries, without those that are exempt.
+async fn all_entries(replica: &Replica) -> Result<Vec<Registered>, String> {
     let replica = replica.clone();
     let answer = tokio::task::spawn_blocking(move || replica.answer(&Query::List(Filter::All)))
         .await
@@ -125,7 +153,11 @@ async fn all_entries(replica: &Replica) -> Result<Vec<(String, String)>, String>
     Ok(entries
         .into_iter()
         .filter(|(name, _)| !EXEMPT.contains(&name.as_str()))
-        .map(|(name, entry)| (name, entry.uri))
+        .map(|(name, entry)| Registered {
+            name,
+            uri: entry.uri,
+            revision: entry.revision,
+        })
         .collect())
 }
 
@@ -231,24 +263,24 @@ async fn probe_all(addresses: HashSet<Address>, patience: Duration) -> HashMap<A
 /// Entries whose objects did not answer, and since when.
 #[derive(Debug, Default)]
 struct Suspects {
-    since: HashMap<String, (String, Instant)>,
+    /// By name; another registration, also of the same URI, is another entry.
+    since: HashMap<String, (Revision, Instant)>,
 }
 
 impl Suspects {
-    /// Takes in one round's verdicts on (name, URI) and returns those that have been gone for
-    /// `grace`. Whatever is not mentioned any more is forgotten.
+    /// Takes in one round's verdicts and returns the entries that have been gone for `grace`. Whatever is not mentioned any more is forgotten.
     fn judge<'a>(
         &mut self,
-        verdicts: impl Iterator<Item = (&'a str, &'a str, Verdict)>,
+        verdicts: impl Iterator<Item = (&'a Registered, Verdict)>,
         now: Instant,
         grace: Duration,
-    ) -> Vec<(String, String)> {
+    ) -> Vec<Registered> {
         let mut old = std::mem::take(&mut self.since);
         let mut gone = Vec::new();
-        for (name, uri, verdict) in verdicts {
+        for (entry, verdict) in verdicts {
             let known = old
-                .remove(name)
-                .filter(|(known_uri, _)| known_uri == uri)
+                .remove(&entry.name)
+                .filter(|(revision, _)| *revision == entry.revision)
                 .map(|(_, since)| since);
             let since = match (verdict, known) {
                 (Verdict::Alive, _) | (Verdict::Unclear, None) => continue,
@@ -256,12 +288,13 @@ impl Suspects {
                 (Verdict::Dead, known) => {
                     let since = known.unwrap_or(now);
                     if now.duration_since(since) >= grace {
-                        gone.push((name.to_owned(), uri.to_owned()));
+                        gone.push(entry.clone());
                     }
                     since
                 }
             };
-            self.since.insert(name.to_owned(), (uri.to_owned(), since));
+            self.since
+                .insert(entry.name.clone(), (entry.revision, since));
         }
         gone
     }
@@ -273,6 +306,14 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
     const GRACE: Duration = Duration::from_secs(20);
+
+    fn registered(index: u64) -> Registered {
+        Registered {
+            name: "n".to_owned(),
+            uri: "PYRO:o@h:1".to_owned(),
+            revision: Revision::new(index, 0),
+        }
+    }
 
     #[test]
     fn only_addresses_that_can_be_tried_are() {
@@ -302,32 +343,33 @@ mod tests {
     fn an_entry_goes_when_it_has_failed_for_the_whole_grace() {
         let mut suspects = Suspects::default();
         let start = Instant::now();
-        let mut look = |uri: &str, verdict, seconds| {
+        let mut look = |index, verdict, seconds| {
             let now = start + Duration::from_secs(seconds);
-            let verdicts = [("n", uri, verdict)].into_iter();
+            let entry = registered(index);
+            let verdicts = [(&entry, verdict)].into_iter();
             suspects.judge(verdicts, now, GRACE).len()
         };
-        assert_eq!(look("a", Verdict::Dead, 0), 0);
-        assert_eq!(look("a", Verdict::Dead, 19), 0);
-        assert_eq!(look("a", Verdict::Dead, 20), 1);
+        assert_eq!(look(1, Verdict::Dead, 0), 0);
+        assert_eq!(look(1, Verdict::Dead, 19), 0);
+        assert_eq!(look(1, Verdict::Dead, 20), 1);
         // An entry that is alive once starts anew.
-        assert_eq!(look("a", Verdict::Alive, 21), 0);
-        assert_eq!(look("a", Verdict::Dead, 22), 0);
-        assert_eq!(look("a", Verdict::Dead, 41), 0);
+        assert_eq!(look(1, Verdict::Alive, 21), 0);
+        assert_eq!(look(1, Verdict::Dead, 22), 0);
+        assert_eq!(look(1, Verdict::Dead, 41), 0);
         // What cannot be judged neither clears nor condemns.
-        assert_eq!(look("a", Verdict::Unclear, 50), 0);
-        assert_eq!(look("a", Verdict::Dead, 51), 1);
-        // Another object under the same name is another entry.
-        assert_eq!(look("b", Verdict::Dead, 52), 0);
-        assert_eq!(look("b", Verdict::Dead, 71), 0);
-        assert_eq!(look("b", Verdict::Dead, 72), 1);
+        assert_eq!(look(1, Verdict::Unclear, 50), 0);
+        assert_eq!(look(1, Verdict::Dead, 51), 1);
+        // The same object, registered anew, is another entry.
+        assert_eq!(look(2, Verdict::Dead, 52), 0);
+        assert_eq!(look(2, Verdict::Dead, 71), 0);
+        assert_eq!(look(2, Verdict::Dead, 72), 1);
     }
 
     #[test]
     fn names_that_are_gone_are_forgotten() {
         let mut suspects = Suspects::default();
         let now = Instant::now();
-        suspects.judge([("n", "a", Verdict::Dead)].into_iter(), now, GRACE);
+        suspects.judge([(&registered(1), Verdict::Dead)].into_iter(), now, GRACE);
         suspects.judge(std::iter::empty(), now, GRACE);
         assert!(suspects.since.is_empty());
     }

@@ -3,14 +3,14 @@
 //! This file checks and completes; founding and joining are [`hearth_raft`]'s.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hearth_raft::{Birth, ClusterConfig, StorageLocation};
+use hearth_raft::{Birth, ClusterConfig, ClusterKeys, StorageLocation};
+use hearth_wire::admin;
 
 use crate::config::{Bind, Checker, DEFAULTS, node_id};
 use crate::error::NodeError;
@@ -23,7 +23,7 @@ const PEER_ADDR_LEN_MAX: usize = 300;
 /// Founders beyond this number make every write slower and nothing safer.
 const FOUNDER_COUNT_MAX: usize = 9;
 
-/// Bytes of the longest key. Nobody writes a longer one by intent.
+/// Bytes of the longest file of keys. Nobody writes a longer one by intent.
 const KEY_LEN_MAX: usize = 4096;
 
 /// A key with fewer bytes than this could be guessed.
@@ -45,26 +45,17 @@ const RESOLVE_DURATION_MAX: Duration = Duration::from_secs(30);
 const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a node takes part in a cluster of several.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// `HOST:PORT` at which the other nodes reach this one. `None`, with [`Birth::Join`] only: the address
-    /// that leads to the others, and the default port.
+    /// `HOST:PORT` at which the other nodes reach this one. `None` with [`Birth::Join`]: the address that leads
+    /// to the others, and the default port; with [`Birth::Done`]: what the data folder says.
     pub peer_addr: Option<String>,
     /// What to do while the storage has no cluster yet.
     pub birth: Birth,
-    /// The secret that peers prove to each other. Empty: none.
-    pub key: Vec<u8>,
-}
-
-impl fmt::Debug for ClusterSettings {
-    /// Without the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterSettings")
-            .field("peer_addr", &self.peer_addr)
-            .field("birth", &self.birth)
-            .field("has_key", &!self.key.is_empty())
-            .finish()
-    }
+    /// The secrets that peers and administrators prove: the first is used, any is accepted. Empty: none.
+    pub keys: ClusterKeys,
+    /// The file with the keys, which is read again on SIGHUP.
+    pub key_file: Option<String>,
 }
 
 impl ClusterSettings {
@@ -80,6 +71,8 @@ impl ClusterSettings {
     ) -> Result<ClusterConfig, NodeError> {
         let peer_addr = match (&self.peer_addr, &self.birth) {
             (Some(addr), _) => addr.clone(),
+            // The data folder knows it.
+            (None, Birth::Done) => String::new(),
             (None, Birth::Join { seeds, .. }) => {
                 let host = address_towards(seeds).await?;
                 location_text(&host.to_string(), DEFAULTS.peer_port)
@@ -94,7 +87,7 @@ impl ClusterSettings {
             ns_addr: ns_addr(bound, nat_location, &peer_addr),
             peer_addr,
             birth: self.birth.clone(),
-            key: self.key.clone(),
+            keys: self.keys.clone(),
         })
     }
 }
@@ -179,6 +172,14 @@ pub(crate) fn storage_refusal(text: &str) -> Option<String> {
     ))
 }
 
+/// Whether there is a data folder with something in it.
+fn has_data(storage: &StorageLocation) -> bool {
+    match storage {
+        StorageLocation::Memory => false,
+        StorageLocation::Rocks(folder) => folder.join("FORMAT").exists(),
+    }
+}
+
 impl Checker<'_> {
     /// The options of a cluster; none if nothing asks for one.
     pub(crate) fn cluster(
@@ -190,7 +191,10 @@ impl Checker<'_> {
         let seeds = self.parse(Setting::Join, peer_addrs);
         let learner = self.parse(Setting::Learner, parse_bool) == Some(true);
         let peer_addr = self.parse(Setting::PeerAddr, peer_addr);
-        let key = self.cluster_key();
+        let keys = self.cluster_keys();
+        let key_file = self.settings.get(Setting::ClusterKeyFile);
+        let key_file = key_file.map(|given| given.text.clone());
+        let insecure = self.parse(Setting::InsecurePeers, parse_bool) == Some(true);
         let founds = self.is_given(Setting::InitialCluster);
         let joins = self.is_given(Setting::Join);
         if founds && joins {
@@ -206,14 +210,17 @@ impl Checker<'_> {
                 "only with --join; the founders of a cluster vote, and a node alone has nobody to learn from",
             );
         }
-        if !founds && !joins {
-            for setting in [Setting::PeerAddr, Setting::ClusterKeyFile] {
-                if self.is_given(setting) {
-                    self.mistake(
-                        setting,
-                        "has no use without --initial-cluster or --join, which make this node one of several",
-                    );
-                }
+        let told = [Setting::PeerAddr, Setting::ClusterKeyFile];
+        let told = told.map(|setting| (setting, self.is_given(setting)));
+        // A data folder that has its cluster needs no more.
+        let continues = told.iter().any(|(_, given)| *given) && has_data(storage);
+        if !founds && !joins && !continues {
+            for (setting, _) in told.into_iter().filter(|(_, given)| *given) {
+                self.mistake(
+                    setting,
+                    "has no use without --initial-cluster or --join, which make this node one of several, or \
+                     -s rocksdb:DIR with the data of one",
+                );
             }
             return None;
         }
@@ -229,6 +236,8 @@ impl Checker<'_> {
             let own = self.own_founder(&founders, peer_addr.as_deref());
             self.warn_of_founders(&founders);
             (Birth::Found { founders }, own)
+        } else if continues && !joins {
+            (Birth::Done, peer_addr)
         } else {
             let seeds = self.other_seeds(seeds?, peer_addr.as_deref());
             (Birth::Join { seeds, learner }, peer_addr)
@@ -237,11 +246,17 @@ impl Checker<'_> {
         if let Some(addr) = &peer_addr {
             self.check_ports(bind, addr);
         }
-        self.warn_of_risks(bind, storage, peer_addr.as_deref(), &birth, key.is_empty());
+        self.check_storage(storage, &birth);
+        let stays_here = stays_here(peer_addr.as_deref(), &birth);
+        if keys.is_empty() && !stays_here && !self.is_given(Setting::ClusterKeyFile) {
+            self.check_openness(founds, insecure);
+        }
+        self.warn_of_risks(bind, stays_here, &birth);
         Some(ClusterSettings {
             peer_addr,
             birth,
-            key,
+            keys,
+            key_file,
         })
     }
 
@@ -333,52 +348,73 @@ impl Checker<'_> {
         }
     }
 
-    fn warn_of_risks(
-        &mut self,
-        bind: &Bind,
-        storage: &StorageLocation,
-        peer_addr: Option<&str>,
-        birth: &Birth,
-        has_no_key: bool,
-    ) {
-        let mut notices = Vec::new();
-        let learns = matches!(birth, Birth::Join { learner: true, .. });
-        if *storage == StorageLocation::Memory && !learns {
-            notices.push(
-                "this node votes and keeps its names in memory only (-s/--storage): when it ends, it cannot \
-                 come back under its number; use rocksdb:DIR"
+    /// A voter in memory forgets with its process what it has promised to the others, and never comes back
+    /// under its number: each restart would leave a dead voter behind.
+    fn check_storage(&mut self, storage: &StorageLocation, birth: &Birth) {
+        let way_out = match birth {
+            _ if *storage != StorageLocation::Memory => return,
+            Birth::Join { learner: true, .. } => return,
+            Birth::Join { .. } => "use rocksdb:DIR, or stay without a vote with --learner",
+            Birth::Found { founders } if founders.len() > 1 => "use rocksdb:DIR",
+            Birth::Found { .. } | Birth::Done => return,
+        };
+        self.mistake(
+            Setting::Storage,
+            &format!(
+                "this node would vote among others and keep its state in memory only, so that it could not \
+                 come back after its end; {way_out}"
+            ),
+        );
+    }
+
+    /// Without a key, whoever reaches the peer port can vote and write.
+    fn check_openness(&mut self, founds: bool, insecure: bool) {
+        if insecure {
+            self.settings.notices.push(
+                "no --cluster-key-file: anyone who reaches the peer port can take part in this cluster \
+                 (--insecure-peers)"
                     .to_owned(),
             );
-        }
-        let stays_here = peer_addr.is_some_and(is_local_addr)
-            || matches!(birth, Birth::Join { seeds, .. } if seeds.iter().all(|seed| is_local_addr(seed)));
-        if stays_here {
-            self.settings.notices.append(&mut notices);
             return;
         }
-        if has_no_key {
-            notices.push(
-                "no --cluster-key-file: anyone who reaches the peer port can take part in this cluster"
-                    .to_owned(),
-            );
-        }
+        let setting = if founds {
+            Setting::InitialCluster
+        } else if self.is_given(Setting::Join) {
+            Setting::Join
+        } else {
+            Setting::PeerAddr
+        };
+        self.mistake(
+            setting,
+            "other machines reach this cluster, and it has no key, so that anyone could take part in it: make \
+             one (openssl rand -hex 32 > FILE; chmod 600 FILE), and give it to every node with \
+             --cluster-key-file FILE; --insecure-peers does without",
+        );
+    }
+
+    fn warn_of_risks(&mut self, bind: &Bind, stays_here: bool, birth: &Birth) {
+        let learns = matches!(birth, Birth::Join { learner: true, .. });
         let serves_here_only = matches!(bind, Bind::Tcp { host, .. } if is_local_host(host));
-        if serves_here_only && !learns {
-            notices.push(
+        if serves_here_only && !stays_here && !learns {
+            self.settings.notices.push(
                 "clients on other machines do not reach this node, which serves localhost; give -n/--host"
                     .to_owned(),
             );
         }
-        self.settings.notices.append(&mut notices);
     }
 
-    /// The content of the key's file; empty without one.
-    fn cluster_key(&mut self) -> Vec<u8> {
-        let Some((key, notices)) = self.parse(Setting::ClusterKeyFile, read_key) else {
-            return Vec::new();
+    /// The keys in the file; none without one.
+    fn cluster_keys(&mut self) -> ClusterKeys {
+        let Some(keys) = self.parse(Setting::ClusterKeyFile, cluster_keys) else {
+            return ClusterKeys::default();
         };
-        self.settings.notices.extend(notices);
-        key
+        if let Some(key) = keys.iter().find(|key| key.len() < KEY_LEN_SAFE) {
+            self.settings.notices.push(format!(
+                "a key of the cluster has only {} bytes and could be guessed; use {KEY_LEN_SAFE} or more",
+                key.len()
+            ));
+        }
+        ClusterKeys::new(keys)
     }
 
     /// Election timeout, from and to, and heartbeat interval.
@@ -527,44 +563,62 @@ fn peer_addr(text: &str) -> Result<String, String> {
     Ok(addr)
 }
 
-/// The secret in a file, without the blanks around it, and what the log should say of the file.
-fn read_key(file: &str) -> Result<(Vec<u8>, Vec<String>), String> {
+/// The keys in a file, one a line; the first is the one to use.
+///
+/// # Errors
+/// Text for a person, when it cannot be read, holds none or too many, or is open to other users.
+pub(crate) fn cluster_keys(file: &str) -> Result<Vec<Vec<u8>>, String> {
     if file.is_empty() {
         return Err("names no file".to_owned());
     }
-    let path = Path::new(file);
     let unreadable = |error: std::io::Error| format!("{file} cannot be read: {error}");
-    let opened = std::fs::File::open(path).map_err(unreadable)?;
-    let metadata = opened.metadata().map_err(unreadable)?;
-    let mut key = Vec::new();
+    let opened = std::fs::File::open(Path::new(file)).map_err(unreadable)?;
+    check_ownership(file, &opened.metadata().map_err(unreadable)?)?;
+    let mut content = Vec::new();
     opened
         .take(KEY_LEN_MAX as u64 + 1)
-        .read_to_end(&mut key)
+        .read_to_end(&mut content)
         .map_err(unreadable)?;
-    if key.len() > KEY_LEN_MAX {
+    if content.len() > KEY_LEN_MAX {
         return Err(format!(
             "{file} has more than {KEY_LEN_MAX} bytes; is it the right file?"
         ));
     }
-    let key = key.trim_ascii().to_vec();
-    if key.is_empty() {
+    let keys = admin::keys_of_file(&content);
+    if keys.is_empty() {
         return Err(format!(
             "{file} is empty; make a secret with, for example, openssl rand -hex 32, and give every node the same"
         ));
     }
-    let mut notices = Vec::new();
-    if metadata.permissions().mode() & 0o004 != 0 {
-        notices.push(format!(
-            "everyone on this machine can read the cluster's key in {file}; chmod 600 changes that"
+    if keys.len() > admin::KEY_COUNT_MAX {
+        return Err(format!(
+            "{file} holds {} keys, one a line; {} may be valid at once",
+            keys.len(),
+            admin::KEY_COUNT_MAX
         ));
     }
-    if key.len() < KEY_LEN_SAFE {
-        notices.push(format!(
-            "the cluster's key in {file} has only {} bytes and could be guessed; use {KEY_LEN_SAFE} or more",
-            key.len()
+    Ok(keys.into_iter().map(<[u8]>::to_vec).collect())
+}
+
+/// Refuses a file that others on this machine may read or change, as ssh does.
+fn check_ownership(file: &str, metadata: &std::fs::Metadata) -> Result<(), String> {
+    // A pipe or a file of a service manager's has no bits that say anything.
+    if !metadata.is_file() {
+        return Ok(());
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "{file} has the mode {mode:04o}, so that other users of this machine can use the key; chmod 600 {file}"
         ));
     }
-    Ok((key, notices))
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != us && owner != 0 {
+        return Err(format!(
+            "{file} belongs to the user {owner}, who can use the key, and this process runs as {us}; chown {us} {file}"
+        ));
+    }
+    Ok(())
 }
 
 fn millis(text: &str) -> Result<Duration, String> {
@@ -610,6 +664,15 @@ fn heartbeat_interval(text: &str) -> Result<Duration, String> {
     }
     // Together with the election timeout it is bounded from above.
     Ok(interval.min(ELECTION_TIMEOUT_MAX))
+}
+
+/// Whether no other machine takes part.
+fn stays_here(peer_addr: Option<&str>, birth: &Birth) -> bool {
+    match (peer_addr, birth) {
+        (Some(addr), _) => is_local_addr(addr),
+        (None, Birth::Join { seeds, .. }) => seeds.iter().all(|seed| is_local_addr(seed)),
+        (None, Birth::Found { .. } | Birth::Done) => false,
+    }
 }
 
 /// Whether an address for peers can only be reached from this machine.

@@ -1,6 +1,7 @@
 //! What is said about the options of a cluster, and what becomes of them.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 
 use hearth_wire::uri::Location;
 use socket2::{Domain, Socket, Type};
@@ -49,6 +50,7 @@ fn a_founder_finds_its_own_address_in_the_list() {
         "b",
         "-s",
         "rocksdb:d",
+        "--insecure-peers",
     ]);
     assert_eq!(config.node_id, Some(2));
     let cluster = config.cluster.unwrap();
@@ -56,12 +58,12 @@ fn a_founder_finds_its_own_address_in_the_list() {
     let founders = [(1, "a:1"), (2, "b:9092"), (7, "[::1]:3")];
     let founders = founders.map(|(id, addr)| (id, addr.to_owned())).into();
     assert_eq!(cluster.birth, Birth::Found { founders });
-    assert!(cluster.key.is_empty());
+    assert!(cluster.keys.is_empty());
 }
 
 #[test]
 fn a_joiner_needs_nothing_but_a_member() {
-    let config = accepted(&["--join", "a:1,b,a:1", "--learner"]);
+    let config = accepted(&["--join", "a:1,b,a:1", "--learner", "--insecure-peers"]);
     assert_eq!(config.node_id, None);
     let cluster = config.cluster.unwrap();
     assert_eq!(cluster.peer_addr, None);
@@ -73,7 +75,8 @@ fn a_joiner_needs_nothing_but_a_member() {
         }
     );
     // A list that all nodes are given holds this one, too.
-    let config = accepted(&["--join", "a:1,b:1", "--peer-addr", "b:1", "-s", "rocksdb:d"]);
+    let words = ["--join", "a:1,b:1", "--peer-addr", "b:1", "-s", "rocksdb:d"];
+    let config = accepted(&[&words[..], &["--insecure-peers"]].concat());
     let Birth::Join { seeds, learner } = config.cluster.unwrap().birth else {
         panic!("it joins");
     };
@@ -86,7 +89,7 @@ fn the_options_come_from_every_layer() {
     let file = dir.path().join("hearth.toml");
     std::fs::write(
         &file,
-        "join = ['a:1', 'b:2']\nlearner = true\npeer-addr = 'c:3'\nreads = 'stale'\nheartbeat-interval = 50\n",
+        "join = ['a:1', 'b:2']\nlearner = true\npeer-addr = 'c:3'\nreads = 'stale'\nheartbeat-interval = 50\ninsecure-peers = true\n",
     )
     .unwrap();
     let config = run(
@@ -144,7 +147,15 @@ fn a_list_of_founders_is_checked() {
 
 #[test]
 fn a_founder_says_who_it_is() {
-    let words = ["--initial-cluster", THREE, "-n", "h", "-s", "rocksdb:d"];
+    let words = [
+        "--initial-cluster",
+        THREE,
+        "-n",
+        "h",
+        "-s",
+        "rocksdb:d",
+        "--insecure-peers",
+    ];
     let with = |more: &[&'static str]| [&words[..], more].concat();
     refused(&with(&[]), "--initial-cluster", &["--node-id", "(1, 2, 3)"]);
     refused(
@@ -163,6 +174,10 @@ fn a_founder_says_who_it_is() {
 
 #[test]
 fn options_that_do_not_go_together_are_refused() {
+    let refused = |words: &[&'static str], option: &str, parts: &[&str]| {
+        let more = ["--insecure-peers", "-s", "rocksdb:d"];
+        refused(&[words, &more].concat(), option, parts);
+    };
     refused(
         &["--join", "a:1", "--initial-cluster", "1=h:1", "--node-id=1"],
         "--join",
@@ -183,18 +198,20 @@ fn options_that_do_not_go_together_are_refused() {
         "-u/--unixsocket",
         &["--host"],
     );
+    let ports = ["--join", "a:1", "-n", "h", "-p", "9092", "--peer-addr"];
     refused(
-        &["--join", "a:1", "-n", "h", "-p", "9092", "--peer-addr", "h"],
+        &[&ports[..], &["h"]].concat(),
         "--peer-addr",
         &["9092", "--port"],
     );
-    accepted(&["--join", "a:1", "-n", "h", "-p", "9092", "--peer-addr", "g"]);
+    let apart = ["g", "--insecure-peers", "--learner"];
+    accepted(&[&ports[..], &apart].concat());
 }
 
 #[test]
 fn storage_for_one_node_is_refused_with_the_way_out() {
     for storage in ["sql:names.db", "dbm:names"] {
-        let words = ["--join", "a:1", "-s", storage];
+        let words = ["--join", "127.0.0.1:1", "--learner", "-s", storage];
         refused(
             &words,
             "-s/--storage",
@@ -204,55 +221,130 @@ fn storage_for_one_node_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn the_key_is_read_from_its_file() {
+fn a_voter_among_others_has_a_disk() {
+    let two = ["--initial-cluster", "1=[::1]:1,2=[::1]:2", "--node-id=1"];
+    refused(&two, "-s/--storage", &["in memory", "use rocksdb:DIR"]);
+    let explicit = [&two[..], &["-s", "memory"]].concat();
+    refused(&explicit, "-s/--storage", &["in memory"]);
+    let joins = ["--join", "127.0.0.1:1"];
+    refused(
+        &joins,
+        "-s/--storage",
+        &["in memory", "rocksdb:DIR", "--learner"],
+    );
+    accepted(&[&joins[..], &["--learner"]].concat());
+    accepted(&["--initial-cluster", "1=[::1]:1", "--node-id=1"]);
+    accepted(&[&two[..], &["-s", "rocksdb:d"]].concat());
+}
+
+#[test]
+fn the_keys_are_read_from_their_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     let file = path.to_str().unwrap();
     let words = ["--join", "a:1", "--learner", "--cluster-key-file", file];
     let option = "--cluster-key-file";
-    refused(&words, option, &[file, "cannot be read"]);
-    std::fs::write(&path, " \n").unwrap();
-    refused(&words, option, &[file, "is empty", "openssl"]);
-    std::fs::write(&path, vec![b'x'; 5000]).unwrap();
-    refused(&words, option, &["4096"]);
-
     let private = |mode| {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
     };
-    std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
+    refused(&words, option, &[file, "cannot be read"]);
+    std::fs::write(&path, " \n").unwrap();
     private(0o600);
+    refused(&words, option, &[file, "is empty", "openssl"]);
+    std::fs::write(&path, vec![b'x'; 5000]).unwrap();
+    refused(&words, option, &["4096"]);
+    std::fs::write(&path, "0123456789abcdef\n".repeat(9)).unwrap();
+    refused(&words, option, &[file, "9 keys", "8 may be valid"]);
+
+    std::fs::write(
+        &path,
+        "0123456789abcdef0123456789abcdef\n another 0123456789\r\n",
+    )
+    .unwrap();
     refused(&[option, file], option, &["--join"]);
     let config = accepted(&words);
     assert!(config.notices.is_empty(), "{:?}", config.notices);
     assert!(!format!("{config:?}").contains("abcdef"));
-    let key = config.cluster.unwrap().key;
-    assert_eq!(key, b"0123456789abcdef0123456789abcdef");
-    private(0o644);
-    let notices = accepted(&words).notices;
-    assert_eq!(notices.len(), 1, "{notices:?}");
-    assert!(notices[0].contains("chmod 600"), "{notices:?}");
+    let cluster = config.cluster.unwrap();
+    let expected: [&[u8]; 2] = [b"0123456789abcdef0123456789abcdef", b"another 0123456789"];
+    assert_eq!(cluster.keys, ClusterKeys::new(expected.map(<[u8]>::to_vec)));
+    assert_eq!(cluster.key_file.as_deref(), Some(file));
+    for mode in [0o640, 0o604, 0o620, 0o610] {
+        private(mode);
+        let shown = format!("mode {mode:04o}");
+        refused(&words, option, &[file, &shown, "chmod 600"]);
+    }
+    private(0o400);
+    accepted(&words);
     private(0o600);
     std::fs::write(&path, "short").unwrap();
     let notices = accepted(&words).notices;
     assert!(notices[0].contains("5 bytes"), "{notices:?}");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+        refused(&words, option, &[file, "user 4711", "chown 0"]);
+    }
+}
+
+#[test]
+fn a_cluster_that_others_reach_has_a_key() {
+    let disk = ["-s", "rocksdb:d", "-n", "h"];
+    for (words, option) in [
+        (
+            &["--initial-cluster", THREE, "--node-id=1"][..],
+            "--initial-cluster",
+        ),
+        (
+            &["--initial-cluster", "1=a:1", "--node-id=1"],
+            "--initial-cluster",
+        ),
+        (&["--join", "a:1"], "--join"),
+        (&["--join", "a:1", "--learner"], "--join"),
+        (
+            &["--join", "127.0.0.1:1", "--peer-addr", "10.0.0.1:1"],
+            "--join",
+        ),
+    ] {
+        let words = [words, &disk].concat();
+        let way_out = ["--cluster-key-file", "chmod 600", "--insecure-peers"];
+        refused(&words, option, &way_out);
+        let notices = accepted(&[&words[..], &["--insecure-peers"]].concat()).notices;
+        assert!(
+            notices.iter().any(|notice| notice.contains("anyone")),
+            "{notices:?}"
+        );
+    }
+    for words in [
+        &[
+            "--initial-cluster",
+            "1=127.0.0.1:1,2=localhost:2,3=[::1]:3",
+            "--node-id=1",
+        ][..],
+        &["--join", "127.0.0.1:1"],
+        &["--join", "a:1", "--peer-addr", "localhost:1"],
+    ] {
+        accepted(&[words, &disk].concat());
+    }
+    let mistakes = run(&["--join", "a:1", "--reads=fast"], &[]).unwrap_err();
+    assert_eq!(mistakes.len(), 3, "{mistakes:#?}");
 }
 
 #[test]
 fn risks_are_said() {
     let notices = |words: &[&str]| accepted(words).notices;
-    let founder = ["--node-id=1", "--initial-cluster"];
-    let risky = notices(&[&founder[..], &["1=a:1,2=b:1"]].concat());
-    assert_eq!(risky.len(), 4, "{risky:#?}");
-    for (notice, part) in
-        risky
-            .iter()
-            .zip(["odd number", "in memory", "--cluster-key-file", "-n/--host"])
+    let founder = ["-s", "rocksdb:d", "--node-id=1", "--initial-cluster"];
+    let risky = [&founder[..], &["1=a:1,2=b:1", "--insecure-peers"]].concat();
+    let risky = notices(&risky);
+    assert_eq!(risky.len(), 3, "{risky:#?}");
+    for (notice, part) in risky
+        .iter()
+        .zip(["odd number", "--cluster-key-file", "-n/--host"])
     {
         assert!(notice.contains(part), "{part} is missing in: {notice}");
     }
-    // On one machine, with a disk, there is nothing to say.
+    // On one machine there is nothing to say.
     let local = "1=127.0.0.1:1,2=localhost:2,3=[::1]:3";
-    let quiet = [&founder[..], &[local, "-s", "rocksdb:d"]].concat();
+    let quiet = [&founder[..], &[local]].concat();
     assert!(notices(&quiet).is_empty(), "{:?}", notices(&quiet));
     let learner = notices(&["--join", "127.0.0.1:1", "--learner"]);
     assert!(learner.is_empty(), "{learner:?}");
@@ -298,7 +390,7 @@ fn bound(location: &str, address: &str) -> Bound {
     let address = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     Bound {
-        socket: BoundSocket::Tcp(socket, address),
+        socket: BoundSocket::Tcp(vec![(socket, address)]),
         location: location.to_owned(),
         parts: Location::Unix(String::new()),
         address: Some(address),
@@ -333,7 +425,8 @@ async fn a_joiner_finds_its_own_address() {
             ],
             learner: true,
         },
-        key: Vec::new(),
+        keys: ClusterKeys::default(),
+        key_file: None,
     };
     let bound = bound("localhost:9090", "127.0.0.1:9090");
     let config = settings.complete(&bound, None).await.unwrap();

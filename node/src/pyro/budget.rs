@@ -58,6 +58,11 @@ impl Budget {
         }
     }
 
+    /// Whether all of it is spent.
+    pub(super) fn is_spent(&self) -> bool {
+        self.account.spent.load(Ordering::Acquire) >= self.account.max
+    }
+
     /// Waits until less than all is spent. False if that takes longer than `patience`.
     pub(super) async fn has_room(&self, patience: Duration) -> bool {
         let account = &*self.account;
@@ -66,7 +71,7 @@ impl Budget {
             loop {
                 // Listened for before it is looked at, no return is missed.
                 given_back.as_mut().enable();
-                if account.spent.load(Ordering::Acquire) < account.max {
+                if !self.is_spent() {
                     return;
                 }
                 given_back.as_mut().await;

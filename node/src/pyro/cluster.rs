@@ -3,9 +3,13 @@
 //!
 //! It stands beside the two objects of the original and, unlike them, in none of their lists. Its results
 //! are plain dicts, lists and numbers, so that any proxy of either family can read them. A failure is a
-//! `NamingError` whose text begins with `refused: `, `unknown member: `, `no quorum: ` or
+//! `NamingError` whose text begins with `denied: `, `refused: `, `unknown member: `, `no quorum: ` or
 //! `outcome unknown: `.
+//!
+//! Everybody may look. Changes, and snapshots of everything, are for administrators ([`Caller::admin_right`]), and the log says of each
+//! who asked for it; `challenge` and `authorize` make one of a client that has a key of the cluster.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_raft::{
@@ -13,9 +17,12 @@ use hearth_raft::{
 };
 use hearth_wire::{Exception, Value};
 
+use super::Front;
 use super::arguments::Arguments;
+use super::caller::{AdminRight, Caller, ProofError};
 use super::object::Method;
 use super::reads::ReadPolicy;
+use super::snapshots;
 
 /// How long each of the other nodes may take to tell how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,42 +30,85 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change may take before its client is told that it failed.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
+const TOO_MANY_PROOFS: &str = "too many wrong proofs on this connection; open another one";
+
 /// Runs a method on arguments that were bound to its signature.
 ///
 /// # Errors
 /// `NamingError` as described above; `TypeError` for arguments of the wrong type.
 pub(super) async fn call(
+    front: &Front,
+    caller: &mut Caller,
     method: Method,
-    replica: &Replica,
-    reads: &ReadPolicy,
     arguments: &mut Arguments,
 ) -> Result<Value, Exception> {
+    let replica = &front.replica;
     match method {
         Method::ClusterStatus => Ok(status(&ask_all(replica).await?)),
         Method::ClusterMembers => {
             let members = replica.members().map_err(failure)?;
             Ok(Value::List(members.iter().map(member).collect()))
         }
-        Method::ClusterHealth => Ok(health(&ask_all(replica).await?, replica, reads)),
+        Method::ClusterHealth => {
+            let status = ask_all(replica).await?;
+            Ok(health(&status, replica.is_ready(), &front.reads))
+        }
+        Method::ClusterChallenge => challenge(front, caller),
+        Method::ClusterAuthorize => authorize(front, caller, &arguments.required(0)),
         Method::ClusterAdd => {
             let id = node_id_or_none("add", arguments.or_none(0))?;
-            change(replica, ClusterChange::Reserve { id }).await
+            change(front, caller, ClusterChange::Reserve { id }).await
         }
         Method::ClusterPromote => {
             let id = node_id("promote", arguments.required(0))?;
-            change(replica, ClusterChange::Promote { id }).await
+            change(front, caller, ClusterChange::Promote { id }).await
         }
         Method::ClusterRemove => {
             let id = node_id("remove", arguments.required(0))?;
-            let force = arguments.flag(1, false);
-            change(replica, ClusterChange::Remove { id, force }).await
+            change(front, caller, ClusterChange::Remove { id }).await
         }
         Method::ClusterTransferLeader => {
             let to = node_id_or_none("transfer_leader", arguments.or_none(0))?;
-            change(replica, ClusterChange::TransferLeader { to }).await
+            change(front, caller, ClusterChange::TransferLeader { to }).await
+        }
+        Method::ClusterSnapshotBegin => {
+            let right = admit_snapshot(front, caller)?;
+            tracing::info!(peer = %caller.peer(), %right, "an administrator saves a snapshot");
+            front.snapshots.begin(&front.replica).await
+        }
+        Method::ClusterSnapshotPiece => {
+            admit_snapshot(front, caller)?;
+            let id = snapshot_id("snapshot_piece", &arguments.required(0))?;
+            let number = match arguments.required(1) {
+                Value::Int(number @ 0..) => number.unsigned_abs(),
+                other => {
+                    return Err(Exception::type_error(format!(
+                        "snapshot_piece() argument number must be int, 0 or more, not {}",
+                        other.type_name()
+                    )));
+                }
+            };
+            let all = Arc::clone(&front.snapshots);
+            let piece = front.heavy.run(move || all.piece(&id, number)).await?;
+            Ok(snapshots::bytes(&piece))
+        }
+        Method::ClusterSnapshotEnd => {
+            admit_snapshot(front, caller)?;
+            let id = snapshot_id("snapshot_end", &arguments.required(0))?;
+            front.snapshots.end(&id);
+            Ok(Value::None)
         }
         _ => Ok(Value::None),
     }
+}
+
+fn snapshot_id(method: &str, value: &Value) -> Result<String, Exception> {
+    value.as_str().map(str::to_owned).ok_or_else(|| {
+        Exception::type_error(format!(
+            "{method}() argument id must be str, not {}",
+            value.type_name()
+        ))
+    })
 }
 
 async fn ask_all(replica: &Replica) -> Result<ClusterStatus, Exception> {
@@ -68,12 +118,87 @@ async fn ask_all(replica: &Replica) -> Result<ClusterStatus, Exception> {
         .map_err(failure)
 }
 
-async fn change(replica: &Replica, change: ClusterChange) -> Result<Value, Exception> {
+fn challenge(front: &Front, caller: &mut Caller) -> Result<Value, Exception> {
+    if front.config.cluster_keys.is_empty() {
+        return Err(denied(
+            "this node has no cluster key (--cluster-key-file) that could be proved; ask it from its own \
+             machine",
+        ));
+    }
+    let nonce = caller.challenge();
+    nonce.map(text).ok_or_else(|| denied(TOO_MANY_PROOFS))
+}
+
+fn authorize(front: &Front, caller: &mut Caller, proof: &Value) -> Result<Value, Exception> {
+    let Some(proof) = proof.as_str() else {
+        return Err(Exception::type_error(format!(
+            "authorize() argument proof must be str, not {}",
+            proof.type_name()
+        )));
+    };
+    let cluster_id = front.replica.cluster_id().map_err(failure)?;
+    match caller.authorize(&front.config.cluster_keys, &cluster_id, proof) {
+        Ok(()) => Ok(Value::None),
+        Err(error) => {
+            front.drops.note_denial(&caller.peer(), &"authorize");
+            Err(denied(match error {
+                ProofError::NoChallenge => {
+                    "no challenge is open; each is good for one proof, on the connection that asked for it"
+                }
+                ProofError::Wrong => {
+                    "this proves no key of this cluster; use the file that its nodes have \
+                     (--cluster-key-file), and a new challenge"
+                }
+                ProofError::TooMany => TOO_MANY_PROOFS,
+            }))
+        }
+    }
+}
+
+fn denied(reason: &str) -> Exception {
+    Exception::naming(format!("denied: {reason}"))
+}
+
+/// The right by which `caller` may do what is for administrators.
+fn admit(
+    front: &Front,
+    caller: &Caller,
+    call: &impl std::fmt::Display,
+    what: &str,
+) -> Result<AdminRight, Exception> {
+    caller.admin_right().ok_or_else(|| {
+        front.drops.note_denial(&caller.peer(), call);
+        denied(&format!(
+            "{what} from a node's own machine, with the HMAC key, or with proof of the cluster key: nsctl \
+             --cluster-key-file FILE, or challenge() and authorize()"
+        ))
+    })
+}
+
+fn admit_snapshot(front: &Front, caller: &Caller) -> Result<AdminRight, Exception> {
+    admit(front, caller, &"snapshot", "a snapshot is saved")
+}
+
+async fn change(front: &Front, caller: &Caller, change: ClusterChange) -> Result<Value, Exception> {
+    let (peer, call) = (caller.peer(), call_text(&change));
+    let right = admit(front, caller, &call, "the cluster is changed")?;
+    tracing::warn!(%peer, %right, %call, "an administrator changes the cluster");
     let deadline = Instant::now() + CHANGE_DEADLINE;
-    match replica.change_cluster(change, deadline).await {
+    match front.replica.change_cluster(change, deadline).await {
         Ok(ClusterReply::Reserved(id) | ClusterReply::LeaderIs(id)) => Ok(number(id)),
         Ok(ClusterReply::Done) => Ok(Value::None),
         Err(error) => Err(failure(error)),
+    }
+}
+
+/// As a client would write it.
+fn call_text(change: &ClusterChange) -> String {
+    let id = |id: &Option<u64>| id.map(|id| id.to_string()).unwrap_or_default();
+    match change {
+        ClusterChange::Reserve { id: wanted } => format!("add({})", id(wanted)),
+        ClusterChange::Promote { id } => format!("promote({id})"),
+        ClusterChange::Remove { id } => format!("remove({id})"),
+        ClusterChange::TransferLeader { to } => format!("transfer_leader({})", id(to)),
     }
 }
 
@@ -167,11 +292,10 @@ fn member_status(status: &MemberStatus) -> Value {
 }
 
 /// What is wrong with the cluster, as this node sees it.
-fn health(status: &ClusterStatus, replica: &Replica, reads: &ReadPolicy) -> Value {
-    let mut alarms = Vec::new();
+fn health(status: &ClusterStatus, ready: bool, reads: &ReadPolicy) -> Value {
+    let mut alarms = status.alarms.clone();
     let mut reasons = Vec::new();
     let mut absences = Vec::new();
-    let ready = replica.is_ready();
     if !ready {
         reasons.push(match status.leader {
             Some(leader) => format!(
@@ -337,6 +461,7 @@ mod tests {
             leader: None,
             term: 3,
             members,
+            alarms: Vec::new(),
         });
         assert_eq!(*item(&value, "leader"), Value::None);
         assert_eq!(*item(&value, "term"), Value::Int(3));
@@ -375,6 +500,39 @@ mod tests {
         ] {
             assert_eq!(*item(second, key), expected, "{key}");
         }
+    }
+
+    #[test]
+    fn nodes_that_hold_different_states_are_not_healthy() {
+        let member_status = |id| MemberStatus {
+            member: member_of(id),
+            report: Some(NodeReport {
+                alarms: Vec::new(),
+                ..report(id)
+            }),
+            unreachable: None,
+            lag: Some(0),
+        };
+        let mut status = ClusterStatus {
+            cluster_name: "hearth".to_owned(),
+            cluster_id: "ab".to_owned(),
+            answered_by: 1,
+            leader: Some(2),
+            term: 3,
+            members: vec![member_status(1), member_status(2)],
+            alarms: Vec::new(),
+        };
+        let reads = ReadPolicy::new(super::super::ReadMode::Linearizable, Duration::ZERO);
+        assert_eq!(
+            *item(&health(&status, true, &reads), "healthy"),
+            Value::Bool(true)
+        );
+        let alarm = "at log index 10 node 1 the state aa, node 2 the state bb";
+        status.alarms.push(alarm.to_owned());
+        let value = health(&status, true, &reads);
+        assert_eq!(*item(&value, "healthy"), Value::Bool(false));
+        assert_eq!(*item(&value, "reason"), alarm.into());
+        assert_eq!(*item(&value, "alarms"), Value::List(vec![alarm.into()]));
     }
 
     #[test]

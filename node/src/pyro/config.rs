@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hearth_raft::ClusterKeys;
 use hearth_wire::{Limits, Serializer, Uri};
 
 /// What one message from a client may hold. No call of a name server needs more, and a hundred clients
@@ -37,6 +38,12 @@ pub struct FrontConfig {
     pub pyro5_serializers: SerializerSet,
     /// Bounds on what one message may hold.
     pub limits: Limits,
+    /// Bytes that name, URI and tags of a registration may have together.
+    pub registration_len_max: usize,
+    /// The option that raises [`Self::registration_len_max`], for the refusal's text.
+    pub registration_limit_option: String,
+    /// Bytes of names, URIs and tags in one list, about; a longer one is refused before it is in memory.
+    pub list_len_max: usize,
     /// Bytes that large messages may take together, over all connections, from their first byte until
     /// their call is done. Room for one message of the largest size is always given.
     pub request_memory_max: usize,
@@ -47,6 +54,9 @@ pub struct FrontConfig {
     pub call_item_count_max: usize,
     /// Connections at once, over all listeners.
     pub connection_count_max: usize,
+    /// Connections at once of one address, this machine's own included. `None`: a quarter of all, and no
+    /// limit for clients on this machine.
+    pub connection_count_per_address_max: Option<usize>,
     /// The option that raises [`Self::connection_count_max`], for the refusal's text.
     pub connection_limit_option: String,
     /// `COMMTIMEOUT`: a connection without traffic for so long is closed.
@@ -57,6 +67,8 @@ pub struct FrontConfig {
     pub send_timeout: Duration,
     /// How long a write may wait for the cluster before its client is told that it failed.
     pub write_deadline: Duration,
+    /// The cluster's keys: proof of any of them makes a client an administrator.
+    pub cluster_keys: ClusterKeys,
     /// How look-ups, counts and lists are answered.
     pub reads: ReadMode,
     /// How long a read may wait for the cluster's word that this node is up to date.
@@ -80,15 +92,20 @@ impl FrontConfig {
             pyro4_serializers: SerializerSet::PYRO4_DEFAULT,
             pyro5_serializers: SerializerSet::ALL,
             limits: DEFAULT_LIMITS,
+            registration_len_max: 1 << 20,
+            list_len_max: 128 << 20,
+            registration_limit_option: "--max-registration-size".to_owned(),
             request_memory_max: 32 << 20,
             answer_memory_max: 64 << 20,
             call_item_count_max: 100_000,
             connection_count_max: 10_000,
+            connection_count_per_address_max: None,
             connection_limit_option: "--max-connections".to_owned(),
             idle_timeout: None,
             header_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
             write_deadline: Duration::from_secs(10),
+            cluster_keys: ClusterKeys::default(),
             reads: ReadMode::Linearizable,
             read_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),

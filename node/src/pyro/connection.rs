@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hearth_storage::ListRefusal;
 use hearth_wire::frame::FrameDecoder;
 use hearth_wire::{
     Call, DecodeError, Dialect, Exception, Family, Frame, Limits, MessageType, PyroClass, Value,
@@ -21,8 +22,13 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use super::Front;
 use super::budget::Share;
+use super::caller::Caller;
 use super::dispatch::{self, Answer};
+use super::drops::Cause;
 use super::handshake::{self, Greeting};
+use super::listing::{self, Listing};
+use super::places::Place;
+use super::presence::{Presence, attended};
 use super::python;
 use super::reply::{self, Next, Reply};
 use super::socket::{Peer, Socket};
@@ -37,10 +43,16 @@ const READ_LEN_MAX: usize = 64 << 10;
 const WRITE_LEN: usize = 128 << 10;
 /// A payload above this is decoded away from the reactor, and few of its kind at a time are run.
 const INLINE_PAYLOAD_LEN_MAX: usize = 64 << 10;
-/// How many.
-pub(super) const LARGE_CALL_COUNT_MAX: usize = 2;
+/// Bytes of names, URIs and tags up to which several lists are made at once.
+const MIDDLE_LIST_LEN_MAX: usize = 4 << 20;
+/// How many, and as many batches.
+pub(super) const LARGE_CALL_COUNT_MAX: usize = 1;
 /// A client that takes a large reply must take so many bytes a second.
 const SLOWEST_CLIENT_RATE: usize = 128 << 10;
+/// How long a client may leave replies unread when there is no room left for those of others.
+const UNREAD_PATIENCE_MIN: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const UNREAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a refused client's remaining bytes are read and forgotten, so that it sees the refusal
 /// before the reset that unread bytes cause.
 const LINGER: Duration = Duration::from_millis(500);
@@ -71,6 +83,10 @@ pub(super) enum End {
     Dropped(String),
     /// The client was told why.
     Refused(String),
+    /// There was no place for it, which the client was told if it asked in time.
+    NoPlace(String),
+    /// It was the longest idle when another client needed its place.
+    GaveWay,
     /// A defect of ours; the other connections go on.
     Panicked,
 }
@@ -82,7 +98,10 @@ impl fmt::Display for End {
             Self::Stopping => f.write_str("the node stops"),
             Self::Idle => f.write_str("idle for too long"),
             Self::Io(error) => error.fmt(f),
-            Self::Dropped(reason) | Self::Refused(reason) => f.write_str(reason),
+            Self::Dropped(reason) | Self::Refused(reason) | Self::NoPlace(reason) => {
+                f.write_str(reason)
+            }
+            Self::GaveWay => f.write_str("the longest idle gives way to a new client"),
             Self::Panicked => f.write_str("a panic"),
         }
     }
@@ -91,7 +110,12 @@ impl fmt::Display for End {
 /// A client's connection and how far its conversation is.
 pub(super) struct Connection {
     front: Arc<Front>,
+    /// None for a client that is turned away.
+    place: Option<Place>,
     socket: Socket,
+    caller: Caller,
+    /// The caller's.
+    presence: Presence,
     decoder: FrameDecoder,
     /// Replies that are not yet written.
     out: Vec<u8>,
@@ -112,14 +136,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(front: Arc<Front>, socket: Socket) -> Self {
+    pub(super) fn new(front: Arc<Front>, socket: Socket, peer: Peer, place: Option<Place>) -> Self {
         let config = &front.config;
         let mut decoder = FrameDecoder::new(config.limits, config.hmac_key.clone());
         decoder.accept(&[MessageType::Connect]);
+        let caller = Caller::new(peer, config.hmac_key.is_some());
         Self {
             request: front.requests.share(),
             answer: front.answers.share(),
+            presence: caller.presence().clone(),
+            caller,
             front,
+            place,
             socket,
             decoder,
             out: Vec::new(),
@@ -161,6 +189,9 @@ impl Connection {
                     return end;
                 }
                 (Err(end), Err(_)) | (Ok(()), Err(end)) => return end,
+            }
+            if let Some(place) = &self.place {
+                place.rest();
             }
             if let Err(end) = self.fill(stopping.as_mut()).await {
                 return end;
@@ -218,6 +249,9 @@ impl Connection {
     }
 
     async fn handle(&mut self, frame: Frame) -> Result<(), End> {
+        if self.place.as_ref().is_some_and(|place| !place.begin()) {
+            return Err(End::GaveWay);
+        }
         // Inflated, a message may be larger than what was received of it.
         self.request.clear();
         if !self.request.grow(frame.payload.len()) {
@@ -227,6 +261,12 @@ impl Connection {
             self.waiting_since = None;
         }
         match frame.kind {
+            MessageType::Invoke | MessageType::Ping
+                if self.is_greeted
+                    && let Err(exception) = frame.check_correlation_id() =>
+            {
+                self.raise(&frame, exception)
+            }
             MessageType::Invoke if self.is_greeted => self.invoke(frame).await,
             MessageType::Ping if self.is_greeted => {
                 self.ping(&frame);
@@ -254,14 +294,11 @@ impl Connection {
                 frame,
                 error: cause,
             } if frame.family == Family::Pyro4 => {
-                let config = &self.front.config;
-                let id = frame.serializer_id;
-                let Some(serializer) = handshake::accepted(config, frame.family, id) else {
-                    return self.refuse_serializer(&frame);
-                };
-                let dialect = Dialect::new(frame.family, serializer);
-                let reply = reply_to(&frame, dialect);
-                close(reply.write(config, Err(cause.to_exception()), &mut self.out))
+                let checked = frame.check_correlation_id();
+                self.raise(
+                    &frame,
+                    checked.err().unwrap_or_else(|| cause.to_exception()),
+                )
             }
             other => Err(End::Dropped(other.to_string())),
         }
@@ -286,6 +323,17 @@ impl Connection {
         }
     }
 
+    /// Answers a message that cannot be looked into.
+    fn raise(&mut self, frame: &Frame, exception: Exception) -> Result<(), End> {
+        let config = &self.front.config;
+        let Some(serializer) = handshake::accepted(config, frame.family, frame.serializer_id)
+        else {
+            return self.refuse_serializer(frame);
+        };
+        let reply = reply_to(frame, Dialect::new(frame.family, serializer));
+        close(reply.write(config, Err(exception), &mut self.out))
+    }
+
     fn ping(&mut self, frame: &Frame) {
         let mut pong = Frame::new(
             frame.family,
@@ -306,38 +354,94 @@ impl Connection {
             return self.refuse_serializer(&frame);
         };
         let mut reply = reply_to(&frame, Dialect::new(family, serializer));
-        let result = run(front, &mut reply, frame).await;
+        let result = {
+            // Pinned here, it is not moved into a second place.
+            let work = pin!(run(front, &mut self.caller, &mut reply, frame));
+            attended(&self.socket, &self.presence, work).await
+        };
         let (result, is_large) = match result {
             Ok(Answer::Now(value)) => (Ok(value), false),
             Ok(Answer::Large(value)) => (Ok(value), true),
             Ok(Answer::Later(listing)) => {
-                return self.write_later(reply, move || listing.make()).await;
+                return Box::pin(self.write_list(reply, listing)).await;
             }
             Err(exception) => (Err(exception), false),
         };
         if is_large {
-            return self.write_later(reply, move || result).await;
+            return Box::pin(self.write_large(reply, result)).await;
         }
         close(reply.write(&self.front.config, result, &mut self.out))
     }
 
-    /// Makes a result and encodes it, away from the reactor.
-    async fn write_later(
+    /// Makes a list and encodes it, away from the reactor. One that turns out to be large is made anew in a turn
+    /// of its own, of which there is one for all connections: it takes a multiple of its bytes while it is made.
+    async fn write_list(&mut self, reply: Reply, listing: Listing) -> Result<(), End> {
+        let front = Arc::clone(&self.front);
+        let (reply, listing) = (Arc::new(reply), Arc::new(listing));
+        let turns = front.turns_for(&listing);
+        let make = |len_max| {
+            let (front, reply, listing) =
+                (Arc::clone(&front), Arc::clone(&reply), Arc::clone(&listing));
+            move |presence: &Presence| match listing.make_within(len_max, presence) {
+                Ok(Err(ListRefusal::TooLong { .. })) if len_max < listing.len_max => None,
+                Ok(list) => Some(encode(&front, &reply, list.map_err(listing::list_refusal))),
+                Err(exception) => Some(encode(&front, &reply, Err(exception))),
+            }
+        };
+        {
+            let _place = turns.answer_place().await;
+            if !self.answers_have_room().await {
+                return self.refuse_large_answer(&reply);
+            }
+            let work = Box::pin(turns.run_for(&self.presence, make(MIDDLE_LIST_LEN_MAX)));
+            if let Some((bytes, next)) = attended(&self.socket, &self.presence, work).await {
+                return self.take_answer(bytes, next);
+            }
+        }
+        let _place = front.large_lists.acquire().await;
+        if !self.answers_have_room().await {
+            return self.refuse_large_answer(&reply);
+        }
+        let work = Box::pin(turns.run_for(&self.presence, make(listing.len_max)));
+        match attended(&self.socket, &self.presence, work).await {
+            Some((bytes, next)) => self.take_answer(bytes, next),
+            None => Err(End::PeerClosed),
+        }
+    }
+
+    /// Encodes a large result, away from the reactor.
+    async fn write_large(
         &mut self,
         reply: Reply,
-        make: impl FnOnce() -> Result<Value, Exception> + Send + 'static,
+        result: Result<Value, Exception>,
     ) -> Result<(), End> {
         let front = Arc::clone(&self.front);
-        if !Box::pin(front.answers.has_room(front.config.read_timeout)).await {
-            let busy = Exception::naming("too many large answers are waiting to be read");
-            return close(reply.write(&front.config, Err(busy), &mut self.out));
+        let _place = front.heavy.answer_place().await;
+        if !self.answers_have_room().await {
+            return self.refuse_large_answer(&reply);
         }
-        let encode = move || {
-            let mut bytes = Vec::new();
-            let next = reply.write(&front.config, make(), &mut bytes);
-            (bytes, next)
-        };
-        let (bytes, next) = Box::pin(self.front.heavy.run(encode)).await;
+        let known = Arc::clone(&front);
+        let work = move |_: &Presence| encode(&known, &reply, result);
+        let work = Box::pin(front.heavy.run_for(&self.presence, work));
+        let (bytes, next) = attended(&self.socket, &self.presence, work).await;
+        self.take_answer(bytes, next)
+    }
+
+    async fn answers_have_room(&self) -> bool {
+        let front = &self.front;
+        Box::pin(front.answers.has_room(front.config.read_timeout)).await
+    }
+
+    fn refuse_large_answer(&mut self, reply: &Reply) -> Result<(), End> {
+        let busy = Exception::naming("too many large answers are waiting to be read");
+        close(reply.write(&self.front.config, Err(busy), &mut self.out))
+    }
+
+    /// Takes over an encoded answer, to be written.
+    fn take_answer(&mut self, bytes: Vec<u8>, next: Next) -> Result<(), End> {
+        if self.presence.is_gone() {
+            return Err(End::PeerClosed);
+        }
         // Overdrawn or not, it is there now; the next one has to wait.
         self.answer.grow(bytes.len());
         if self.out.is_empty() {
@@ -405,20 +509,32 @@ impl Connection {
     }
 
     async fn flush_slowly(&mut self, out: Vec<u8>, written_len: usize) -> Result<(), End> {
-        let rest = out.get(written_len..).unwrap_or_default();
+        let mut rest = out.get(written_len..).unwrap_or_default();
+        let len = rest.len();
         let patience = self.front.config.send_timeout
-            + Duration::from_secs((rest.len() / SLOWEST_CLIENT_RATE) as u64);
-        match timeout(patience, self.socket.write_all(rest)).await {
-            Ok(Ok(())) => {
-                self.answer.clear();
-                Ok(())
+            + Duration::from_secs((len / SLOWEST_CLIENT_RATE) as u64);
+        let began = Instant::now();
+        while !rest.is_empty() {
+            match timeout(UNREAD_LOOK_INTERVAL, self.socket.write(rest)).await {
+                Ok(Ok(0)) => return Err(End::PeerClosed),
+                Ok(Ok(written_len)) => rest = rest.get(written_len..).unwrap_or_default(),
+                Ok(Err(error)) => return Err(ended(error)),
+                Err(_) => {}
             }
-            Ok(Err(error)) => Err(ended(error)),
-            Err(_) => Err(End::Dropped(format!(
-                "it left {} bytes of replies unread for {patience:?}",
-                rest.len()
-            ))),
+            let waited = began.elapsed();
+            let due_len = SLOWEST_CLIENT_RATE.saturating_mul(waited.as_secs() as usize);
+            let is_slow = waited > UNREAD_PATIENCE_MIN && len - rest.len() < due_len;
+            // While others wait for room, one that hardly reads does not keep its own.
+            let gives_way = is_slow && self.front.answers.is_spent();
+            if !rest.is_empty() && (waited > patience || gives_way) {
+                return Err(End::Dropped(format!(
+                    "it left {} bytes of replies unread for {waited:?}",
+                    rest.len()
+                )));
+            }
         }
+        self.answer.clear();
+        Ok(())
     }
 
     /// Waits for bytes and hands them to the decoder.
@@ -513,16 +629,28 @@ impl Connection {
 }
 
 /// Decodes and runs the call that a message carries.
-async fn run(front: &Front, reply: &mut Reply, frame: Frame) -> Result<Answer, Exception> {
+async fn run(
+    front: &Front,
+    caller: &mut Caller,
+    reply: &mut Reply,
+    frame: Frame,
+) -> Result<Answer, Exception> {
     let family = frame.family;
     let _turn = if frame.payload.len() > INLINE_PAYLOAD_LEN_MAX {
-        // The semaphore is never closed, so this is a turn.
-        Box::pin(front.large_calls.acquire()).await.ok()
+        let turns = if reply.is_batch {
+            &front.large_batches
+        } else {
+            &front.large_calls
+        };
+        let turn = Box::pin(timeout(front.config.write_deadline, turns.acquire())).await;
+        // The semaphore is never closed, so what comes in time is a turn.
+        let busy = |_| Exception::naming("too many large calls are under way; try again later");
+        turn.map_err(busy)?.ok()
     } else {
         None
     };
     let call = decode(front, reply, frame).await?;
-    dispatch::invoke(front, family, call, reply.is_batch).await
+    dispatch::invoke(front, caller, family, call, reply.is_batch).await
 }
 
 /// The call that a message carries.
@@ -573,6 +701,13 @@ fn reply_to(frame: &Frame, dialect: Dialect) -> Reply {
     }
 }
 
+/// The bytes of an answer, and what becomes of the connection after it.
+fn encode(front: &Front, reply: &Reply, result: Result<Value, Exception>) -> (Vec<u8>, Next) {
+    let mut bytes = Vec::new();
+    let next = reply.write(&front.config, result, &mut bytes);
+    (bytes, next)
+}
+
 fn close(next: Next) -> Result<(), End> {
     match next {
         Next::Open => Ok(()),
@@ -597,12 +732,17 @@ fn ended(error: io::Error) -> End {
 
 /// Writes the line that a connection's end is worth.
 pub(super) fn log_end(front: &Front, peer: Peer, end: &End) {
-    match end {
-        End::Dropped(reason) => front.drops.note(&peer, "dropped", reason),
-        End::Refused(reason) => front.drops.note(&peer, "refused", reason),
-        End::Panicked => tracing::error!(%peer, "connection ended in a panic"),
-        other => tracing::debug!(%peer, "connection ended: {other}"),
-    }
+    let cause = match end {
+        End::Dropped(_) => Cause::Dropped,
+        End::Refused(_) => Cause::Refused,
+        End::NoPlace(_) => Cause::NoPlace,
+        End::GaveWay => Cause::GaveWay,
+        End::Panicked => return tracing::error!(%peer, "connection ended in a panic"),
+        End::PeerClosed | End::Stopping | End::Idle | End::Io(_) => {
+            return tracing::debug!(%peer, "connection ended: {end}");
+        }
+    };
+    front.drops.note(cause, &peer, &end.to_string());
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 use hearth_wire::{Call, Exception, Family, Value};
 
 use super::arguments::Arguments;
-use super::listing::Listing;
+use super::caller::Caller;
+use super::listing::{Listing, list_refusal};
 use super::nameserver::{NameServer, Outcome};
 use super::object::{Method, Object};
+use super::presence::Presence;
 use super::{Front, cluster, daemon, python};
 
 /// Calls of a batch after which other connections get a turn.
@@ -35,13 +37,14 @@ pub(super) enum Answer {
 /// The exception that the original raises.
 pub(super) async fn invoke(
     front: &Front,
+    caller: &mut Caller,
     family: Family,
     call: Call,
     is_batch: bool,
 ) -> Result<Answer, Exception> {
     let object = Object::by_id(&call.object)?;
     if is_batch {
-        return Box::pin(batch(front, family, object, call.args)).await;
+        return Box::pin(batch(front, caller, family, object, call.args)).await;
     }
     if let Some(access @ ("__getattr__" | "__setattr__")) = call.method.as_str() {
         let name = python::item(&call.args, 0)?;
@@ -51,7 +54,16 @@ pub(super) async fn invoke(
         return Err(object.attribute_refusal(family, &name));
     }
     let method = object.method(family, &call.method)?;
-    match run(front, family, object, method, call.args, call.kwargs).await? {
+    let outcome = run(
+        front,
+        caller,
+        family,
+        object,
+        method,
+        call.args,
+        call.kwargs,
+    );
+    match outcome.await? {
         Outcome::Value(value) => Ok(Answer::Now(value)),
         Outcome::Later(listing) => Ok(Answer::Later(listing)),
     }
@@ -59,6 +71,7 @@ pub(super) async fn invoke(
 
 async fn run(
     front: &Front,
+    caller: &mut Caller,
     family: Family,
     object: Object,
     method: Method,
@@ -74,7 +87,8 @@ async fn run(
                 config: &front.config,
                 replica: &front.replica,
                 reads: &front.reads,
-                heavy: &front.heavy,
+                patterns: &front.patterns,
+                presence: caller.presence(),
             };
             name_server.call(method, &mut arguments).await
         }
@@ -86,14 +100,9 @@ async fn run(
             &mut arguments,
         )
         .map(Outcome::Value),
-        Object::Cluster => Box::pin(cluster::call(
-            method,
-            &front.replica,
-            &front.reads,
-            &mut arguments,
-        ))
-        .await
-        .map(Outcome::Value),
+        Object::Cluster => Box::pin(cluster::call(front, caller, method, &mut arguments))
+            .await
+            .map(Outcome::Value),
     }
 }
 
@@ -101,6 +110,7 @@ async fn run(
 /// member that may not be called fails the whole batch. What was done before stays done.
 async fn batch(
     front: &Front,
+    caller: &mut Caller,
     family: Family,
     object: Object,
     calls: Value,
@@ -128,9 +138,16 @@ async fn batch(
                 "the results of this batch are too large",
             ))
         } else {
-            match run(front, family, object, method, args, kwargs).await {
+            match run(front, caller, family, object, method, args, kwargs).await {
                 Ok(Outcome::Value(value)) => Ok(value),
-                Ok(Outcome::Later(listing)) => front.heavy.run(move || listing.make()).await,
+                Ok(Outcome::Later(listing)) => {
+                    let turns = front.turns_for(&listing);
+                    // What is longer ends the batch anyway.
+                    let len_max = listing.len_max.min(BATCH_RESULT_LEN_MAX);
+                    let make = move |presence: &Presence| listing.make_within(len_max, presence);
+                    let list = turns.run_for(caller.presence(), make).await;
+                    list.and_then(|list| list.map_err(list_refusal))
+                }
                 Err(exception) => Err(exception),
             }
         };

@@ -36,6 +36,9 @@ pub(super) fn greet(config: &FrontConfig, frame: &Frame) -> Greeting {
             Family::Pyro5 => Greeting::Ignored(not_accepted_text(id)),
         };
     };
+    if let Err(exception) = frame.check_correlation_id() {
+        return refuse(frame, false, &exception.text());
+    }
     let dialect = Dialect::new(family, serializer);
     match welcome(config, frame, dialect) {
         Ok(welcome) => Greeting::Welcome(welcome),

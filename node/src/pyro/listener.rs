@@ -1,4 +1,4 @@
-//! The accept loop and the connection limit.
+//! The accept loop: who gets a place, and what those are told who get none.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -154,33 +154,36 @@ fn start(
     shutdown: &watch::Receiver<bool>,
     served: &mut Served,
 ) {
-    let connection = Connection::new(Arc::clone(front), socket);
-    if let Ok(place) = Arc::clone(&front.places).try_acquire_owned() {
-        tracing::debug!(%peer, "connection accepted");
-        let shutdown = shutdown.clone();
-        served.spawn(async move {
-            let end = isolated(connection.serve(pin!(stopped(shutdown)))).await;
-            drop(place);
-            (peer, end)
-        });
-        return;
-    }
-    let text = format!(
-        "no free workers: all {} connections are taken ({} raises the limit)",
-        front.config.connection_count_max, front.config.connection_limit_option
-    );
+    let text = match front.places.take(peer) {
+        Ok((place, displaced)) => {
+            if let Some(displaced) = displaced {
+                log_end(front, displaced, &End::GaveWay);
+            }
+            tracing::debug!(%peer, "connection accepted");
+            let key = place.key();
+            let connection = Connection::new(Arc::clone(front), socket, peer, Some(place));
+            let shutdown = shutdown.clone();
+            let task = served.spawn(async move {
+                let end = isolated(connection.serve(pin!(stopped(shutdown)))).await;
+                (peer, end)
+            });
+            return key.set_task(task);
+        }
+        Err(no_place) => no_place.to_string(),
+    };
     if let Ok(turn) = Arc::clone(&front.refusals).try_acquire_owned() {
+        let connection = Connection::new(Arc::clone(front), socket, peer, None);
         served.spawn(async move {
             let turn_away = async {
                 connection.turn_away(&text).await;
-                End::Refused(text.clone())
+                End::NoPlace(text.clone())
             };
             let end = isolated(turn_away).await;
             drop(turn);
             (peer, end)
         });
     } else {
-        log_end(front, peer, &End::Dropped(text));
+        log_end(front, peer, &End::NoPlace(text));
     }
 }
 

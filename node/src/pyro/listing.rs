@@ -2,9 +2,19 @@
 
 use hearth_raft::Replica;
 use hearth_storage::{
-    Answer, Entry, Filter, Name, Pattern, PatternError, Query, Refusal, StoreError, Tags,
+    Answer, Bounds, Entry, Filter, ListRefusal, Name, Pattern, PatternError, Refusal, Steps,
+    StoreError, Tags,
 };
 use hearth_wire::{Exception, Family, Value};
+
+use super::presence::Presence;
+use crate::logging::excerpt;
+
+/// Bytes of a list that is put together where it was asked for, about.
+const INLINE_LEN_MAX: usize = 64 << 10;
+
+/// Steps for the name server's own name, beside those for all others.
+const OWN_STEP_COUNT: u64 = 10_000_000;
 
 /// A list to be made: everything that it needs, so that any thread can do it.
 #[derive(Debug)]
@@ -15,6 +25,8 @@ pub(super) struct Listing {
     /// The name server's own entry, which the registry does not hold.
     pub own: (Name, Entry),
     pub family: Family,
+    /// Bytes that it may hold, about.
+    pub len_max: usize,
 }
 
 /// Which entries a list holds, as far as the arguments say it.
@@ -26,29 +38,58 @@ pub(super) enum Selection {
 }
 
 impl Listing {
-    /// Makes the list. Takes time in proportion to it, or to what its pattern must be tried on.
+    /// Whether names are tried on a pattern.
+    pub(super) const fn has_pattern(&self) -> bool {
+        matches!(self.selection, Selection::Regex(_))
+    }
+
+    /// Makes the list if it is short enough for a reactor thread.
+    ///
+    /// # Errors
+    /// As [`Self::make_within`].
+    pub(super) fn make_if_short(&self, presence: &Presence) -> Result<Option<Value>, Exception> {
+        match self.make_within(INLINE_LEN_MAX, presence)? {
+            Ok(list) => Ok(Some(list)),
+            Err(ListRefusal::TooLong { .. }) => Ok(None),
+            Err(refusal) => Err(list_refusal(refusal)),
+        }
+    }
+
+    /// Makes the list if its names, URIs and tags have at most `len_max` bytes, about. Takes time in proportion
+    /// to it, or to what its pattern must be tried on; ends early when the client has gone.
     ///
     /// # Errors
     /// `NamingError` and what else a pattern can raise.
-    pub(super) fn make(self) -> Result<Value, Exception> {
-        let filter = match self.selection {
+    pub(super) fn make_within(
+        &self,
+        len_max: usize,
+        presence: &Presence,
+    ) -> Result<Result<Value, ListRefusal>, Exception> {
+        if presence.is_gone() {
+            return Ok(Err(ListRefusal::GivenUp));
+        }
+        let pattern;
+        let filter = match &self.selection {
             Selection::Filter(filter) => filter,
             Selection::Regex(text) => {
-                Filter::Regex(Pattern::parse(&text).map_err(pattern_refusal)?)
+                pattern = Filter::Regex(Pattern::parse(text).map_err(pattern_refusal)?);
+                &pattern
             }
         };
-        let holds_own = lets_through(&filter, &self.own)?;
-        let query = Query::List(filter);
-        let mut entries = match self.replica.answer(&query).map_err(store_failure)? {
+        let holds_own = lets_through(filter, &self.own)?;
+        let bounds = Bounds {
+            len_max,
+            steps: Steps::default(),
+            is_given_up: &|| presence.is_gone(),
+        };
+        let entries = match self.replica.list(filter, bounds).map_err(store_failure)? {
             Answer::Entries(entries) => entries,
-            Answer::Refused(refusal) => return Err(list_refusal(&refusal)),
+            Answer::Refused(refusal) => return Ok(Err(refusal)),
             other => return Err(unexpected(&other)),
         };
-        if holds_own {
-            let index = entries.partition_point(|(name, _)| *name < self.own.0);
-            entries.insert(index, self.own);
-        }
-        let items = entries.into_iter().map(|(name, entry)| {
+        // Always first, as in the originals; the others come in the order in which they were created.
+        let own = holds_own.then(|| self.own.clone());
+        let items = own.into_iter().chain(entries).map(|(name, entry)| {
             let uri = Value::Str(entry.uri);
             let value = if self.with_tags {
                 Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
@@ -57,7 +98,7 @@ impl Listing {
             };
             (Value::Str(name), value)
         });
-        Ok(Value::Dict(items.collect()))
+        Ok(Ok(Value::Dict(items.collect())))
     }
 }
 
@@ -66,7 +107,10 @@ fn lets_through(filter: &Filter, (name, entry): &(Name, Entry)) -> Result<bool, 
     Ok(match filter {
         Filter::All => true,
         Filter::Prefix(prefixes) => prefixes.iter().any(|prefix| name.starts_with(prefix)),
-        Filter::Regex(pattern) => pattern.matches(name).map_err(pattern_refusal)?,
+        Filter::Regex(pattern) => pattern
+            .search(Steps::new(OWN_STEP_COUNT))
+            .matches(name)
+            .map_err(pattern_refusal)?,
         Filter::TagsAll(tags) => tags.iter().all(|tag| entry.tags.contains(tag)),
         Filter::TagsAny(tags) => tags.iter().any(|tag| entry.tags.contains(tag)),
     })
@@ -89,7 +133,20 @@ pub(super) fn pattern_refusal(error: PatternError) -> Exception {
     }
 }
 
-pub(super) fn list_refusal(refusal: &Refusal) -> Exception {
+/// The exception for a list that met a bound.
+pub(super) fn list_refusal(refusal: ListRefusal) -> Exception {
+    match refusal {
+        ListRefusal::Pattern(error) => pattern_refusal(error),
+        ListRefusal::TooLong { len_max, count } => Exception::naming(format!(
+            "list too long (the first {count} names have more than {len_max} bytes with their URIs and \
+             metadata); ask for parts of it, by prefix for example"
+        )),
+        other => Exception::naming(format!("refused: {other}")),
+    }
+}
+
+/// The exception for a removal that was refused where it was applied.
+pub(super) fn removal_refusal(refusal: &Refusal) -> Exception {
     match refusal {
         Refusal::Pattern(text) => invalid_regex(text),
         other => Exception::naming(format!("refused: {other:?}")),
@@ -106,6 +163,7 @@ pub(super) fn store_failure(error: StoreError) -> Exception {
 }
 
 pub(super) fn unexpected(answer: &Answer) -> Exception {
-    tracing::error!(?answer, "an answer of the wrong kind");
+    let answer = format!("{answer:?}");
+    tracing::error!(answer = &*excerpt(&answer), "an answer of the wrong kind");
     Exception::naming("the store gave an answer of the wrong kind")
 }

@@ -10,6 +10,7 @@
 
 mod arguments;
 mod budget;
+mod caller;
 mod cluster;
 mod config;
 mod connection;
@@ -21,9 +22,12 @@ mod listener;
 mod listing;
 mod nameserver;
 mod object;
+mod places;
+mod presence;
 mod python;
 mod reads;
 mod reply;
+mod snapshots;
 mod socket;
 mod work;
 
@@ -42,14 +46,20 @@ pub struct Front {
     replica: Replica,
     reads: reads::ReadPolicy,
     heavy: work::HeavyWork,
+    /// Apart from the rest: a pattern may take as long as it is allowed to.
+    patterns: work::HeavyWork,
+    snapshots: Arc<snapshots::Snapshots>,
     drops: drops::DropLog,
     /// One for each call that may be run at the same time after it arrived in a large message: what a
     /// message holds takes a multiple of its bytes once it is decoded.
     large_calls: Semaphore,
+    /// The same for batches, which may take long and must not hold up the others.
+    large_batches: Semaphore,
     requests: budget::Budget,
     answers: budget::Budget,
-    /// One for each connection that may be there.
-    places: Arc<Semaphore>,
+    /// One: a large list takes a multiple of its bytes while it is made.
+    large_lists: Semaphore,
+    places: Arc<places::Places>,
     /// One for each client that may be told at the same time that there is no place.
     refusals: Arc<Semaphore>,
 }
@@ -57,7 +67,6 @@ pub struct Front {
 impl Front {
     /// A front end that answers from `replica`.
     pub fn new(mut config: FrontConfig, replica: Replica) -> Self {
-        config.connection_count_max = config.connection_count_max.min(Semaphore::MAX_PERMITS);
         config.hmac_key = config.hmac_key.filter(|key| !key.is_empty());
         let largest = config
             .limits
@@ -65,14 +74,18 @@ impl Front {
             .max(config.limits.inflated_len_max);
         config.request_memory_max = config.request_memory_max.max(largest);
         Self {
-            places: Arc::new(Semaphore::new(config.connection_count_max)),
+            places: Arc::new(places::Places::new(&config)),
             refusals: Arc::new(Semaphore::new(listener::REFUSAL_COUNT_MAX)),
             reads: reads::ReadPolicy::new(config.reads, config.read_timeout),
             heavy: work::HeavyWork::new(),
+            patterns: work::HeavyWork::new(),
+            snapshots: Arc::default(),
             large_calls: Semaphore::new(connection::LARGE_CALL_COUNT_MAX),
+            large_batches: Semaphore::new(connection::LARGE_CALL_COUNT_MAX),
             drops: drops::DropLog::default(),
             requests: budget::Budget::new(config.request_memory_max),
             answers: budget::Budget::new(config.answer_memory_max),
+            large_lists: Semaphore::new(1),
             config,
             replica,
         }
@@ -85,8 +98,17 @@ impl Front {
         listener::serve(self, listener, shutdown).await;
     }
 
+    /// Where a list is made.
+    fn turns_for(&self, listing: &listing::Listing) -> &work::HeavyWork {
+        if listing.has_pattern() {
+            &self.patterns
+        } else {
+            &self.heavy
+        }
+    }
+
     /// How many clients are connected.
     pub fn connection_count(&self) -> usize {
-        self.config.connection_count_max - self.places.available_permits()
+        self.places.taken_count()
     }
 }

@@ -5,18 +5,24 @@
 //! they take, in which order they check them, what they answer in each family, and the entry
 //! `Pyro.NameServer`, which every node answers for itself and which no command reaches.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hearth_raft::{Replica, WriteError};
-use hearth_storage::{Answer, Command, Entry, Filter, IfTaken, Name, Pattern, Query, Reply, Tags};
-use hearth_wire::{Exception, Family, PyroClass, Uri, Value};
+use hearth_raft::{COMMAND_LEN_MAX, Replica, WriteError};
+use hearth_storage::pattern::STEP_COUNT_MAX;
+use hearth_storage::{
+    Answer, Bounds, Command, Entry, Filter, IfTaken, ListRefusal, Name, Pattern, Query, Refusal,
+    Reply, Revision, Steps, Tags,
+};
+use hearth_wire::{DecodeError, Exception, Family, PyroClass, Uri, Value};
 
 use super::arguments::Arguments;
 use super::config::FrontConfig;
 use super::listing::{
-    Listing, Selection, list_refusal, pattern_refusal, store_failure, tag_collection, unexpected,
+    Listing, Selection, list_refusal, pattern_refusal, removal_refusal, store_failure,
+    tag_collection, unexpected,
 };
 use super::object::{Method, NAME_SERVER};
+use super::presence::Presence;
 use super::python;
 use super::reads::ReadPolicy;
 use super::work::HeavyWork;
@@ -25,13 +31,28 @@ use super::work::HeavyWork;
 /// a pattern, would keep a reactor thread from its other clients.
 const INLINE_ENTRY_COUNT_MAX: u64 = 100;
 
+/// Bytes of the names that one removal by pattern may have.
+const REMOVAL_LEN_MAX: usize = 32 << 20;
+
+/// A pattern's own text comes on top, and it is not long.
+const _: () = assert!(REMOVAL_LEN_MAX + (1 << 20) <= COMMAND_LEN_MAX);
+
+/// What a registration may take in the index by tag, in multiples of what it may have itself.
+const INDEX_GROWTH_MAX: usize = 16;
+
+/// How long a removal by pattern waits before it is proposed again because names came: at first, and at most.
+const CHANGED_PAUSE_MIN: Duration = Duration::from_millis(1);
+const CHANGED_PAUSE_MAX: Duration = Duration::from_millis(100);
+
 /// The name server as one family's clients see it.
 pub(super) struct NameServer<'a> {
     pub family: Family,
     pub config: &'a FrontConfig,
     pub replica: &'a Replica,
     pub reads: &'a ReadPolicy,
-    pub heavy: &'a HeavyWork,
+    pub patterns: &'a HeavyWork,
+    /// The client that calls.
+    pub presence: &'a Presence,
 }
 
 /// What a method came to.
@@ -158,6 +179,7 @@ impl NameServer<'_> {
                 IfTaken::Replace => Ok(Value::None),
             };
         }
+        self.check_registration_len(&name, uri.len(), &tags)?;
         let taken_name = (if_taken == IfTaken::Refuse).then(|| name.clone());
         let command = Command::Register {
             name,
@@ -169,6 +191,39 @@ impl NameServer<'_> {
             Reply::Refused(_) => Err(already_registered(&taken_name.unwrap_or_default())),
             _ => Ok(Value::None),
         }
+    }
+
+    /// Refuses a registration that is too large, as a message is refused that is too long. Every tag's record in
+    /// the index repeats the name, so a long name with many tags costs far more than its message: that product
+    /// has a limit as well.
+    fn check_registration_len(
+        &self,
+        name: &str,
+        uri_len: usize,
+        tags: &Tags,
+    ) -> Result<(), Exception> {
+        let max = self.config.registration_len_max;
+        let tags_len: usize = tags.iter().map(String::len).sum();
+        let index_len = tags.len().saturating_mul(name.len()) + tags_len;
+        let (len, max, what) = if name.len() + uri_len + tags_len > max {
+            let what = "name, URI and metadata of a registration together";
+            (name.len() + uri_len + tags_len, max, what)
+        } else if index_len > max.saturating_mul(INDEX_GROWTH_MAX) {
+            let what = "metadata of a registration, with its name once for each tag";
+            (index_len, max.saturating_mul(INDEX_GROWTH_MAX), what)
+        } else {
+            return Ok(());
+        };
+        let family = self.family;
+        let len = len as u64;
+        Err(Exception::pyro(
+            PyroClass::MessageTooLargeError,
+            format!(
+                "{}: {what}; {} of the server sets the limit",
+                DecodeError::TooLarge { family, len, max },
+                self.config.registration_limit_option
+            ),
+        ))
     }
 
     /// The text that is stored for a `uri` argument.
@@ -223,6 +278,7 @@ impl NameServer<'_> {
         if name == NAME_SERVER {
             return Ok(Value::None);
         }
+        self.check_registration_len(&name, 0, &tags)?;
         let command = Command::SetMetadata {
             name: name.clone(),
             tags,
@@ -261,17 +317,7 @@ impl NameServer<'_> {
         }
         if regex.is_truthy() {
             let pattern = pattern_text(regex)?;
-            // Refused here, a bad pattern costs no log entry.
-            let checked = pattern.clone();
-            let parsed = self
-                .heavy
-                .run(move || Pattern::parse(&checked).map(drop))
-                .await;
-            parsed.map_err(pattern_refusal)?;
-            return self
-                .removed(Command::RemoveRegex { pattern })
-                .await
-                .map(int);
+            return self.remove_matching(pattern).await.map(int);
         }
         Ok(int(0))
     }
@@ -279,9 +325,94 @@ impl NameServer<'_> {
     async fn removed(&self, command: Command) -> Result<u64, Exception> {
         match self.write(command).await? {
             Reply::Removed(count) => Ok(count),
-            Reply::Refused(refusal) => Err(list_refusal(&refusal)),
+            Reply::Refused(refusal) => Err(removal_refusal(&refusal)),
             Reply::Done => Ok(0),
         }
+    }
+
+    /// Removes all names that a pattern matches, in one step. This node tries the pattern on its own copy, where
+    /// that holds up nobody, and proposes the names that it found; where names came meanwhile, those are tried,
+    /// too, and it proposes again.
+    async fn remove_matching(&self, pattern: String) -> Result<u64, Exception> {
+        let deadline = Instant::now() + self.config.write_deadline;
+        let parsing = move |_: &Presence| Pattern::parse(&pattern);
+        let parsed = self.patterns.run_for(self.presence, parsing).await;
+        let pattern = parsed.map_err(pattern_refusal)?;
+        if let Some(prefix) = pattern.as_prefix() {
+            let prefixes = vec![prefix.to_owned()];
+            return self.removed(Command::RemovePrefix { prefixes }).await;
+        }
+        let names_are_known_to_all = self.replica.rules().map_err(store_failure)? >= 2;
+        let prefix = pattern.literal_prefix().to_owned();
+        let mut names = Vec::new();
+        let mut since = None;
+        let mut pause = CHANGED_PAUSE_MIN;
+        loop {
+            let (found, as_of) = self.matching(&pattern, since).await?;
+            names.extend(found);
+            if since.is_some() {
+                // One that went and came back is there twice.
+                names.sort_unstable();
+                names.dedup();
+                check_removal_len(&names)?;
+            }
+            let command = if names_are_known_to_all {
+                Command::RemoveListed {
+                    names: names.clone(),
+                    prefix: prefix.clone(),
+                    as_of,
+                }
+            } else {
+                // A node of an earlier version cannot read the other command. Each will try the pattern, which
+                // has just been shown to cost little.
+                let pattern = pattern.source().to_owned();
+                Command::RemoveRegex { pattern }
+            };
+            match self.write_until(command, deadline).await? {
+                Reply::Refused(Refusal::Changed) => since = Some(as_of),
+                Reply::Removed(count) => return Ok(count),
+                Reply::Refused(refusal) => return Err(removal_refusal(&refusal)),
+                Reply::Done => return Ok(0),
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(Exception::naming(format!(
+                    "nothing was changed: names beginning with {:?} were registered all the time, so that a \
+                     removal by pattern found no moment within {:?}",
+                    prefix.chars().take(40).collect::<String>(),
+                    self.config.write_deadline
+                )));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(CHANGED_PAUSE_MAX);
+        }
+    }
+
+    /// The names that a pattern matches, of those created after `since`, and of when that is.
+    async fn matching(
+        &self,
+        pattern: &Pattern,
+        since: Option<Revision>,
+    ) -> Result<(Vec<Name>, Revision), Exception> {
+        let (replica, pattern) = (self.replica.clone(), pattern.clone());
+        let steps = match since {
+            None => Steps::default(),
+            Some(_) => Steps::new(STEP_COUNT_MAX / 16),
+        };
+        let look = move |presence: &Presence| {
+            let bounds = Bounds {
+                len_max: REMOVAL_LEN_MAX,
+                steps,
+                is_given_up: &|| presence.is_gone(),
+            };
+            replica.matching(&pattern, since, bounds)
+        };
+        let found = self.patterns.run_for(self.presence, look).await;
+        found
+            .map_err(store_failure)?
+            .map_err(|refusal| match refusal {
+                ListRefusal::TooLong { count, .. } => too_many_to_remove(count),
+                other => list_refusal(other),
+            })
     }
 
     async fn list_pyro4(&self, arguments: &mut Arguments) -> Result<Outcome, Exception> {
@@ -426,6 +557,7 @@ impl NameServer<'_> {
             with_tags,
             own: self.own_entry(),
             family: self.family,
+            len_max: self.config.list_len_max,
         };
         let is_cheap = match listing.selection {
             Selection::Regex(_) => false,
@@ -434,11 +566,10 @@ impl NameServer<'_> {
                 _ => false,
             },
         };
-        if is_cheap {
-            listing.make().map(Outcome::Value)
-        } else {
-            Ok(Outcome::Later(listing))
+        if is_cheap && let Some(list) = listing.make_if_short(self.presence)? {
+            return Ok(Outcome::Value(list));
         }
+        Ok(Outcome::Later(listing))
     }
 
     /// This node's entry for itself, as this family's clients expect it.
@@ -450,7 +581,8 @@ impl NameServer<'_> {
         let entry = Entry {
             uri: self.config.ns_uri.to_string(),
             tags: Tags::from([class.to_owned()]),
-            revision: 0,
+            revision: Revision::default(),
+            created: Revision::default(),
         };
         (NAME_SERVER.to_owned(), entry)
     }
@@ -462,11 +594,32 @@ impl NameServer<'_> {
 
     async fn write(&self, command: Command) -> Result<Reply, Exception> {
         let deadline = Instant::now() + self.config.write_deadline;
+        self.write_until(command, deadline).await
+    }
+
+    async fn write_until(&self, command: Command, deadline: Instant) -> Result<Reply, Exception> {
         self.replica
             .write(command, deadline)
             .await
             .map_err(|error| write_failure(&error))
     }
+}
+
+/// Refuses a removal that no log entry should carry.
+fn check_removal_len(names: &[Name]) -> Result<(), Exception> {
+    // A name's length is counted in one byte to five.
+    let len: usize = names.iter().map(|name| name.len() + 5).sum();
+    if len <= REMOVAL_LEN_MAX {
+        return Ok(());
+    }
+    Err(too_many_to_remove(names.len()))
+}
+
+fn too_many_to_remove(count: usize) -> Exception {
+    Exception::naming(format!(
+        "nothing was changed: the pattern matches {count} names or more, of more than {REMOVAL_LEN_MAX} bytes, \
+         which is too much for one removal by pattern; remove them by prefix, or with patterns that match fewer"
+    ))
 }
 
 /// The exception for a change that has no reply. Programs go by how its text begins: after `no quorum: ` and

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Silence after which a TCP peer is asked whether it is still there. One that vanished without a word
@@ -26,6 +28,16 @@ pub(super) enum Socket {
 pub(super) enum Peer {
     Tcp(SocketAddr),
     Unix,
+}
+
+impl Peer {
+    /// Whether the client runs on this machine.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+        }
+    }
 }
 
 impl fmt::Display for Peer {
@@ -54,6 +66,31 @@ impl Socket {
         if let Self::Tcp(stream) = self {
             // Without it the end comes a moment later.
             let _ = socket2::SockRef::from(stream).set_tcp_cork(true);
+        }
+    }
+
+    /// Whether the other side has ended its stream, and all that it sent was read. Has the task woken when that
+    /// may have changed, unless something waits to be read.
+    pub(super) fn poll_is_at_end(&self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        loop {
+            let (ready, peeked) = match self {
+                Self::Tcp(stream) => (
+                    stream.poll_read_ready(cx),
+                    stream.try_io(Interest::READABLE, || SockRef::from(stream).peek(&mut byte)),
+                ),
+                Self::Unix(stream) => (
+                    stream.poll_read_ready(cx),
+                    stream.try_io(Interest::READABLE, || SockRef::from(stream).peek(&mut byte)),
+                ),
+            };
+            match (ready, peeked) {
+                (Poll::Pending, _) => return false,
+                // It was not ready after all, which is known now.
+                (Poll::Ready(_), Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (Poll::Ready(_), Ok(len)) => return len == 0,
+                (Poll::Ready(_), Err(_)) => return true,
+            }
         }
     }
 

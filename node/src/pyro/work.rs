@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::presence::Presence;
 
 /// Runs long work on threads of its own, a few pieces at a time; the rest waits its turn.
 #[derive(Debug, Clone)]
 pub(super) struct HeavyWork {
     turns: Arc<Semaphore>,
+    /// As many as turns: whoever has one has looked whether there is memory for an answer, and not taken it yet.
+    answers: Arc<Semaphore>,
 }
 
 impl HeavyWork {
@@ -15,9 +19,31 @@ impl HeavyWork {
     /// slow pattern does not hold up every list.
     pub(super) fn new() -> Self {
         let processor_count = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = || Arc::new(Semaphore::new(processor_count.max(2)));
         Self {
-            turns: Arc::new(Semaphore::new(processor_count.max(2))),
+            turns: turns(),
+            answers: turns(),
         }
+    }
+
+    /// A place among those who make an answer, to be held from the look at the memory for it until it is counted
+    /// there: so no more answers than turns are made on the strength of the same look.
+    pub(super) async fn answer_place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.answers)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    /// [`Self::run`] for a client, of which `work` may learn that it has gone.
+    pub(super) async fn run_for<T: Send + 'static>(
+        &self,
+        presence: &Presence,
+        work: impl FnOnce(&Presence) -> T + Send + 'static,
+    ) -> T {
+        let _watch = presence.watch();
+        let known = presence.clone();
+        self.run(move || work(&known)).await
     }
 
     /// Runs `work` away from the reactor. A panic in it is a panic here.
