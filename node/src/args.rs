@@ -17,7 +17,9 @@ use crate::settings::Setting;
     version,
     about = "The name server that Pyro4 and Pyro5 programs talk to, on one port.",
     after_help = "The environment (PYRO_* as pyro4-ns reads it, and HEARTH_*) is used where the command line is \
-                  silent, and the file given by --config where both are.",
+                  silent, and the file given by --config where both are.\n\n\
+                  On a data directory that no node runs on: hearthd verify, dump, recover and restore; each has its \
+                  own --help.",
     infer_long_args = true,
     args_override_self = true,
     disable_help_flag = true
@@ -79,6 +81,14 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     pub max_connections: Option<String>,
 
+    /// Bytes that name, URI and metadata of a registration may have together (default 1048576)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub max_registration_size: Option<String>,
+    /// Connections of one address at once, this machine's own included (default: a quarter of all for
+    /// other machines, no limit for this one)
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    pub max_connections_per_address: Option<String>,
+
     /// What to log: error, warn, info, debug, trace, also per part, such as warn,hearth_raft=debug
     #[arg(long, value_name = "FILTER")]
     pub log_level: Option<String>,
@@ -128,10 +138,15 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", allow_hyphen_values = true, help_heading = CLUSTER)]
     pub peer_addr: Option<String>,
 
-    /// The secret that nodes prove to each other is in this file; without it, anyone who reaches the
-    /// peer port can take part
+    /// The secret that nodes and administrators prove is in this file, which nobody else may read. It may
+    /// hold several, one a line: the first is used, all are accepted
     #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
     pub cluster_key_file: Option<String>,
+
+    /// Do without --cluster-key-file where other machines reach the cluster, although anyone who reaches
+    /// the peer port can take part then
+    #[arg(long, help_heading = CLUSTER)]
+    pub insecure_peers: bool,
 
     /// Part of the cluster's identity: nodes of another cluster are refused (default hearth)
     #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = CLUSTER)]
@@ -221,6 +236,11 @@ impl Args {
             (Setting::NodeId, &self.node_id),
             (Setting::ClusterName, &self.cluster_name),
             (Setting::MaxConnections, &self.max_connections),
+            (Setting::MaxRegistrationSize, &self.max_registration_size),
+            (
+                Setting::MaxConnectionsPerAddress,
+                &self.max_connections_per_address,
+            ),
             (Setting::Log, &self.log_level),
             (Setting::LogFormat, &self.log_format),
             (Setting::LogFile, &self.log_file),
@@ -240,6 +260,7 @@ impl Args {
         for (flag, setting) in [
             (self.nobc, Setting::NoBroadcast),
             (self.learner, Setting::Learner),
+            (self.insecure_peers, Setting::InsecurePeers),
         ] {
             if flag {
                 given.push((setting, "true"));

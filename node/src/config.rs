@@ -9,16 +9,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_raft::Tuning;
-pub use hearth_raft::{Birth, StorageLocation};
+pub use hearth_raft::{Birth, ClusterKeys, StorageLocation};
 use hearth_wire::{Limits, Serializer};
 
 use crate::args::{Args, Parsed};
 pub use crate::autoclean::AutocleanConfig;
 pub use crate::cluster::ClusterSettings;
 use crate::cluster::storage_refusal;
+use crate::limits::ClientLimits;
 use crate::logging::{LogConfig, LogFormat};
 use crate::pyro::{DEFAULT_LIMITS, ReadMode, SerializerSet, ServerType};
-use crate::settings::{Origin, Setting, Settings, parse_bool};
+use crate::settings::{Given, Origin, Setting, Settings, parse_bool};
 
 /// What applies where nothing is given.
 pub const DEFAULTS: Defaults = Defaults {
@@ -31,11 +32,12 @@ pub const DEFAULTS: Defaults = Defaults {
     election_timeout: (Duration::from_millis(1000), Duration::from_millis(2000)),
     heartbeat_interval: Duration::from_millis(100),
     connection_count_max: 10_000,
+    registration_len_max: 1 << 20,
     call_timeout: Duration::from_secs(10),
     header_timeout: Duration::from_secs(30),
     probe_timeout: Duration::from_secs(5),
     autoclean_grace: Duration::from_secs(20),
-    prefer_ip_version: IpPreference::V4,
+    prefer_ip_version: IpPreference::Any,
     // openraft reports at the level of a warning what is daily business to it.
     log_filter: "warn,openraft=error",
 };
@@ -61,6 +63,9 @@ pub struct Defaults {
     pub heartbeat_interval: Duration,
     /// Connections at once.
     pub connection_count_max: usize,
+    /// Bytes of name, URI and tags of a registration together: no program comes near, and a client that means
+    /// harm does not get far.
+    pub registration_len_max: usize,
     /// How long a call may wait for the cluster: several elections.
     pub call_timeout: Duration,
     /// How long a message may take to arrive.
@@ -69,8 +74,8 @@ pub struct Defaults {
     pub probe_timeout: Duration,
     /// How long autoclean gives an object to come back, as in Pyro.
     pub autoclean_grace: Duration,
-    /// Pyro4's preference; Pyro5 leaves the choice to the system, which may make of `localhost` an
-    /// address that Pyro4 programs do not try.
+    /// Pyro4 prefers IPv4 and Pyro5 leaves the choice to the system, so their programs may look for
+    /// `localhost` at two addresses.
     pub prefer_ip_version: IpPreference,
     /// What is logged: nothing at all in a normal start.
     pub log_filter: &'static str,
@@ -110,16 +115,21 @@ pub struct NodeConfig {
     pub election_timeout: (Duration, Duration),
     /// From one sign of life of a leader to the next.
     pub heartbeat_interval: Duration,
-    /// Connections at once, 1 and up; more are refused.
+    /// Connections at once, 1 and up; when all are taken, the longest idle gives way.
     pub connection_count_max: usize,
+    /// Connections of one address at once, 1 and up. `None`: a quarter of all for other machines, and no
+    /// limit for this one.
+    pub connection_count_per_address_max: Option<usize>,
     /// A connection without traffic for so long is closed.
     pub idle_timeout: Option<Duration>,
     /// How long a call may wait for the cluster before its client is told that it failed.
     pub call_timeout: Duration,
     /// A message that began to arrive must be whole by then.
     pub header_timeout: Duration,
-    /// Bounds on what one message may hold.
+    /// Bounds on what one message may hold; at most 64 MiB.
     pub limits: Limits,
+    /// Bytes that name, URI and tags of a registration may have together.
+    pub registration_len_max: usize,
     /// Whether replies are compressed.
     pub compression: bool,
     /// Serializers that Pyro4 clients may use.
@@ -128,7 +138,7 @@ pub struct NodeConfig {
     pub server_type: ServerType,
     /// Whether an address in `TIME_WAIT` is taken all the same.
     pub sock_reuse: bool,
-    /// Which address of a host name is bound.
+    /// Which addresses of a host name are bound.
     pub prefer_ip_version: IpPreference,
     /// The port of `PYRONAME:` and `PYROMETA:` locations without one: `PYRO_NS_PORT`, never `--port`.
     pub ns_port: u16,
@@ -136,7 +146,7 @@ pub struct NodeConfig {
     pub autoclean: Option<AutocleanConfig>,
     /// What is logged and where to. [`start_ns`](crate::start_ns) leaves logging to its caller.
     pub log: LogConfig,
-    /// What the log says once about settings that have no effect.
+    /// What the log says once about settings that do not have the effect that was asked for.
     pub notices: Vec<String>,
 }
 
@@ -179,8 +189,9 @@ pub enum IpPreference {
     V4,
     /// IPv6 or nothing.
     V6,
-    /// The first address that the system's resolver names.
-    System,
+    /// That of [`Self::V4`], where Pyro4 programs look, and the first one that the system's resolver names,
+    /// where Pyro5 programs do.
+    Any,
 }
 
 impl Default for NodeConfig {
@@ -207,10 +218,12 @@ impl Default for NodeConfig {
             election_timeout: DEFAULTS.election_timeout,
             heartbeat_interval: DEFAULTS.heartbeat_interval,
             connection_count_max: DEFAULTS.connection_count_max,
+            connection_count_per_address_max: None,
             idle_timeout: None,
             call_timeout: DEFAULTS.call_timeout,
             header_timeout: DEFAULTS.header_timeout,
             limits: DEFAULT_LIMITS,
+            registration_len_max: DEFAULTS.registration_len_max,
             compression: false,
             pyro4_serializers: SerializerSet::PYRO4_DEFAULT,
             server_type: ServerType::default(),
@@ -302,7 +315,7 @@ impl Checker<'_> {
             .filter(|port| *port != 0);
         let nat = self.nat(&bind);
         let broadcast = self.broadcast();
-        let limits = self.limits();
+        let (limits, registration_len_max) = self.limits();
         let idle_timeout = self.parse(Setting::CommTimeout, seconds).flatten();
         let autoclean = self.autoclean(idle_timeout);
         let storage = self.storage();
@@ -312,6 +325,7 @@ impl Checker<'_> {
             nat,
             broadcast,
             limits,
+            registration_len_max,
             storage,
             cluster,
             election_timeout,
@@ -336,10 +350,10 @@ impl Checker<'_> {
                 .parse(Setting::ClusterName, cluster_name)
                 .unwrap_or(defaults.cluster_name),
             connection_count_max: self
-                .parse(Setting::MaxConnections, at_least_one)
-                .map_or(DEFAULTS.connection_count_max, |count| {
-                    usize::try_from(count).unwrap_or(usize::MAX)
-                }),
+                .parse(Setting::MaxConnections, connection_count)
+                .unwrap_or(DEFAULTS.connection_count_max),
+            connection_count_per_address_max: self
+                .parse(Setting::MaxConnectionsPerAddress, connection_count),
             idle_timeout,
             autoclean,
             call_timeout: self
@@ -351,9 +365,7 @@ impl Checker<'_> {
             compression: self
                 .parse(Setting::Compression, parse_bool)
                 .unwrap_or(false),
-            pyro4_serializers: self
-                .parse(Setting::Serializers, serializers)
-                .unwrap_or(SerializerSet::PYRO4_DEFAULT),
+            pyro4_serializers: self.serializers(),
             server_type: self
                 .parse(Setting::ServerType, server_type)
                 .unwrap_or_default(),
@@ -362,18 +374,7 @@ impl Checker<'_> {
                 .parse(Setting::PreferIpVersion, ip_preference)
                 .unwrap_or(DEFAULTS.prefer_ip_version),
             ns_port: ns_port.unwrap_or(DEFAULTS.port),
-            log: LogConfig {
-                filter: self
-                    .parse(Setting::Log, crate::logging::check_filter)
-                    .unwrap_or_else(|| DEFAULTS.log_filter.to_owned()),
-                format: self
-                    .parse(Setting::LogFormat, log_format)
-                    .unwrap_or_default(),
-                file: self
-                    .text(Setting::LogFile)
-                    .filter(|path| !path.is_empty())
-                    .map(PathBuf::from),
-            },
+            log: self.log(),
             bind,
             notices: self.settings.notices,
         }
@@ -401,8 +402,20 @@ impl Checker<'_> {
             Some(refusal) if is_one_of_several => Err(refusal),
             _ => storage(text),
         };
-        self.parse(Setting::Storage, parse)
-            .unwrap_or(StorageLocation::Memory)
+        let storage = self
+            .parse(Setting::Storage, parse)
+            .unwrap_or(StorageLocation::Memory);
+        if let StorageLocation::Rocks(folder) = &storage
+            && folder.to_string_lossy().starts_with('~')
+        {
+            self.settings.notices.push(format!(
+                "{}: no shell replaces the ~ in rocksdb:{folder}, so this is a folder in the working folder; \
+                 write \"rocksdb:$HOME/…\"",
+                self.settings.origin(Setting::Storage),
+                folder = folder.display()
+            ));
+        }
+        storage
     }
 
     fn nat(&mut self, bind: &Bind) -> Option<Nat> {
@@ -443,26 +456,30 @@ impl Checker<'_> {
         (!off).then_some(Broadcast { host, port })
     }
 
-    /// `MAX_MESSAGE_SIZE`; Pyro4's 0, no limit at all, would let any peer fill our memory.
-    fn limits(&mut self) -> Limits {
-        let defaults = DEFAULT_LIMITS;
-        match self.parse(Setting::MaxMessageSize, number_from(0)) {
-            None => defaults,
-            Some(0) => {
-                self.settings.notices.push(format!(
-                    "MAX_MESSAGE_SIZE=0 means no limit to Pyro4; messages stay bounded by {} bytes here",
-                    defaults.message_len_max
-                ));
-                defaults
+    /// What a message, and a registration in it, may hold. Pyro4's `MAX_MESSAGE_SIZE=0`, no limit at all, would
+    /// let any peer fill our memory.
+    fn limits(&mut self) -> (Limits, usize) {
+        let len = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
+        let message = self.parse(Setting::MaxMessageSize, number_from(0));
+        if message == Some(0) {
+            self.settings.notices.push(format!(
+                "MAX_MESSAGE_SIZE=0 means no limit to Pyro4; messages stay bounded by {} bytes here",
+                DEFAULT_LIMITS.message_len_max
+            ));
+        }
+        let registration = self.parse(Setting::MaxRegistrationSize, at_least_one);
+        let limits = ClientLimits {
+            message_len_max: message.filter(|size| *size > 0).map(len),
+            registration_len_max: registration.map(len),
+        };
+        match limits.fit() {
+            Ok((limits, registration, notice)) => {
+                self.settings.notices.extend(notice);
+                (limits, registration)
             }
-            Some(size) => {
-                // A Pyro4 header counts in 31 bits.
-                let size = usize::try_from(size.min(i32::MAX as u64)).unwrap_or(usize::MAX);
-                Limits {
-                    message_len_max: size,
-                    inflated_len_max: size,
-                    ..defaults
-                }
+            Err(reason) => {
+                self.mistake(Setting::MaxRegistrationSize, &reason);
+                (DEFAULT_LIMITS, DEFAULTS.registration_len_max)
             }
         }
     }
@@ -474,6 +491,47 @@ impl Checker<'_> {
             probe_timeout: comm_timeout.unwrap_or(DEFAULTS.probe_timeout),
             grace: DEFAULTS.autoclean_grace,
         })
+    }
+
+    /// What Pyro4 clients may use. Pickles are not read; their names may stand beside others, since the
+    /// programs that do not use them shall find the name server.
+    fn serializers(&mut self) -> SerializerSet {
+        let Some((set, pickled)) = self.parse(Setting::Serializers, serializers) else {
+            return SerializerSet::PYRO4_DEFAULT;
+        };
+        if !pickled.is_empty() {
+            let origin = self.settings.origin(Setting::Serializers);
+            self.settings.notices.push(format!(
+                "{origin}: clients that use {} are refused, because this server reads no pickles; those that \
+                 use the others are served",
+                pickled.join(", ")
+            ));
+        }
+        set
+    }
+
+    /// The log is Pyro's `pyro.log` where nothing but `PYRO_LOGLEVEL` asks for one. A file that Pyro's own
+    /// items name may be one that cannot be written, as in Pyro4.
+    fn log(&mut self) -> LogConfig {
+        let file = self.settings.get(Setting::LogFile);
+        let level = self.settings.get(Setting::Log);
+        let is_pyros = |given: &Given| given.origin.is_pyro_item();
+        let (file, may_fall_back) = match file {
+            Some(given) => (given.text.as_str(), is_pyros(given)),
+            None if level.is_some_and(is_pyros) => (PYRO_LOG_FILE, true),
+            None => ("", false),
+        };
+        let file = (!file.is_empty()).then(|| PathBuf::from(file));
+        LogConfig {
+            file,
+            may_fall_back,
+            filter: self
+                .parse(Setting::Log, crate::logging::check_filter)
+                .unwrap_or_else(|| DEFAULTS.log_filter.to_owned()),
+            format: self
+                .parse(Setting::LogFormat, log_format)
+                .unwrap_or_default(),
+        }
     }
 
     fn text(&self, setting: Setting) -> Option<String> {
@@ -542,7 +600,7 @@ fn unix_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn storage(text: &str) -> Result<StorageLocation, String> {
+pub(crate) fn storage(text: &str) -> Result<StorageLocation, String> {
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
     match (kind, rest) {
         ("", "") | ("memory", "") => Ok(StorageLocation::Memory),
@@ -572,6 +630,9 @@ fn number_from(min: u64) -> impl Fn(&str) -> Result<u64, String> {
     }
 }
 
+/// Where Pyro4 logs to in the working folder, unless `PYRO_LOGFILE` says otherwise.
+const PYRO_LOG_FILE: &str = "pyro.log";
+
 /// A shorter log would be gone before a snapshot has arrived.
 const LOG_LEN_MAX_LEAST: u64 = 16 << 10;
 
@@ -600,9 +661,13 @@ fn at_least_one(text: &str) -> Result<u64, String> {
     number_from(1)(text)
 }
 
+fn connection_count(text: &str) -> Result<usize, String> {
+    at_least_one(text).map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 const CLUSTER_NAME_LEN_MAX: usize = 64;
 
-fn cluster_name(text: &str) -> Result<String, String> {
+pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > CLUSTER_NAME_LEN_MAX {
         return Err(format!(
             "a cluster's name has 1 to {CLUSTER_NAME_LEN_MAX} bytes, not {}",
@@ -648,8 +713,10 @@ fn autoclean(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
-fn serializers(text: &str) -> Result<SerializerSet, String> {
+/// The serializers in a list, and those of the pickle family.
+fn serializers(text: &str) -> Result<(SerializerSet, Vec<String>), String> {
     let mut set = SerializerSet::EMPTY;
+    let mut pickled = Vec::new();
     for name in text.split(',').map(str::trim) {
         set = set.with(match name {
             "serpent" => Serializer::Serpent,
@@ -657,14 +724,18 @@ fn serializers(text: &str) -> Result<SerializerSet, String> {
             "marshal" => Serializer::Marshal,
             "msgpack" => Serializer::Msgpack,
             "pickle" | "cloudpickle" | "dill" => {
-                return Err(format!(
-                    "serializer '{name}' is not supported yet; it would let a client run code in Pyro's own server"
-                ));
+                pickled.push(name.to_owned());
+                continue;
             }
             _ => return Err(format!("serializer '{name}' is unknown or not available")),
         });
     }
-    Ok(set)
+    if set == SerializerSet::EMPTY {
+        return Err(format!(
+            "'{text}': this server reads no pickles and could serve no Pyro4 client; add serpent"
+        ));
+    }
+    Ok((set, pickled))
 }
 
 fn server_type(text: &str) -> Result<ServerType, String> {
@@ -681,10 +752,8 @@ fn ip_preference(text: &str) -> Result<IpPreference, String> {
     match text.trim() {
         "4" => Ok(IpPreference::V4),
         "6" => Ok(IpPreference::V6),
-        "0" => Ok(IpPreference::System),
-        _ => Err(format!(
-            "'{text}' is none of 4, 6 and 0 (what the system prefers)"
-        )),
+        "0" => Ok(IpPreference::Any),
+        _ => Err(format!("'{text}' is none of 4, 6 and 0 (no preference)")),
     }
 }
 
@@ -843,7 +912,9 @@ mod tests {
         );
         assert_eq!(config.hmac_key.as_deref(), Some(&b"secret"[..]));
         assert_eq!(config.idle_timeout, Some(Duration::from_millis(1500)));
-        assert_eq!(config.limits.message_len_max, 1 << 30);
+        // More could not be replicated.
+        assert_eq!(config.limits.message_len_max, 64 << 20);
+        assert!(config.notices[0].contains("MAX_MESSAGE_SIZE=1073741824"));
         assert!(config.pyro4_serializers.contains(Serializer::Msgpack));
         assert!(!config.pyro4_serializers.contains(Serializer::Serpent));
         assert!(!config.sock_reuse);
@@ -905,6 +976,78 @@ mod tests {
         let config = run(&[], &[("PYRO_MAX_MESSAGE_SIZE", "0")]).unwrap();
         assert_eq!(config.notices.len(), 1, "{:?}", config.notices);
         assert_eq!(config.limits, DEFAULT_LIMITS);
+    }
+
+    #[test]
+    fn a_registration_has_a_limit_that_fits_into_a_message() {
+        assert_eq!(run(&[], &[]).unwrap().registration_len_max, 1 << 20);
+        let config = run(&["--max-registration-size", "5000"], &[]).unwrap();
+        assert_eq!(config.registration_len_max, 5000);
+        let config = run(&[], &[("HEARTH_MAX_REGISTRATION_SIZE", "8388608")]).unwrap();
+        assert_eq!(config.registration_len_max, 8 << 20);
+        let mistakes = run(&["--max-registration-size", "8388609"], &[]).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(
+            mistakes[0].starts_with("--max-registration-size: ") && mistakes[0].contains("8388608"),
+            "{mistakes:?}"
+        );
+        assert!(run(&["--max-registration-size", "0"], &[]).is_err());
+    }
+
+    #[test]
+    fn pickles_may_stand_beside_serializers_that_are_read() {
+        let accept = |list| run(&[], &[("PYRO_SERIALIZERS_ACCEPTED", list)]);
+        let config = accept("serpent, json,marshal,pickle,dill").unwrap();
+        assert_eq!(config.pyro4_serializers, SerializerSet::PYRO4_DEFAULT);
+        assert_eq!(config.notices.len(), 1, "{:?}", config.notices);
+        for part in ["PYRO_SERIALIZERS_ACCEPTED", "pickle, dill", "refused"] {
+            assert!(config.notices[0].contains(part), "{:?}", config.notices);
+        }
+        assert!(accept("serpent").unwrap().notices.is_empty());
+        let mistakes = accept("pickle,cloudpickle").unwrap_err();
+        assert!(mistakes[0].contains("add serpent"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn the_log_goes_where_pyro_would_write_it() {
+        let log = |words: &[&str], environment: &[_]| {
+            let LogConfig {
+                file,
+                may_fall_back,
+                ..
+            } = run(words, environment).unwrap().log;
+            (file.map(|file| file.display().to_string()), may_fall_back)
+        };
+        let file = |name: &str, may_fall_back| (Some(name.to_owned()), may_fall_back);
+        let stderr = (None, false);
+        let level = ("PYRO_LOGLEVEL", "DEBUG");
+        assert_eq!(log(&[], &[("PYRO_LOGFILE", "/x")]), stderr);
+        assert_eq!(
+            log(&[], &[("PYRO_LOGFILE", "/x"), ("PYRO_LOGLEVEL", "")]),
+            stderr
+        );
+        assert_eq!(log(&[], &[("PYRO_LOGFILE", "/x"), level]), file("/x", true));
+        assert_eq!(log(&[], &[level]), file("pyro.log", true));
+        for empty in ["", "{stderr}"] {
+            assert_eq!(log(&[], &[("PYRO_LOGFILE", empty), level]).0, None);
+        }
+        assert_eq!(log(&["--log-level", "info"], &[level]), stderr);
+        assert_eq!(
+            log(&["--log-level", "info"], &[("PYRO_LOGFILE", "/x")]),
+            file("/x", true)
+        );
+        assert_eq!(
+            log(&["--log-file", "/y"], &[("PYRO_LOGFILE", "/x"), level]),
+            file("/y", false)
+        );
+    }
+
+    #[test]
+    fn a_home_folder_that_no_shell_put_in_is_told() {
+        let config = run(&["-s", "rocksdb:~/names"], &[]).unwrap();
+        assert_eq!(config.notices.len(), 1, "{:?}", config.notices);
+        assert!(config.notices[0].contains("$HOME"), "{:?}", config.notices);
+        assert!(run(&["-s", "rocksdb:/x~"], &[]).unwrap().notices.is_empty());
     }
 
     #[test]

@@ -115,7 +115,9 @@ impl Responder {
     /// # Errors
     /// [`NodeError`] with the address and the option that changes it.
     pub async fn bind(config: &Broadcast, reuse: bool, reply: Reply) -> Result<Self, NodeError> {
-        let address = resolve(&config.host, config.port, IpPreference::V4).await?;
+        let address = resolve(&config.host, config.port, IpPreference::V4)
+            .await?
+            .first;
         if address.is_ipv6() {
             return Err(NodeError::Resolve {
                 host: config.host.clone(),

@@ -8,15 +8,19 @@ pub mod args;
 pub mod config;
 pub mod discovery;
 pub mod logging;
+pub mod offline;
 pub mod pyro;
 
 mod announce;
 mod autoclean;
 mod cluster;
 mod error;
+mod limits;
+mod line_queue;
 mod listen;
 mod node;
 mod process;
+mod reload;
 mod settings;
 
 pub use error::NodeError;

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use dns_lookup::{AddrFamily, AddrInfoHints, SockType};
 use hearth_wire::uri::Location;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -23,6 +24,9 @@ use crate::pyro::Listener;
 
 /// Connections that wait to be accepted; the system's own maximum may be lower.
 const BACKLOG: i32 = 4096;
+
+/// How often a free port is looked for that is free at every address.
+const FREE_PORT_ATTEMPT_COUNT: usize = 16;
 
 const TCP_OPTION: &str = "-p/--port or -n/--host";
 const UNIX_OPTION: &str = "-u/--unixsocket";
@@ -35,7 +39,7 @@ pub(crate) struct Bound {
     pub(crate) location: String,
     /// The same, taken apart.
     pub(crate) parts: Location,
-    /// The address that it is bound to; none for a unix socket.
+    /// The address that it is bound to, of two the one for Pyro4; none for a unix socket.
     pub(crate) address: Option<SocketAddr>,
     /// Removes the unix socket's file when it goes.
     pub(crate) file: Option<SocketFile>,
@@ -44,8 +48,8 @@ pub(crate) struct Bound {
 /// A socket for clients, who do not get in yet.
 #[derive(Debug)]
 pub(crate) enum BoundSocket {
-    /// Nothing listens: the system refuses clients.
-    Tcp(Socket, SocketAddr),
+    /// Nothing listens: the system refuses clients. A host name may stand for two addresses.
+    Tcp(Vec<(Socket, SocketAddr)>),
     /// It listens, so that nobody takes its file for one that was left behind; clients wait.
     Unix(UnixListener),
 }
@@ -55,17 +59,19 @@ impl BoundSocket {
     ///
     /// # Errors
     /// [`NodeError`] if another process has begun to listen there since this one was bound.
-    pub(crate) fn listen(self) -> Result<Listener, NodeError> {
+    pub(crate) fn listen(self) -> Result<Vec<Listener>, NodeError> {
         match self {
-            Self::Tcp(socket, address) => {
-                let listener = socket
-                    .listen(BACKLOG)
-                    .and_then(|()| TcpListener::from_std(socket.into()));
-                listener
-                    .map(Listener::Tcp)
-                    .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))
-            }
-            Self::Unix(listener) => Ok(Listener::Unix(listener)),
+            Self::Tcp(sockets) => sockets
+                .into_iter()
+                .map(|(socket, address)| {
+                    socket
+                        .listen(BACKLOG)
+                        .and_then(|()| TcpListener::from_std(socket.into()))
+                        .map(Listener::Tcp)
+                        .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))
+                })
+                .collect(),
+            Self::Unix(listener) => Ok(vec![Listener::Unix(listener)]),
         }
     }
 }
@@ -77,9 +83,12 @@ impl BoundSocket {
 pub(crate) async fn bind(config: &NodeConfig) -> Result<Bound, NodeError> {
     match &config.bind {
         Bind::Tcp { host, port } => {
-            let address = resolve(host, *port, config.prefer_ip_version).await?;
-            let (socket, address) = bind_tcp(address, config.sock_reuse)
-                .map_err(|source| listen_error(address.to_string(), TCP_OPTION, source))?;
+            let addresses = resolve(host, *port, config.prefer_ip_version).await?;
+            let sockets =
+                bind_addresses(addresses, config.sock_reuse).map_err(|(address, source)| {
+                    listen_error(address.to_string(), TCP_OPTION, source)
+                })?;
+            let address = sockets.first().map_or(addresses.first, |(_, bound)| *bound);
             if is_local(address.ip()) && !is_local_name(host) {
                 tracing::warn!(
                     host,
@@ -99,7 +108,7 @@ pub(crate) async fn bind(config: &NodeConfig) -> Result<Bound, NodeError> {
                     port: address.port().into(),
                 },
                 address: Some(address),
-                socket: BoundSocket::Tcp(socket, address),
+                socket: BoundSocket::Tcp(sockets),
                 file: None,
             })
         }
@@ -125,55 +134,138 @@ pub(crate) fn location_text(host: &str, port: u16) -> String {
     }
 }
 
-/// The address to bind for `host`. An empty one means all IPv4 interfaces, whatever is preferred, as
+/// The addresses that a host name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// Where Pyro4 programs look, or the only one.
+    pub(crate) first: SocketAddr,
+    /// Where Pyro5 programs look, if that is another one.
+    pub(crate) second: Option<SocketAddr>,
+}
+
+/// The addresses to bind for `host`. An empty one means all IPv4 interfaces, whatever is preferred, as
 /// with Pyro.
 pub(crate) async fn resolve(
     host: &str,
     port: u16,
     preference: IpPreference,
-) -> Result<SocketAddr, NodeError> {
+) -> Result<Addresses, NodeError> {
     if host.is_empty() {
-        return Ok(SocketAddr::from(([0, 0, 0, 0], port)));
+        return Ok(Addresses {
+            first: SocketAddr::from(([0, 0, 0, 0], port)),
+            second: None,
+        });
     }
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| NodeError::Resolve {
-            host: host.to_owned(),
-            reason: error.to_string(),
-        })?
-        .collect();
-    // A host with a colon is an IPv6 address, whatever is preferred.
-    let preference = if host.contains(':') {
-        IpPreference::System
+    let is_ipv6_address = host.contains(':');
+    let (first, second) = if is_ipv6_address || preference == IpPreference::V6 {
+        (lookup(host, port, Some(AddrFamily::Inet6)).await, None)
     } else {
-        preference
+        // Asked for IPv4 as such, the resolver may name an address that stands in no other list, such as
+        // 127.0.0.1 where the hosts file knows localhost as ::1 only.
+        match lookup(host, port, Some(AddrFamily::Inet)).await {
+            Ok(v4) if preference == IpPreference::V4 => (Ok(v4), None),
+            Ok(v4) => {
+                let system = lookup(host, port, None).await;
+                (Ok(v4), system.ok().filter(|address| *address != v4))
+            }
+            Err(_) => (lookup(host, port, None).await, None),
+        }
     };
-    choose(&found, preference).ok_or_else(|| NodeError::Resolve {
-        host: host.to_owned(),
-        reason: match preference {
-            IpPreference::V6 => "it has no IPv6 address, and PREFER_IP_VERSION is 6".to_owned(),
-            IpPreference::V4 | IpPreference::System => "the resolver names none".to_owned(),
-        },
-    })
-}
-
-fn choose(found: &[SocketAddr], preference: IpPreference) -> Option<SocketAddr> {
-    let first = found.first();
-    match preference {
-        IpPreference::V4 => found.iter().find(|address| address.is_ipv4()).or(first),
-        IpPreference::V6 => found.iter().find(|address| address.is_ipv6()),
-        IpPreference::System => first,
+    match first {
+        Ok(first) => Ok(Addresses { first, second }),
+        Err(error) => Err(NodeError::Resolve {
+            host: host.to_owned(),
+            reason: match preference {
+                IpPreference::V6 if !is_ipv6_address => {
+                    format!("PREFER_IP_VERSION is 6, and it has no IPv6 address: {error}")
+                }
+                _ => error.to_string(),
+            },
+        }),
     }
-    .copied()
 }
 
-fn bind_tcp(address: SocketAddr, reuse: bool) -> io::Result<(Socket, SocketAddr)> {
+/// The first address of `host` that the system's resolver names, asked as Pyro asks.
+async fn lookup(host: &str, port: u16, family: Option<AddrFamily>) -> io::Result<SocketAddr> {
+    let hints = AddrInfoHints {
+        address: family.map_or(0, Into::into),
+        socktype: SockType::Stream.into(),
+        ..AddrInfoHints::default()
+    };
+    let host = host.to_owned();
+    let lookup = move || {
+        let mut found = dns_lookup::getaddrinfo(Some(&host), None, Some(hints))?;
+        found.next().ok_or(io::ErrorKind::NotFound)?
+    };
+    let mut address = tokio::task::spawn_blocking(lookup).await??.sockaddr;
+    address.set_port(port);
+    Ok(address)
+}
+
+/// Sockets and what they are bound to.
+type Sockets = Vec<(Socket, SocketAddr)>;
+
+/// Binds one or two addresses to one port. On failure it says which one failed.
+fn bind_addresses(addresses: Addresses, reuse: bool) -> Result<Sockets, (SocketAddr, io::Error)> {
+    for _ in 1..FREE_PORT_ATTEMPT_COUNT {
+        match try_bind(addresses, reuse) {
+            // What was free at the one address is taken at the other: another port may be free at both.
+            Err((_, error))
+                if addresses.first.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            done => return done,
+        }
+    }
+    try_bind(addresses, reuse)
+}
+
+fn try_bind(addresses: Addresses, reuse: bool) -> Result<Sockets, (SocketAddr, io::Error)> {
+    let Addresses { first, second } = addresses;
+    let Some(mut second) = second else {
+        let socket = bind_tcp(first, reuse, false);
+        return socket
+            .map(|socket| vec![socket])
+            .map_err(|error| (first, error));
+    };
+    let (mut sockets, absent) = match bind_tcp(first, reuse, true) {
+        Ok((socket, bound)) => {
+            second.set_port(bound.port());
+            (vec![(socket, bound)], None)
+        }
+        Err(error) if is_absent(&error) => (Vec::new(), Some(error)),
+        Err(error) => return Err((first, error)),
+    };
+    match (bind_tcp(second, reuse, true), absent) {
+        (Ok(socket), _) => sockets.push(socket),
+        (Err(error), None) if is_absent(&error) => {
+            tracing::info!(address = %second, %error, "this machine does not have one address of the host");
+        }
+        (Err(error), Some(absent)) if is_absent(&error) => return Err((first, absent)),
+        (Err(error), _) => return Err((second, error)),
+    }
+    Ok(sockets)
+}
+
+/// Whether an address cannot be bound because it, or its IP version, is not there.
+fn is_absent(error: &io::Error) -> bool {
+    let no_such_version = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_version)
+}
+
+fn bind_tcp(
+    address: SocketAddr,
+    reuse: bool,
+    is_one_of_two: bool,
+) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(reuse)?;
+    if address.is_ipv6() && is_one_of_two {
+        // The other one has IPv4.
+        socket.set_only_v6(true)?;
+    }
     // Accepted connections take both over from the listening socket (on Linux), which saves two calls
     // per connection. Keep-alive finds clients that went without a word.
     socket.set_tcp_nodelay(true)?;
@@ -410,15 +502,66 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_address_is_what_it_is_whatever_is_preferred() {
+        use IpPreference::{Any, V4, V6};
+        for (host, preference) in [
+            ("127.0.0.1", V4),
+            ("127.0.0.1", Any),
+            ("::1", V4),
+            ("::1", V6),
+            ("::1", Any),
+        ] {
+            let addresses = resolve(host, 7, preference).await.unwrap();
+            let expected = Addresses {
+                first: SocketAddr::new(host.parse().unwrap(), 7),
+                second: None,
+            };
+            assert_eq!(addresses, expected, "{host} {preference:?}");
+        }
+        assert!(resolve("127.0.0.1", 7, V6).await.is_err());
+        assert!(resolve("localhost", 7, V4).await.unwrap().first.is_ipv4());
+    }
+
+    fn pair(first: &str, second: &str) -> Addresses {
+        Addresses {
+            first: first.parse().unwrap(),
+            second: Some(second.parse().unwrap()),
+        }
+    }
+
     #[test]
-    fn addresses_are_chosen_by_preference() {
-        let v4: SocketAddr = "192.0.2.1:1".parse().unwrap();
-        let v6: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
-        assert_eq!(choose(&[v6, v4], IpPreference::V4), Some(v4));
-        assert_eq!(choose(&[v6], IpPreference::V4), Some(v6));
-        assert_eq!(choose(&[v4, v6], IpPreference::V6), Some(v6));
-        assert_eq!(choose(&[v4], IpPreference::V6), None);
-        assert_eq!(choose(&[v6, v4], IpPreference::System), Some(v6));
-        assert_eq!(choose(&[], IpPreference::System), None);
+    fn two_addresses_get_one_port() {
+        let sockets = bind_addresses(pair("127.0.0.1:0", "127.0.0.2:0"), true).unwrap();
+        let bound: Vec<String> = sockets
+            .iter()
+            .map(|(_, address)| address.to_string())
+            .collect();
+        let port = sockets[0].1.port();
+        assert_ne!(port, 0);
+        assert_eq!(
+            bound,
+            [format!("127.0.0.1:{port}"), format!("127.0.0.2:{port}")]
+        );
+    }
+
+    #[test]
+    fn of_two_addresses_one_is_enough_unless_the_other_is_in_use() {
+        // From the block for documentation, so that nobody has it.
+        let (own, absent) = ("127.0.0.1:0", "192.0.2.1:0");
+        for addresses in [pair(own, absent), pair(absent, own)] {
+            let sockets = bind_addresses(addresses, true).unwrap();
+            assert_eq!(sockets.len(), 1);
+            assert!(sockets[0].1.ip().is_loopback());
+        }
+        let (address, _) = bind_addresses(pair(absent, absent), true).unwrap_err();
+        assert_eq!(address.to_string(), absent);
+
+        let other = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        let free = format!("127.0.0.1:{}", taken.port());
+        let (address, error) = bind_addresses(pair(&free, &taken.to_string()), true).unwrap_err();
+        assert_eq!(address, taken);
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

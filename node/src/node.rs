@@ -4,7 +4,6 @@
 //! than one that is seen to be gone.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +20,11 @@ use crate::autoclean;
 use crate::config::{Bind, Nat, NodeConfig};
 use crate::discovery::{Reply, Responder};
 use crate::error::NodeError;
+use crate::line_queue::LineQueue;
 use crate::listen::{self, Bound, SocketFile, is_local, location_text};
-use crate::process::{self, StopSignals};
+use crate::process::{self, IgnoredSignals, StopSignals};
 use crate::pyro::{Front, FrontConfig, ReadMode, SerializerSet};
+use crate::reload::Reload;
 
 /// What tasks get on top of the front end's own time to drain, before they are aborted.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -31,8 +32,14 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How long another node may take to become the leader before this one stops without waiting for it.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a node that may serve without a majority looks for one at its start, at least.
+const MAJORITY_WAIT_MIN: Duration = Duration::from_secs(2);
+
 /// How long the storage may take to be synced and closed. What was acknowledged is on disk already.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the end waits for a reader of standard output that is slow.
+const PRINT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the runtime waits for blocking work after everything has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
@@ -63,7 +70,8 @@ pub struct RunningNs {
 /// leaves signals, logging and the limit of open files to its caller.
 ///
 /// A node of a cluster answers when it has joined and recovered, for which it needs a majority. Until then
-/// its port refuses clients; dropping the future gives up.
+/// its port refuses clients; dropping the future gives up. One whose reads are available or stale waits some
+/// seconds for a majority, and then answers from its own copy.
 ///
 /// ```
 /// use hearth_node::config::{Bind, NodeConfig};
@@ -107,8 +115,8 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         nat_location: nat_location.as_deref(),
     }
     .lines();
-    let listener = match bound.socket.listen() {
-        Ok(listener) => listener,
+    let listeners = match bound.socket.listen() {
+        Ok(listeners) => listeners,
         Err(error) => {
             replica.shutdown().await;
             return Err(error);
@@ -144,7 +152,10 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
         let task = autoclean::run(autoclean, config.ns_port, replica.clone(), withdrawn);
         tasks.spawn("autoclean", task);
     }
-    tasks.spawn("front end", front.serve(listener, stopped));
+    for listener in listeners {
+        let task = Arc::clone(&front).serve(listener, stopped.clone());
+        tasks.spawn("front end", task);
+    }
     tracing::info!(%uri, storage = ?config.storage, "name server runs");
     Ok(RunningNs {
         uri,
@@ -163,7 +174,7 @@ pub async fn start_ns(config: NodeConfig) -> Result<RunningNs, NodeError> {
 
 /// Runs a name server until Ctrl-C or SIGTERM, as `hearthd` does: with its own runtime, with the lines of
 /// `pyro4-ns` on standard output, and with as many open files as the system allows. A second signal ends
-/// it without waiting for its clients.
+/// it without waiting for its clients; one that was ignored when the process started stays ignored.
 ///
 /// # Errors
 /// [`NodeError`]: it could not start, or could not go on.
@@ -175,7 +186,11 @@ pub fn start_ns_loop(mut config: NodeConfig) -> Result<(), NodeError> {
         .enable_all()
         .build()
         .map_err(NodeError::Process)?;
-    let result = runtime.block_on(run(config));
+    // A reader that is slow or gone is no reason to take the names away from everyone.
+    let output =
+        LineQueue::start("hearth-stdout", std::io::stdout(), |_| {}).map_err(NodeError::Process)?;
+    let result = runtime.block_on(run(config, &output));
+    output.flush(PRINT_TIMEOUT);
     match result {
         Ok(()) => runtime.shutdown_timeout(RUNTIME_GRACE),
         Err(_) => runtime.shutdown_background(),
@@ -183,22 +198,28 @@ pub fn start_ns_loop(mut config: NodeConfig) -> Result<(), NodeError> {
     result
 }
 
-async fn run(config: NodeConfig) -> Result<(), NodeError> {
-    let mut signals = StopSignals::new().map_err(NodeError::Process)?;
+async fn run(config: NodeConfig, output: &LineQueue) -> Result<(), NodeError> {
+    let ignored = IgnoredSignals::at_start();
+    let mut signals = StopSignals::new(ignored).map_err(NodeError::Process)?;
+    let mut reload = Reload::new(&config, ignored).map_err(NodeError::Process)?;
     let mut ns = tokio::select! {
         started = start_ns(config) => started?,
         signal = signals.next() => {
             tracing::info!(signal, "stopped before it had started");
             return Ok(());
         }
+        never = reload.run() => match never {},
     };
-    print_lines(&ns.announcement);
+    for line in &ns.announcement {
+        output.push(format!("{line}\n").as_bytes());
+    }
     let failure = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, "stopping");
             None
         }
         failure = ns.failed() => Some(failure),
+        never = reload.run() => match never {},
     };
     tokio::select! {
         () = ns.shutdown() => {}
@@ -207,20 +228,8 @@ async fn run(config: NodeConfig) -> Result<(), NodeError> {
     if let Some(failure) = failure {
         return Err(failure);
     }
-    print_lines(&[SHUT_DOWN.to_owned()]);
+    output.push(format!("{SHUT_DOWN}\n").as_bytes());
     Ok(())
-}
-
-/// Each line is on its way before the next one: scripts wait for them through a pipe.
-fn print_lines(lines: &[String]) {
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
-            // A reader that has gone is no reason to take the names away from everyone.
-            tracing::warn!(%error, "cannot write to standard output");
-            return;
-        }
-    }
 }
 
 impl RunningNs {
@@ -338,6 +347,10 @@ async fn start_replica(
     tuning.heartbeat_interval = config.heartbeat_interval;
     tuning.rocks.sync_record = config.sync_record.clone();
     tuning.log_len_max = config.log_len_max;
+    if config.reads != ReadMode::Linearizable {
+        // Two elections that came to nothing, and time for the first connections.
+        tuning.majority_wait = Some(config.election_timeout.1 * 2 + MAJORITY_WAIT_MIN);
+    }
     let replica_config = ReplicaConfig {
         node_id: config.node_id,
         cluster_name: config.cluster_name.clone(),
@@ -422,6 +435,7 @@ fn front_config(
         target: Target::Object("Pyro.NameServer".to_owned()),
         location: Some(own),
     };
+    let cluster = config.cluster.as_ref();
     FrontConfig {
         nat_location,
         ns_port: config.ns_port,
@@ -430,10 +444,13 @@ fn front_config(
         pyro4_serializers: config.pyro4_serializers,
         pyro5_serializers: SerializerSet::ALL,
         limits: config.limits,
+        registration_len_max: config.registration_len_max,
         connection_count_max: config.connection_count_max,
+        connection_count_per_address_max: config.connection_count_per_address_max,
         idle_timeout: config.idle_timeout,
         header_timeout: config.header_timeout,
         server_type: config.server_type,
+        cluster_keys: cluster.map_or_else(Default::default, |cluster| cluster.keys.clone()),
         reads: config.reads,
         write_deadline: config.call_timeout,
         read_timeout: config.call_timeout,

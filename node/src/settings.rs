@@ -27,6 +27,8 @@ pub(crate) enum Setting {
     NodeId,
     ClusterName,
     MaxConnections,
+    MaxRegistrationSize,
+    MaxConnectionsPerAddress,
     CommTimeout,
     HeaderTimeout,
     MaxMessageSize,
@@ -46,6 +48,7 @@ pub(crate) enum Setting {
     Learner,
     PeerAddr,
     ClusterKeyFile,
+    InsecurePeers,
     Reads,
     CallTimeout,
     ElectionTimeout,
@@ -127,6 +130,18 @@ const NAMES: &[Names] = {
             "max-connections",
             &["HEARTH_MAX_CONNECTIONS"],
             Some("--max-connections"),
+        ),
+        Names(
+            MaxRegistrationSize,
+            "max-registration-size",
+            &["HEARTH_MAX_REGISTRATION_SIZE"],
+            Some("--max-registration-size"),
+        ),
+        Names(
+            MaxConnectionsPerAddress,
+            "max-connections-per-address",
+            &["HEARTH_MAX_CONNECTIONS_PER_ADDRESS"],
+            Some("--max-connections-per-address"),
         ),
         Names(
             CommTimeout,
@@ -224,6 +239,12 @@ const NAMES: &[Names] = {
             &["HEARTH_CLUSTER_KEY_FILE"],
             Some("--cluster-key-file"),
         ),
+        Names(
+            InsecurePeers,
+            "insecure-peers",
+            &["HEARTH_INSECURE_PEERS"],
+            Some("--insecure-peers"),
+        ),
         Names(Reads, "reads", &["HEARTH_READS"], Some("--reads")),
         Names(
             CallTimeout,
@@ -299,6 +320,13 @@ pub(crate) enum Origin {
     Option(&'static str),
     Environment(String),
     File { file: String, key: String },
+}
+
+impl Origin {
+    /// Whether it is one of Pyro's own environment items.
+    pub(crate) fn is_pyro_item(&self) -> bool {
+        matches!(self, Self::Environment(name) if name.starts_with("PYRO_"))
+    }
 }
 
 impl fmt::Display for Origin {
@@ -404,6 +432,10 @@ impl Settings {
                 let Some(value) = environment.get(variable) else {
                     continue;
                 };
+                // Pyro writes no log at all without a level. `Log` stands before `LogFile` in the list.
+                if variable == "PYRO_LOGFILE" && !self.given.contains_key(&Setting::Log) {
+                    continue;
+                }
                 match translate(variable, value) {
                     Ok(Some(text)) => {
                         self.given.entry(*setting).or_insert_with(|| Given {
@@ -537,10 +569,9 @@ fn translate(variable: &str, value: &str) -> Result<Option<String>, String> {
             };
             format!("{level},openraft=error")
         }
-        "PYRO_LOGFILE" if value == "{stderr}" => return Ok(None),
-        "HEARTH_LOG" | "HEARTH_LOG_FILE" | "HEARTH_LOG_FORMAT" | "PYRO_LOGFILE"
-            if value.is_empty() =>
-        {
+        // Empty stands for standard error, as it does in Pyro.
+        "PYRO_LOGFILE" if value == "{stderr}" => String::new(),
+        "HEARTH_LOG" | "HEARTH_LOG_FILE" | "HEARTH_LOG_FORMAT" if value.is_empty() => {
             return Ok(None);
         }
         _ => value.to_owned(),
@@ -608,6 +639,8 @@ mod tests {
             node_id: Some(String::new()),
             cluster_name: Some(String::new()),
             max_connections: Some(String::new()),
+            max_registration_size: Some(String::new()),
+            max_connections_per_address: Some(String::new()),
             log_level: Some(String::new()),
             log_format: Some(String::new()),
             log_file: Some(String::new()),
@@ -616,13 +649,14 @@ mod tests {
             learner: true,
             peer_addr: Some(String::new()),
             cluster_key_file: Some(String::new()),
+            insecure_peers: true,
             reads: Some(String::new()),
             call_timeout: Some(String::new()),
             election_timeout: Some(String::new()),
             heartbeat_interval: Some(String::new()),
             ..Args::default()
         };
-        assert_eq!(all.settings().len(), 25);
+        assert_eq!(all.settings().len(), 28);
         for (setting, _) in all.settings() {
             assert!(names(setting).3.is_some(), "{setting:?}");
         }
