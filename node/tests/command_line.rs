@@ -35,6 +35,7 @@ fn help_and_version_go_to_standard_output() {
         "--join",
         "--learner",
         "--cluster-key-file",
+        "--insecure-peers",
         "--reads",
         "--election-timeout",
         "--heartbeat-interval",

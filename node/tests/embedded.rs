@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use hearth_node::config::{AutocleanConfig, Bind, Birth, ClusterSettings, NodeConfig};
+use hearth_node::config::{AutocleanConfig, Bind, Birth, ClusterKeys, ClusterSettings, NodeConfig};
 use hearth_node::start_ns;
 use hearth_wire::Value;
 use support::PATIENCE;
@@ -95,6 +95,52 @@ async fn autoclean_takes_out_what_is_gone_and_nothing_else() {
     ns.shutdown().await;
 }
 
+/// As an object does that comes back at its address, or one that registers itself now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn autoclean_leaves_what_registers_the_same_uri_again() {
+    let grace = Duration::from_millis(300);
+    let config = NodeConfig {
+        autoclean: Some(AutocleanConfig {
+            period: Duration::from_millis(20),
+            probe_timeout: Duration::from_secs(1),
+            grace,
+        }),
+        ..at_any_port()
+    };
+    let ns = start_ns(config).await.unwrap();
+    let port = port_of(ns.uri());
+    tokio::task::spawn_blocking(move || {
+        let dead_port = {
+            let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            closed.local_addr().unwrap().port()
+        };
+        let entry = Entry {
+            uri: format!("PYRO:o@127.0.0.1:{dead_port}"),
+            tags: BTreeSet::new(),
+        };
+        let mut client = Client::connect(port).unwrap();
+        client.register("control", &entry).unwrap();
+        let began = Instant::now();
+        let mut since = None;
+        // Well beyond the time after which an entry goes that is not registered again.
+        while since.is_none_or(|since: Instant| since.elapsed() < grace * 3) {
+            client.register("back", &entry).unwrap();
+            let registered = Instant::now();
+            assert!(began.elapsed() < PATIENCE, "the control stays");
+            if since.is_none() && !client.list().unwrap().contains_key("control") {
+                since = Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            let stays = client.list().unwrap().contains_key("back");
+            // A machine that stops for so long has not registered it again in time.
+            assert!(stays || registered.elapsed() >= grace, "it went");
+        }
+    })
+    .await
+    .unwrap();
+    ns.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_a_cluster_can_live_in_one_process() {
     let addrs = free_addrs(2);
@@ -102,7 +148,8 @@ async fn nodes_of_a_cluster_can_live_in_one_process() {
         cluster: Some(ClusterSettings {
             peer_addr: Some(peer_addr.to_owned()),
             birth,
-            key: b"the secret of this test".to_vec(),
+            keys: ClusterKeys::new([b"the secret of this test".to_vec()]),
+            key_file: None,
         }),
         ..at_any_port()
     };

@@ -54,7 +54,7 @@ fn on_each_disk(test: impl Fn(&SmallDisk)) {
                 test(&disk);
                 tested += 1;
             }
-            Err(reason) => println!("skipped on {name}: {reason}"),
+            Err(reason) => hearth_skipped::skipped(format_args!("on {name}: {reason}")),
         }
     }
     println!("tested on {tested} of 2 file systems");

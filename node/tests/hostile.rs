@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use hearth_wire::frame::{Annotations, EncodeOptions};
-use hearth_wire::{Call, Dialect, Family, Flags, Frame, MessageType, Serializer, Value};
+use hearth_wire::frame::{Annotations, EncodeOptions, FrameDecoder};
+use hearth_wire::{Call, Dialect, Family, Flags, Frame, Limits, MessageType, Serializer, Value};
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::Server;
 use support::client::{Client, Entry};
+use support::cluster::Cluster;
 
 /// What the server's memory may never exceed, in KiB.
 const RESIDENT_MAX_KIB: u64 = 200 * 1024;
@@ -37,13 +39,6 @@ fn allow_many_sockets() {
         },
     )
     .unwrap();
-}
-
-/// A line of `/proc/ID/status`, in KiB.
-fn memory_kib(id: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn frame(family: Family, kind: MessageType, serializer_id: u16, payload: Vec<u8>) -> Vec<u8> {
@@ -208,26 +203,34 @@ fn misbehave(rng: &mut SmallRng, port: u16) -> std::io::Result<()> {
     Ok(())
 }
 
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn seed() -> u64 {
+    let seed = number("HEARTH_SEED").unwrap_or_else(rand::random);
+    println!("HEARTH_SEED={seed}");
+    seed
+}
+
+/// How long somebody misbehaves.
+fn duration() -> Duration {
+    Duration::from_secs(number("HEARTH_HOSTILE_SECONDS").unwrap_or(8))
+}
+
 #[test]
 fn misbehaving_clients_harm_nobody_and_memory_stays_bounded() {
     allow_many_sockets();
-    let seed = std::env::var("HEARTH_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(rand::random);
-    println!("HEARTH_SEED={seed}");
-    let seconds = std::env::var("HEARTH_HOSTILE_SECONDS")
-        .ok()
-        .and_then(|seconds| seconds.parse().ok());
+    let seed = seed();
     let server = Server::start(&["-n", "127.0.0.1", "-p", "0", "--log-level", "error"]);
     let (port, id) = (server.port(), server.id());
 
     let mut idle: Vec<Client> = (0..IDLE_CLIENT_COUNT)
         .map(|_| Client::connect(port).unwrap())
         .collect();
-    let with_idle_kib = memory_kib(id, "VmRSS:");
+    let with_idle_kib = support::memory_kib(id, "VmRSS:");
 
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(8));
+    let end = Instant::now() + duration();
     let stop = Arc::new(AtomicBool::new(false));
     let misdeed_count = Arc::new(AtomicUsize::new(0));
     let hostile: Vec<_> = (0..HOSTILE_CLIENT_COUNT)
@@ -266,7 +269,7 @@ fn misbehaving_clients_harm_nobody_and_memory_stays_bounded() {
     for client in idle.iter_mut().step_by(40) {
         client.count().unwrap();
     }
-    let peak_kib = memory_kib(id, "VmHWM:");
+    let peak_kib = support::memory_kib(id, "VmHWM:");
     println!(
         "{} misdeeds, {round} good rounds, {with_idle_kib} KiB with {IDLE_CLIENT_COUNT} idle clients, peak {peak_kib} KiB",
         misdeed_count.load(Ordering::Relaxed)
@@ -279,4 +282,220 @@ fn misbehaving_clients_harm_nobody_and_memory_stays_bounded() {
         peak_kib < RESIDENT_MAX_KIB,
         "memory peaked at {peak_kib} KiB"
     );
+}
+
+/// Names in the registry of a cluster while somebody calls everything.
+const NAME_COUNT: u64 = 30_000;
+
+/// Clients that register them, and registrations in one of their messages. What is in one message is made durable
+/// one after the other, so many clients are what fills a registry quickly.
+const FILLER_COUNT: u64 = 150;
+const BATCH_LEN: usize = 100;
+
+/// What the memory of a node of that cluster may never exceed, in KiB.
+const FULL_RESIDENT_MAX_KIB: u64 = 250 * 1024;
+
+/// All methods of all objects. Those that change the cluster are for callers from this machine too, so they get
+/// arguments only that name no member.
+const METHODS: [(&str, &[&str]); 4] = [
+    (
+        "Pyro.NameServer",
+        &[
+            "count",
+            "list",
+            "lookup",
+            "ping",
+            "register",
+            "remove",
+            "set_metadata",
+            "yplookup",
+            "__class__",
+        ],
+    ),
+    (
+        "Pyro.Daemon",
+        &[
+            "close_stream",
+            "get_metadata",
+            "get_next_stream_item",
+            "info",
+            "ping",
+            "registered",
+        ],
+    ),
+    (
+        "Hearth.Cluster",
+        &[
+            "add",
+            "authorize",
+            "challenge",
+            "health",
+            "members",
+            "promote",
+            "remove",
+            "status",
+            "transfer_leader",
+        ],
+    ),
+    ("Nobody", &["list"]),
+];
+
+/// A value that a method may not expect; no text in it is one of somebody else's names, or begins with one.
+fn hostile_value(rng: &mut SmallRng) -> Value {
+    let patterns = [
+        r"hostile\.x(a*)*\1b",
+        r"hostile\.[ab]*a[ab]{2000}c",
+        r"hostile\.(?:a?){2000}a{2000}",
+        r"hostile\.(",
+    ];
+    let text = |len: usize| Value::Str(format!("hostile.{}", "x".repeat(len)));
+    match rng.random_range(0..11) {
+        0 => Value::None,
+        1 => Value::Bool(true),
+        2 => Value::Int(*[0, -1, i64::MIN, i64::MAX, 1 << 53].choose(rng).unwrap()),
+        3 => Value::Float(f64::NAN),
+        4 => text(rng.random_range(0..100)),
+        5 => text(rng.random_range(0..1_000_000)),
+        6 => Value::Bytes(vec![0xff; 1_000]),
+        7 => Value::List((0..rng.random_range(0..2_000)).map(text).collect()),
+        8 => (0..180).fold(text(1), |inner, _| Value::List(vec![inner])),
+        9 => Value::Dict(vec![(text(2), text(3))]),
+        _ => (*patterns.choose(rng).unwrap()).into(),
+    }
+}
+
+/// Calls some method, now and then for the removal of what a pattern matches.
+fn call_something(client: &mut Client, rng: &mut SmallRng) -> std::io::Result<()> {
+    let (object, methods) = METHODS.choose(rng).unwrap();
+    let method = *methods.choose(rng).unwrap();
+    let count = rng.random_range(0..4);
+    let args = match method {
+        "remove" if rng.random() => vec![Value::None, Value::None, hostile_value(rng)],
+        "list" if rng.random_ratio(1, 4) => Vec::new(),
+        _ => (0..count).map(|_| hostile_value(rng)).collect(),
+    };
+    match client.call_object(object, method, args, vec![]) {
+        // It raised something, which is an answer.
+        Err(error) if error.to_string().starts_with("raised: ") => Ok(()),
+        told => told.map(drop),
+    }
+}
+
+/// Registers the names of a full registry, `step` apart from `first` on.
+fn fill(port: u16, first: u64, step: u64) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut decoder = FrameDecoder::new(Limits::default(), None);
+    let mut exchange = |bytes: &[u8]| {
+        stream.write_all(bytes).unwrap();
+        loop {
+            if let Some(frame) = decoder.next_frame().unwrap() {
+                return frame;
+            }
+            let mut buffer = [0; 65_536];
+            let len = stream.read(&mut buffer).unwrap();
+            assert_ne!(len, 0, "the server has closed");
+            decoder.push(&buffer[..len]);
+        }
+    };
+    exchange(&connect_message(Family::Pyro5));
+    let numbers: Vec<u64> = (first..NAME_COUNT)
+        .step_by(usize::try_from(step).unwrap())
+        .collect();
+    for numbers in numbers.chunks(BATCH_LEN) {
+        let calls: String = numbers
+            .iter()
+            .map(|n| {
+                format!("('register',('full.{n:06}','PYRO:obj_{n}@machine.example:4000'),{{}}),")
+            })
+            .collect();
+        let batch = format!("('Pyro.NameServer','<batch>',[{calls}],None)");
+        let batch = frame(Family::Pyro5, MessageType::Invoke, 1, batch.into_bytes());
+        let reply = exchange(&with_flag(8, Family::Pyro5, batch));
+        assert!(
+            !reply.flags.exception,
+            "{}",
+            String::from_utf8_lossy(&reply.payload)
+        );
+    }
+}
+
+#[test]
+fn whatever_is_called_a_full_cluster_serves_and_memory_stays_bounded() {
+    let seed = seed();
+    let mut cluster = Cluster::found(3);
+    let ports: Vec<u16> = cluster
+        .ids()
+        .iter()
+        .map(|&id| cluster.node(id).port())
+        .collect();
+    std::thread::scope(|scope| {
+        for first in 0..FILLER_COUNT {
+            let port = ports[usize::try_from(first).unwrap() % ports.len()];
+            scope.spawn(move || fill(port, first, FILLER_COUNT));
+        }
+    });
+
+    let end = Instant::now() + duration();
+    let call_count = AtomicUsize::new(0);
+    let mut rounds = 0;
+    std::thread::scope(|scope| {
+        for number in 0..18_u64 {
+            let port = ports[usize::try_from(number).unwrap() % ports.len()];
+            let call_count = &call_count;
+            scope.spawn(move || {
+                let mut rng = SmallRng::seed_from_u64(seed ^ number);
+                while Instant::now() < end {
+                    // A connection that is closed, because of what it asked for, is followed by another one.
+                    let Ok(mut client) = Client::connect(port) else {
+                        continue;
+                    };
+                    while Instant::now() < end && call_something(&mut client, &mut rng).is_ok() {
+                        call_count.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let mut good: Vec<Client> = ports
+            .iter()
+            .map(|&port| Client::connect(port).unwrap())
+            .collect();
+        while Instant::now() < end {
+            let uri = format!("PYRO:o{rounds}@h:1");
+            let entry = Entry {
+                uri: uri.clone(),
+                tags: ["t".to_owned()].into(),
+            };
+            let at = rounds % good.len();
+            good[at].register("good", &entry).unwrap();
+            // Each of the other nodes must have it now.
+            let other = (at + 1) % good.len();
+            assert_eq!(good[other].lookup("good").unwrap(), uri);
+            rounds += 1;
+        }
+    });
+    assert!(
+        rounds > 5,
+        "good clients were hardly served: {rounds} rounds"
+    );
+
+    let removal = vec![Value::None, "hostile.".into()];
+    cluster.client(1).call("remove", removal, vec![]).unwrap();
+    for id in cluster.ids() {
+        let peak_kib = support::memory_kib(cluster.node(id).id(), "VmHWM:");
+        println!(
+            "node {id}: peak {peak_kib} KiB with {NAME_COUNT} names and {} calls; {rounds} good rounds in all",
+            call_count.load(Ordering::Relaxed)
+        );
+        assert!(
+            peak_kib < FULL_RESIDENT_MAX_KIB,
+            "node {id}: {peak_kib} KiB"
+        );
+    }
+    // What they left in a data directory is opened again. The name server counts itself.
+    for id in cluster.ids() {
+        drop(cluster.take(id));
+        cluster.start(id, &[]);
+        let count = cluster.client(id).count().unwrap();
+        assert_eq!(count, Value::Int(i64::try_from(NAME_COUNT).unwrap() + 2));
+    }
 }

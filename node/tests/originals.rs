@@ -13,10 +13,9 @@ use support::python;
 #[test]
 fn every_method_answers_as_the_originals_do() {
     let Some(python) = python() else {
-        println!(
-            "skipped: HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5; `make test` sets it"
+        return hearth_skipped::skipped(
+            "HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5; `make test` sets it",
         );
-        return;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/originals/compare.py");
     let output = Command::new(python)

@@ -142,8 +142,7 @@ fn it_prints_what_pyro4_ns_prints() {
 #[test]
 fn ipv6_has_no_broadcast() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: this machine has no IPv6");
-        return;
+        return hearth_skipped::skipped("this machine has no IPv6");
     }
     let server = Server::start(&["-n", "::1", "-p", "0"]);
     assert_eq!(

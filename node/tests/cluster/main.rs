@@ -49,10 +49,9 @@ fn what_is_registered_at_one_node_is_found_at_all_others_at_once() {
 #[test]
 fn the_real_clients_call_every_node() {
     let Some(python) = python() else {
-        println!(
-            "skipped: HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5; `make test` sets it"
+        return hearth_skipped::skipped(
+            "HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5; `make test` sets it",
         );
-        return;
     };
     let cluster = Cluster::found(3);
     let ports = cluster
@@ -63,6 +62,41 @@ fn the_real_clients_call_every_node() {
     let output = Command::new(python)
         .arg(script)
         .args(ports)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("all is well"), "{text}{errors}");
+}
+
+#[test]
+fn strangers_change_no_cluster_and_those_who_prove_its_key_do() {
+    let Some(python) = python() else {
+        return hearth_skipped::skipped(
+            "HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5; `make test` sets it",
+        );
+    };
+    // A network of its own, in which this machine has an address that is not the loopback's.
+    const NETWORK: &str = "ip link set lo up && ip address add 10.66.0.1/32 dev lo";
+    let unshared = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "sh", "-ec", script]);
+        command
+    };
+    let possible = unshared(NETWORK).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        return hearth_skipped::skipped(
+            "no network namespace with a second address can be made here",
+        );
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = unshared(&format!("{NETWORK} && exec \"$@\""))
+        .arg("sh")
+        .arg(python)
+        .arg(root.join("tests/cluster/admin.py"))
+        .arg(hearthd(&[]).get_program())
+        .arg(root.join("../README.md"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -138,8 +172,11 @@ fn a_node_that_waits_for_the_others_serves_nobody_and_stops_when_told() {
     let addrs = free_addrs(3);
     let founders = support::cluster::founders(&addrs);
     let client_port = free_addrs(1)[0].rsplit_once(':').unwrap().1.to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let storage = format!("rocksdb:{}", folder.path().display());
     let args = |more: &[&str]| {
         let mut command = hearthd(&["-n", "127.0.0.1", "-p", &client_port, "--node-id", "2"]);
+        command.args(["-s", &storage]);
         command
             .args(["--initial-cluster", &founders])
             .args(more)
@@ -170,8 +207,11 @@ fn ports_in_use_are_named_before_anything_is_waited_for() {
     let founders = support::cluster::founders(&addrs);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let storage = format!("rocksdb:{}", folder.path().display());
     let run = |port: &str| {
         let mut command = hearthd(&["-n", "127.0.0.1", "-p", port, "--node-id", "1"]);
+        command.args(["-s", &storage]);
         let output = command
             .args(["--initial-cluster", &founders])
             .output()

@@ -1,5 +1,6 @@
 """Calls three nodes with the real Pyro4 and Pyro5: three ports on 127.0.0.1 as arguments."""
 
+import base64
 import sys
 
 import Pyro4
@@ -8,7 +9,8 @@ import Pyro5.api
 import Pyro5.errors
 
 PORTS = [int(port) for port in sys.argv[1:4]]
-METHODS = {"add", "health", "members", "promote", "remove", "status", "transfer_leader"}
+METHODS = {"add", "authorize", "challenge", "health", "members", "promote", "remove", "snapshot_begin",
+           "snapshot_end", "snapshot_piece", "status", "transfer_leader"}
 NUMBER_OR_NONE = (int, type(None))
 MEMBER_ITEMS = {
     "id": int, "peer_addr": str, "ns_addr": str, "role": str, "voter": bool, "last_applied": int,
@@ -34,6 +36,11 @@ def raised(call, *args):
     except Exception as error:  # whatever it is, the caller looks at it
         return error
     raise AssertionError("%r raised nothing" % (args,))
+
+
+def plain(data):
+    """Bytes, as any serializer brings them."""
+    return base64.b64decode(data["data"]) if isinstance(data, dict) else bytes(data)
 
 
 def check(family, errors, make, serializer):
@@ -75,7 +82,6 @@ def check(family, errors, make, serializer):
             for call, start in [
                 ((cluster.promote, 77), "unknown member: 77"),
                 ((cluster.remove, 77), "unknown member: 77"),
-                ((cluster.remove, 77, True), "unknown member: 77"),
                 ((cluster.transfer_leader, 77), "unknown member: 77"),
                 ((cluster.promote, 0), "refused: "),
                 ((cluster.add, 1), "refused: "),
@@ -85,7 +91,16 @@ def check(family, errors, make, serializer):
                 assert str(error).startswith(start), (where, str(error))
             assert type(raised(cluster.promote, "two")) is TypeError, where
             assert type(raised(cluster.remove)) is TypeError, where
+            assert type(raised(cluster.remove, 77, True)) is TypeError, where
             assert type(raised(getattr, cluster, "storage")) is AttributeError, where
+            begun = cluster.snapshot_begin()
+            assert begun["cluster_id"] == status["cluster_id"] and begun["confirmed"] is True, (where, begun)
+            pieces = [plain(cluster.snapshot_piece(begun["id"], number)) for number in (0, 0, 1)]
+            assert pieces[0].startswith(b"HEARTHSN") and pieces[0] == pieces[1] and not pieces[2], where
+            assert str(raised(cluster.snapshot_piece, begun["id"], 3)).startswith("refused: "), where
+            cluster.snapshot_end(begun["id"])
+            assert str(raised(cluster.snapshot_piece, begun["id"], 1)).startswith("refused: "), where
+            assert type(raised(cluster.snapshot_piece, begun["id"], -1)) is TypeError, where
 
 
 for serializer in ("serpent", "json", "marshal"):

@@ -22,6 +22,18 @@ fn registration(name: &str) -> Vec<Value> {
     vec![name.into(), URI.into()]
 }
 
+/// The names of a list, in its order.
+fn ordered(list: Value) -> Vec<String> {
+    let Value::Dict(entries) = list else {
+        panic!("{list:?} is no dict");
+    };
+    let name = |(name, _): (Value, Value)| match name {
+        Value::Str(name) => name,
+        other => panic!("{other:?} is no name"),
+    };
+    entries.into_iter().map(name).collect()
+}
+
 async fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -172,6 +184,44 @@ async fn a_ping_is_answered_whatever_it_carries() {
 }
 
 #[tokio::test]
+async fn a_correlation_id_of_the_wrong_length_is_refused() {
+    let server = Server::start().await;
+    let text = "bytes is not a 16-char string";
+    for id in [b"".as_slice(), &[b'x'; 15], &[b'x'; 17]] {
+        let mut peer = server.peer(Family::Pyro4, Serializer::Serpent).await;
+        let mut hello = peer.frame(MessageType::Connect, &Value::Dict(vec![]));
+        hello.seq = 7;
+        hello.annotations.insert(*b"CORR", id.to_vec());
+        peer.send(&hello).await;
+        let refusal = peer.receive().await.unwrap();
+        assert_eq!(refusal.kind, MessageType::ConnectFail);
+        assert_eq!((refusal.seq, peer.value(&refusal)), (7, text.into()));
+        assert!(peer.is_closed().await);
+
+        let mut client = server.client(Family::Pyro4, Serializer::Serpent).await;
+        let mut ping = Frame::new(Family::Pyro4, MessageType::Ping, 8, 1, vec![]);
+        ping.serializer_id = Serializer::Serpent.id(Family::Pyro4);
+        for mut frame in [client.invoke("count", vec![]), ping] {
+            frame.annotations.insert(*b"CORR", id.to_vec());
+            client.send(&frame).await;
+            let reply = client.receive().await.unwrap();
+            assert_eq!((reply.kind, reply.seq), (MessageType::Result, frame.seq));
+            assert_eq!(reply.correlation_id, None);
+            assert_eq!(client.exception(&reply), format!("ValueError: {text}"));
+        }
+        let call = Call::new("Pyro.NameServer", "register", registration("a"));
+        let oneway = Flags {
+            oneway: true,
+            ..Flags::default()
+        };
+        let mut frame = client.invoke_with(&call, oneway);
+        frame.annotations.insert(*b"CORR", id.to_vec());
+        client.send(&frame).await;
+        assert_eq!(client.call("count", vec![]).await, Value::Int(1));
+    }
+}
+
+#[tokio::test]
 async fn the_own_entry_is_seen_by_each_family_as_its_own() {
     let server = Server::start().await;
     let own = || vec![Value::from("Pyro.NameServer")];
@@ -203,32 +253,61 @@ async fn the_own_entry_is_seen_by_each_family_as_its_own() {
 }
 
 #[tokio::test]
-async fn lists_are_ordered_by_name_and_hold_the_own_entry() {
-    let server = Server::start().await;
+async fn lists_hold_the_own_entry_and_then_the_others_by_first_registration() {
+    let server = Server::start_with(|config| config.pyro4_serializers = SerializerSet::ALL).await;
     let mut client = server.client(Family::Pyro5, Serializer::Json).await;
     // More than are listed where they are asked for.
-    for index in 0..150 {
-        client
-            .call(
-                "register",
-                registration(&format!(
-                    "{}.{index:03}",
-                    if index % 2 == 0 { "A" } else { "z" }
-                )),
-            )
-            .await;
+    let name = |index| format!("{}.{index:03}", if index % 2 == 0 { "z" } else { "A" });
+    for index in (0..150).rev() {
+        client.call("register", registration(&name(index))).await;
     }
-    let Value::Dict(entries) = client.call("list", vec![]).await else {
-        panic!("no dict");
-    };
-    let names: Vec<&str> = entries
-        .iter()
-        .filter_map(|(name, _)| name.as_str())
-        .collect();
-    assert_eq!(names.len(), 151);
-    assert!(names.is_sorted());
-    assert_eq!(names[75], "Pyro.NameServer");
-    let regex = vec![Value::None, "z.*9$".into()];
+    // Neither another registration nor other tags move a name; removed and registered anew it is last.
+    client.call("register", registration("z.100")).await;
+    let tags = || Value::List(vec!["t".into()]);
+    for index in [3, 140, 7] {
+        let arguments = vec![name(index).as_str().into(), tags()];
+        client.call("set_metadata", arguments).await;
+    }
+    client.call("remove", vec!["A.149".into()]).await;
+    client.call("register", registration("A.149")).await;
+    let mut expected = vec!["Pyro.NameServer".to_owned()];
+    expected.extend((0..149).rev().map(name));
+    expected.push("A.149".to_owned());
+
+    for family in [Family::Pyro4, Family::Pyro5] {
+        for serializer in [
+            Serializer::Serpent,
+            Serializer::Json,
+            Serializer::Marshal,
+            Serializer::Msgpack,
+        ] {
+            // Which Pyro4 does not accept unless it is told to.
+            if family == Family::Pyro4 && serializer == Serializer::Msgpack {
+                continue;
+            }
+            let mut client = server.client(family, serializer).await;
+            let names = ordered(client.call("list", vec![]).await);
+            assert_eq!(names, expected, "{family:?} {serializer:?}");
+            let pattern = vec![Value::None, "Pyro|z".into()];
+            let names = ordered(client.call("list", pattern).await);
+            let some = expected.iter().filter(|name| !name.starts_with('A'));
+            assert!(
+                names.iter().eq(some),
+                "{family:?} {serializer:?}: {names:?}"
+            );
+            let tagged = match family {
+                Family::Pyro4 => client.call("list", vec![Value::None, Value::None, tags()]),
+                Family::Pyro5 => client.call("yplookup", vec![tags()]),
+            };
+            let names = ordered(tagged.await);
+            assert_eq!(
+                names,
+                ["z.140", "A.007", "A.003"],
+                "{family:?} {serializer:?}"
+            );
+        }
+    }
+    let regex = vec![Value::None, "z.*8$".into()];
     let Value::Dict(entries) = client.call("list", regex).await else {
         panic!("no dict");
     };
@@ -380,6 +459,16 @@ async fn a_call_that_cannot_be_inflated_costs_a_pyro4_client_that_call() {
     assert_eq!(client.call("ping", vec![]).await, Value::None);
 }
 
+/// Makes a connection busy: it asks for more than a socket buffers, and does not read it.
+async fn keep_busy(client: &mut Peer) {
+    for _ in 0..50 {
+        let frame = client.invoke("list", vec![]);
+        client.send(&frame).await;
+    }
+    // The first bytes of the answer are there, so the rest is being written.
+    client.stream.readable().await.unwrap();
+}
+
 #[tokio::test]
 async fn beyond_the_limit_clients_are_told_which_one() {
     let server = Server::start_with(|config| {
@@ -387,10 +476,18 @@ async fn beyond_the_limit_clients_are_told_which_one() {
         config.connection_limit_option = "--places".to_owned();
     })
     .await;
+    let mut client = server.client(Family::Pyro5, Serializer::Serpent).await;
+    for index in 0..200 {
+        let name = format!("{index:03}{}", "x".repeat(4000));
+        client.call("register", registration(&name)).await;
+    }
+    drop(client);
     for family in FAMILIES {
-        let first = server.client(family, Serializer::Serpent).await;
-        let second = server.client(family, Serializer::Serpent).await;
+        let mut first = server.client(family, Serializer::Serpent).await;
+        let mut second = server.client(family, Serializer::Serpent).await;
         assert_eq!(server.front.connection_count(), 2);
+        keep_busy(&mut first).await;
+        keep_busy(&mut second).await;
         let mut third = server.peer(family, Serializer::Json).await;
         let refusal = third.connect("Pyro.NameServer").await.unwrap();
         assert_eq!(refusal.kind, MessageType::ConnectFail);
@@ -405,6 +502,61 @@ async fn beyond_the_limit_clients_are_told_which_one() {
         wait_for("free places", || server.front.connection_count() == 0).await;
     }
     server.client(Family::Pyro5, Serializer::Serpent).await;
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_gives_way_to_a_new_one() {
+    let server = Server::start_with(|config| config.connection_count_max = 3).await;
+    let mut first = server.client(Family::Pyro4, Serializer::Serpent).await;
+    let mut second = server.client(Family::Pyro5, Serializer::Serpent).await;
+    // Never greeted, and begins a message that it does not end: idle all the same.
+    let mut silent = server.peer(Family::Pyro5, Serializer::Serpent).await;
+    silent.send_bytes(b"PYRO").await;
+    wait_for("three", || server.front.connection_count() == 3).await;
+    first.call("ping", vec![]).await;
+
+    let mut third = server.client(Family::Pyro5, Serializer::Serpent).await;
+    assert!(second.is_closed().await);
+    let mut fourth = server.client(Family::Pyro4, Serializer::Serpent).await;
+    assert!(silent.is_closed().await);
+    for client in [&mut first, &mut third, &mut fourth] {
+        assert_eq!(client.call("count", vec![]).await, Value::Int(1));
+    }
+    assert_eq!(server.front.connection_count(), 3);
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_places() {
+    let server = Server::start_with(|config| {
+        config.connection_count_max = 40;
+        config.connection_count_per_address_max = Some(10);
+    })
+    .await;
+    let from = async |host: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((host, 0).into()).unwrap();
+        let stream = socket.connect(([127, 0, 0, 1], server.port).into()).await;
+        let mut peer = Peer::on(stream.unwrap(), Family::Pyro5, Serializer::Serpent);
+        let answer = peer.connect("Pyro.NameServer").await.expect("an answer");
+        (peer, answer)
+    };
+    let mut held = Vec::new();
+    for index in 0..30 {
+        let (peer, answer) = from([127, 0, 0, 2]).await;
+        let is_in = answer.kind == MessageType::ConnectOk;
+        assert_eq!(is_in, index < 10, "{index}: {answer:?}");
+        if !is_in {
+            let text = format!("{:?}", peer.value(&answer));
+            assert!(text.contains("all 10 connections of 127.0.0.2"), "{text}");
+            assert!(text.contains("--max-connections-per-address"), "{text}");
+        }
+        held.push(peer);
+    }
+    let (mut other, _) = from([127, 0, 0, 3]).await;
+    assert_eq!(other.call("count", vec![]).await, Value::Int(1));
+    for peer in held.iter_mut().take(10) {
+        assert_eq!(peer.call("ping", vec![]).await, Value::None);
+    }
 }
 
 #[tokio::test]

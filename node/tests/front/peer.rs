@@ -96,13 +96,7 @@ impl Server {
             .await
             .expect("the server listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        Peer {
-            stream,
-            decoder: FrameDecoder::for_family(family, Limits::default(), None),
-            dialect: Dialect::new(family, serializer),
-            seq: 0,
-            key: None,
-        }
+        Peer::on(stream, family, serializer)
     }
 }
 
@@ -116,6 +110,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// A client that has not said anything.
+    pub(crate) fn on(stream: TcpStream, family: Family, serializer: Serializer) -> Self {
+        Self {
+            stream,
+            decoder: FrameDecoder::for_family(family, Limits::default(), None),
+            dialect: Dialect::new(family, serializer),
+            seq: 0,
+            key: None,
+        }
+    }
+
     /// Signs what it sends and checks what it receives.
     pub(crate) fn with_key(mut self, key: &[u8]) -> Self {
         let family = self.dialect.family;

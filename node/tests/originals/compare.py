@@ -195,13 +195,13 @@ class Side:
         return text.replace(self.location, "<location>")
 
     def shown(self, value):
-        """A text that is equal for equal values: order of sets, dicts and tag lists does not count."""
+        """A text that is equal for equal values: order of sets and tag lists does not count, that of dicts does."""
         if isinstance(value, self.peer.URI):
             if isinstance(value.object, (set, frozenset)):
                 return "URI PYROMETA:%s %s" % (sorted(value.object), value.location)
             return "URI " + self.normal(str(value))
         if isinstance(value, dict):
-            return "{%s}" % ", ".join(sorted("%r: %s" % (k, self.shown(v)) for k, v in value.items()))
+            return "{%s}" % ", ".join("%r: %s" % (k, self.shown(v)) for k, v in value.items())
         if isinstance(value, (set, frozenset, list)):
             return "%s(%s)" % (type(value).__name__, ", ".join(sorted(self.shown(v) for v in value)))
         if isinstance(value, tuple):

@@ -90,8 +90,13 @@ impl Client {
 
     /// Asks for a method of the name server and leaves the reply unread.
     pub fn send(&mut self, method: &str) -> io::Result<()> {
+        self.send_call(method, Vec::new())
+    }
+
+    /// The same, with arguments.
+    pub fn send_call(&mut self, method: &str, args: Vec<Value>) -> io::Result<()> {
         let mut payload = Vec::new();
-        Call::new("Pyro.NameServer", method, Vec::new())
+        Call::new("Pyro.NameServer", method, args)
             .encode(DIALECT, &mut payload)
             .map_err(io::Error::other)?;
         self.write(MessageType::Invoke, payload)

@@ -86,6 +86,11 @@ impl Cluster {
         self.node_mut(id).wait_for_uri();
     }
 
+    /// Takes in a node that was started in another way.
+    pub fn put(&mut self, id: u64, node: Server) {
+        self.nodes.insert(id, node);
+    }
+
     /// The command that starts a founder.
     pub fn command(&self, id: u64) -> std::process::Command {
         let storage = format!(

@@ -34,6 +34,20 @@ pub fn hearthd(args: &[&str]) -> Command {
     command
 }
 
+/// `hearthd` with these arguments, started by a script of a shell that has its command line as `"$@"`.
+pub fn hearthd_by(script: &str, args: &[&str]) -> Command {
+    let program = hearthd(args);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh"])
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, _) in program.get_envs() {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A Python that has Pyro4, Pyro5 and msgpack; `make test` names it.
 pub fn python() -> Option<String> {
     let python = std::env::var("HEARTH_TEST_PYTHON")
@@ -226,4 +240,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A figure of `/proc/ID/status`, such as `VmHWM:`, in KiB.
+pub fn memory_kib(id: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
