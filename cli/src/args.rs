@@ -1,6 +1,7 @@
 //! The command line of `nsctl`. The doc comments here are the help texts, the man pages and what the
 //! completions show.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
@@ -71,6 +72,16 @@ pub(crate) struct Global {
     /// HMAC key; other users of this machine can see it, so prefer PYRO_HMAC_KEY
     #[arg(short, long, global = true, value_name = "KEY")]
     pub(crate) key: Option<String>,
+
+    /// File with the key of the cluster, to prove before a change of its members
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "NSCTL_CLUSTER_KEY_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) cluster_key_file: Option<PathBuf>,
 
     /// Protocol to speak
     #[arg(

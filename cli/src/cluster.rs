@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hearth_wire::Value;
 use hearth_wire::repr::text;
+use hearth_wire::{Value, admin};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -155,12 +155,48 @@ pub struct Health {
     pub more: BTreeMap<String, Json>,
 }
 
+/// A snapshot that can be fetched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotBegun {
+    /// What it is called while it is fetched.
+    pub id: String,
+    /// What it is of.
+    #[serde(flatten)]
+    pub about: SnapshotAbout,
+}
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotAbout {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its identity, in hexadecimal digits.
+    pub cluster_id: String,
+    /// The node that it comes from.
+    pub node: u64,
+    /// Index of the last log entry in it.
+    pub last_applied: u64,
+    /// Names in it.
+    pub names: u64,
+    /// Hash of the state.
+    pub state_hash: String,
+    /// Whether a majority confirmed that every acknowledged change is in it.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// Other items.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Json>,
+}
+
 /// The cluster's methods, over a connection to any of its nodes.
 ///
 /// Besides the trouble that every call may have, each fails with [`ClientError::NotHearth`] at another
-/// program's name server, and with a `NamingError` whose text begins with `refused: `,
+/// program's name server, and with a `NamingError` whose text begins with `denied: `, `refused: `,
 /// `unknown member: `, `no quorum: ` or `outcome unknown: `. Only the last one leaves open whether a
 /// change was made, as does the end of the connection.
+///
+/// Changes are for callers on the node's own machine, for those with its HMAC key, and for connections
+/// that have proved a key of the cluster ([`Cluster::prove`]).
 ///
 /// ```no_run
 /// use hearth_cli::{Cluster, Config, locate_ns};
@@ -201,6 +237,30 @@ impl<'c> Cluster<'c> {
         self.ask("health", vec![]).await
     }
 
+    /// Proves one of `keys`, tried in this order, so that this connection may change the cluster. A server
+    /// that has none to prove, or of a version that asks for no proof, is left to judge the change itself.
+    ///
+    /// # Errors
+    /// [`ClientError::is_denied`] when none of them is a key of the cluster.
+    pub async fn prove(&mut self, keys: &[Vec<u8>]) -> Result<(), ClientError> {
+        let mut last = Ok(());
+        for (index, key) in keys.iter().enumerate() {
+            let nonce: String = match self.ask("challenge", vec![]).await {
+                Ok(nonce) => nonce,
+                Err(error) if index == 0 && has_nothing_to_prove(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let cluster_id = self.status().await?.cluster_id.unwrap_or_default();
+            let proof = admin::proof(key, &cluster_id, &nonce);
+            last = self.ask("authorize", vec![("proof", proof.into())]).await;
+            match &last {
+                Err(error) if error.is_denied() => {}
+                _ => break,
+            }
+        }
+        last
+    }
+
     /// Reserves the number of a node that is to join: this one, or the next free one.
     pub async fn add(&mut self, node_id: Option<u64>) -> Result<u64, ClientError> {
         self.ask("add", vec![("node_id", number(node_id))]).await
@@ -212,13 +272,9 @@ impl<'c> Cluster<'c> {
         self.call("promote", arguments).await.map(drop)
     }
 
-    /// Removes a member, which then stops. With `force` also when fewer of the remaining voters answer
-    /// than a majority needs.
-    pub async fn remove(&mut self, node_id: u64, force: bool) -> Result<(), ClientError> {
-        let arguments = vec![
-            ("node_id", number(Some(node_id))),
-            ("force", Value::Bool(force)),
-        ];
+    /// Removes a member, which then stops.
+    pub async fn remove(&mut self, node_id: u64) -> Result<(), ClientError> {
+        let arguments = vec![("node_id", number(Some(node_id)))];
         self.call("remove", arguments).await.map(drop)
     }
 
@@ -226,6 +282,30 @@ impl<'c> Cluster<'c> {
     pub async fn transfer_leader(&mut self, node_id: Option<u64>) -> Result<u64, ClientError> {
         let arguments = vec![("node_id", number(node_id))];
         self.ask("transfer_leader", arguments).await
+    }
+
+    /// Begins a snapshot of all that the registry holds, to be fetched in pieces of the file that
+    /// [`hearth_wire::snapshot`] describes. For administrators.
+    pub async fn snapshot_begin(&mut self) -> Result<SnapshotBegun, ClientError> {
+        self.ask("snapshot_begin", vec![]).await
+    }
+
+    /// The piece of a snapshot with this number, from 0 on and one after the other; empty behind the end. The last
+    /// one can be asked for again.
+    pub async fn snapshot_piece(&mut self, id: &str, number: u64) -> Result<Vec<u8>, ClientError> {
+        let arguments = vec![("id", id.into()), ("number", self::number(Some(number)))];
+        let reply = self.call("snapshot_piece", arguments).await?;
+        bytes(&reply).ok_or_else(|| ClientError::Unexpected {
+            address: self.connection.address().clone(),
+            method: "snapshot_piece".to_owned(),
+            found: reply.type_name().to_owned(),
+        })
+    }
+
+    /// Lets the node drop a snapshot, which it does by itself after a while.
+    pub async fn snapshot_end(&mut self, id: &str) -> Result<(), ClientError> {
+        let arguments = vec![("id", id.into())];
+        self.call("snapshot_end", arguments).await.map(drop)
     }
 
     /// Calls a method and reads its reply.
@@ -262,9 +342,57 @@ impl<'c> Cluster<'c> {
     }
 }
 
+/// The bytes that a serializer has brought: as they are, or as serpent and json write them.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    let items = match value {
+        Value::Bytes(bytes) => return Some(bytes.clone()),
+        Value::Dict(items) => items,
+        _ => return None,
+    };
+    let item = |name: &str| {
+        let found = items.iter().find(|(key, _)| key.as_str() == Some(name));
+        found.and_then(|(_, value)| value.as_str())
+    };
+    match item("encoding") {
+        Some("base64") => from_base64(item("data")?),
+        _ => None,
+    }
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').bytes();
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut bit_count) = (0u32, 0);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        bit_count += 6;
+        if bit_count >= 8 {
+            bit_count -= 8;
+            bytes.push(u8::try_from(bits >> bit_count & 0xff).unwrap_or_default());
+        }
+    }
+    Some(bytes)
+}
+
 /// How Pyro's daemons, and ours, speak of an object that they do not have.
 fn is_unknown_object(exception: &hearth_wire::Exception) -> bool {
     exception.class.name() == "DaemonError" && exception.text().starts_with("unknown object")
+}
+
+/// Whether a challenge is refused for want of a key, or not known.
+fn has_nothing_to_prove(error: &ClientError) -> bool {
+    let is_unknown = error
+        .exception()
+        .is_some_and(|exception| exception.class.name() == "AttributeError");
+    error.is_denied() || is_unknown
 }
 
 /// A member's number; one that no 64-bit int of Python's side holds is no member's.
@@ -299,6 +427,23 @@ mod tests {
     fn dict(items: &[(&str, Value)]) -> Value {
         let items = items.iter().cloned();
         Value::Dict(items.map(|(key, value)| (key.into(), value)).collect())
+    }
+
+    #[test]
+    fn bytes_come_as_any_serializer_brings_them() {
+        let raw: Vec<u8> = (0..=255).collect();
+        assert_eq!(bytes(&Value::Bytes(raw.clone())), Some(raw));
+        for (data, expected) in [
+            ("", Some(&b""[..])),
+            ("YWI=", Some(b"ab")),
+            ("//79", Some(b"\xff\xfe\xfd")),
+            ("a b", None),
+        ] {
+            let value = dict(&[("data", data.into()), ("encoding", "base64".into())]);
+            assert_eq!(bytes(&value).as_deref(), expected, "{data}");
+        }
+        assert_eq!(bytes(&Value::None), None);
+        assert_eq!(bytes(&dict(&[("data", "YWI=".into())])), None);
     }
 
     #[test]

@@ -198,7 +198,9 @@ impl Config {
             Some(())
         });
         read("PYRO_SERIALIZER", Expected::Serializer, &mut |value| {
-            config.connect.serializer = serializer(value)?;
+            if !is_pickle(value) {
+                config.connect.serializer = serializer(value)?;
+            }
             Some(())
         });
         read("PYRO_COMPRESSION", Expected::Boolean, &mut |value| {
@@ -250,6 +252,12 @@ pub fn serializer(name: &str) -> Option<Serializer> {
     ]
     .into_iter()
     .find(|serializer| serializer.name() == name)
+}
+
+/// Whether this names a serializer of the pickle family. Programs that exchange pickles among themselves
+/// set it for all of Pyro; what is said to a name server needs none, and stays in the default format.
+pub fn is_pickle(name: &str) -> bool {
+    ["pickle", "cloudpickle", "dill"].contains(&name)
 }
 
 /// Python's `int(text)`, for numbers that fit 64 bits: blanks around it, a sign, and single
@@ -323,6 +331,14 @@ mod tests {
     }
 
     #[test]
+    fn pickles_are_for_others() {
+        for name in ["pickle", "cloudpickle", "dill"] {
+            let config = with(&[("PYRO_SERIALIZER", name)]).expect("a valid configuration");
+            assert_eq!(config.connect.serializer, Serializer::Serpent, "{name}");
+        }
+    }
+
+    #[test]
     fn a_timeout_of_zero_waits_for_ever() {
         let config = with(&[("PYRO_COMMTIMEOUT", "0.0")]).expect("a valid configuration");
         assert_eq!(config.connect.timeout, None);
@@ -333,7 +349,7 @@ mod tests {
         let errors = with(&[
             ("PYRO_NS_PORT", "abc"),
             ("PYRO_COMMTIMEOUT", "-1"),
-            ("PYRO_SERIALIZER", "pickle"),
+            ("PYRO_SERIALIZER", "yaml"),
             ("PYRO_COMPRESSION", "maybe"),
             ("PYRO_NS_HOST", "fine"),
         ])

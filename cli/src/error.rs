@@ -198,7 +198,11 @@ impl ClientError {
         match self {
             Self::Rejected { reason, .. } => is_key_refusal(reason),
             Self::Protocol { source, .. } => is_key_refusal(&source.to_string()),
-            Self::Remote { exception, .. } => exception.class.name() == "SecurityError",
+            Self::Remote { exception, .. } => {
+                let is_denial = |text: String| text.starts_with(DENIED);
+                exception.class.name() == "SecurityError"
+                    || self.naming_text().is_some_and(is_denial)
+            }
             Self::NotLocated { attempts } => any_attempt(attempts, Self::is_denied),
             _ => false,
         }
@@ -257,6 +261,9 @@ impl ClientError {
         }
     }
 }
+
+/// How Hearth says that a caller may not do this.
+const DENIED: &str = "denied: ";
 
 /// How Hearth says that it did nothing because it cannot serve at the moment.
 const UNSERVED: [&str; 3] = ["no quorum: ", "cannot answer: ", "nothing was changed: "];

@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     EndOfInput,
     /// Files or streams of this machine.
     Io(io::Error),
+    /// A file that should hold a snapshot, or bytes that should be one.
+    Snapshot(String),
     /// A load could not be put on.
     Bench(BenchError),
 }
@@ -63,6 +65,7 @@ impl Failure {
             Self::NotHealthy => "Error: not healthy".into(),
             Self::EndOfInput => "Error: EOFError - EOF when reading a line".into(),
             Self::Io(error) => format!("Error: OSError - {error}"),
+            Self::Snapshot(reason) => format!("Error: {reason}"),
             Self::Bench(error) => format!("Error: {error}"),
         }
     }
@@ -85,6 +88,7 @@ impl Failure {
             Self::NotHealthy => "not healthy".into(),
             Self::EndOfInput => "EOFError: EOF when reading a line".into(),
             Self::Io(error) => format!("OSError: {error}"),
+            Self::Snapshot(reason) => reason.clone(),
             Self::Bench(error) => error.to_string(),
         }
     }
@@ -99,6 +103,7 @@ impl Failure {
             Self::NotHealthy => "`nsctl cluster status` shows the state of each member".into(),
             Self::EndOfInput => "--yes answers in advance".into(),
             Self::Io(_) => "nothing was asked of the name server after that".into(),
+            Self::Snapshot(_) => "`nsctl snapshot save FILE` makes a new one".into(),
             Self::Bench(_) => "`nsctl help bench` tells what the load does".into(),
         }
     }
@@ -171,6 +176,11 @@ fn client_hint(error: &ClientError) -> String {
         (Kind::Taken, _) => "`nsctl register --replace` takes the place of the old entry".into(),
         (Kind::BadRegex, _) => {
             "the pattern is a Python regular expression, matched at the start of the name".into()
+        }
+        (Kind::Denied, ClientError::Remote { exception, .. })
+            if exception.class.name() == "NamingError" =>
+        {
+            "--cluster-key-file FILE proves the key that the nodes of the cluster share".into()
         }
         (Kind::Denied, _) => {
             "the server's HMAC key and yours (PYRO_HMAC_KEY or -k) must be the same, or both absent"
@@ -278,6 +288,7 @@ mod tests {
             ),
             (Exception::naming("unknown member: 7"), 3),
             (Exception::naming("refused: the last voter"), 4),
+            (Exception::naming("denied: from elsewhere"), 6),
             (
                 Exception::pyro(hearth_wire::PyroClass::SecurityError, "no"),
                 6,

@@ -34,11 +34,17 @@ mod name_server;
 mod resolve;
 mod stream;
 
+/// The types that calls take and give: values, families, serializers, frames.
+pub use hearth_wire as wire;
+
 pub use address::{Address, AddressError};
-pub use cluster::{CLUSTER, Cluster, ClusterStatus, Health, Member, MemberStatus, Role};
+pub use cluster::{
+    CLUSTER, Cluster, ClusterStatus, Health, Member, MemberStatus, Role, SnapshotAbout,
+    SnapshotBegun,
+};
 pub use config::{
     Config, ConfigError, ConnectOptions, Expected, IpVersion, NS_BCPORT, NS_PORT, Protocol,
-    hmac_key, python_int, serializer,
+    hmac_key, is_pickle, python_int, serializer,
 };
 pub use connection::{BatchCall, Connection, ObjectMetadata};
 pub use error::{Attempt, ClientError};

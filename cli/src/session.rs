@@ -1,16 +1,19 @@
 //! One run of `nsctl`: from the arguments to the exit code.
 
 use std::env;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use hearth_cli::{
-    Address, Attempt, ClientError, Cluster, Config, NameServer, Protocol, hmac_key, locate_ns,
+    Address, Attempt, ClientError, Cluster, Config, NameServer, Protocol, hmac_key, is_pickle,
+    locate_ns,
 };
-use hearth_wire::Family;
+use hearth_wire::{Family, admin};
 
 use crate::args::{Cli, Format, Global};
 use crate::command::Confirm;
@@ -25,6 +28,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long connecting to an endpoint may take while there are others to try.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Bytes of the longest key file; hearthd takes no longer one.
+const KEY_FILE_LEN_MAX: u64 = 4096;
 
 /// Pyro's prefix of a unix socket that is given as a host.
 const UNIX_PREFIX: &str = "./u:";
@@ -79,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) config: Config,
     /// How results are printed.
     pub(crate) format: Format,
+    /// Keys of the cluster, to prove one of before a change.
+    cluster_keys: Vec<Vec<u8>>,
     yes: bool,
     verbose: bool,
 }
@@ -147,13 +155,32 @@ impl Session {
         } else {
             Place::Endpoints(global.endpoints.clone())
         };
+        let cluster_keys = match global.cluster_key_file.as_deref().map(read_keys) {
+            Some(Ok(keys)) => keys,
+            Some(Err(mistake)) => {
+                mistakes.push(format!("--cluster-key-file: {mistake}"));
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
         if !mistakes.is_empty() {
             return Err(mistakes);
+        }
+        if global.verbose
+            && global.serializer.is_none()
+            && let Ok(name) = env::var("PYRO_SERIALIZER")
+            && is_pickle(&name)
+        {
+            eprintln!(
+                "note: PYRO_SERIALIZER={name} is for programs that trust each other; nsctl uses serpent \
+                 (--serializer changes that)"
+            );
         }
         Ok(Self {
             place,
             config,
             format: global.output,
+            cluster_keys,
             yes: global.yes,
             verbose: global.verbose,
         })
@@ -249,10 +276,31 @@ impl Session {
         mut work: impl AsyncFnMut(&mut Cluster<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let work = async |name_server: &mut NameServer| {
-            work(&mut Cluster::on(name_server.connection().await?)).await
+            let mut cluster = Cluster::on(name_server.connection().await?);
+            if effect == Effect::Writes {
+                // Nothing is changed by then, whatever becomes of the connection.
+                let proved = cluster.prove(&self.cluster_keys).await;
+                proved.map_err(|error| match error.is_communication() {
+                    true => Failure::Locate(error),
+                    false => Failure::Call(error),
+                })?;
+            }
+            work(&mut cluster).await
         };
         let (_, done) = self.on_name_server(effect, work).await?;
         Ok(done)
+    }
+
+    /// As [`Session::on_cluster`], for what only looks and yet is for administrators.
+    pub(crate) async fn on_cluster_as_admin<T>(
+        &self,
+        mut work: impl AsyncFnMut(&mut Cluster<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let work = async |cluster: &mut Cluster<'_>| {
+            cluster.prove(&self.cluster_keys).await?;
+            work(cluster).await
+        };
+        self.on_cluster(Effect::Reads, work).await
     }
 
     /// How a command that removes much asks whether it should. A question on standard output would
@@ -273,4 +321,28 @@ impl Session {
             (true, Format::Table | Format::Json) => output::line(line, &mut io::stderr().lock()),
         }
     }
+}
+
+/// The keys in a file that the nodes of a cluster share.
+fn read_keys(path: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let path_text = path.display();
+    let unreadable = |error: io::Error| format!("{path_text} cannot be read: {error}");
+    let mut content = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(KEY_FILE_LEN_MAX + 1).read_to_end(&mut content))
+        .map_err(unreadable)?;
+    if content.len() as u64 > KEY_FILE_LEN_MAX {
+        return Err(format!(
+            "{path_text} has more than {KEY_FILE_LEN_MAX} bytes; is it the right file?"
+        ));
+    }
+    let keys = admin::keys_of_file(&content);
+    if !(1..=admin::KEY_COUNT_MAX).contains(&keys.len()) {
+        return Err(format!(
+            "{path_text} holds {} keys, one a line; 1 to {} are meant",
+            keys.len(),
+            admin::KEY_COUNT_MAX
+        ));
+    }
+    Ok(keys.into_iter().map(<[u8]>::to_vec).collect())
 }

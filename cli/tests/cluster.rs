@@ -185,7 +185,7 @@ fn changes_are_made_and_refusals_told_apart() {
 fn removing_a_node_asks_first() {
     let question = "Removing node 3 from the cluster for good. Are you sure (y/n)?";
     for double in Double::each() {
-        let remove = ["cluster", "remove", "3", "--force"];
+        let remove = ["cluster", "remove", "3"];
         let refused = double.nsctl(&remove, "n\n");
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(0), question));
         let ended = double.nsctl(&remove, "");
@@ -193,11 +193,64 @@ fn removing_a_node_asks_first() {
         assert!(ended.stderr.contains("--yes answers"), "{ended:?}");
         let done = double.nsctl(&remove, "y\n");
         assert_eq!(done.stdout, format!("{question}Removed node 3\n"));
-        let removed = double.json(&["--yes", "cluster", "remove", "3", "--force"]);
+        let removed = double.json(&["--yes", "cluster", "remove", "3"]);
         assert_eq!(removed, json!({"removed": 3}));
-        let unforced = double.nsctl(&["--yes", "cluster", "remove", "3"], "");
-        assert_eq!(unforced.code, Some(4), "{unforced:?}");
+        let refused = double.nsctl(&["--yes", "cluster", "remove", "2"], "");
+        assert_eq!(refused.code, Some(4), "{refused:?}");
+        let forced = double.nsctl(&["--yes", "cluster", "remove", "3", "--force"], "");
+        assert_eq!(forced.code, Some(2), "{forced:?}");
     }
+}
+
+#[test]
+fn a_key_of_the_cluster_is_proved_before_a_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.display().to_string()
+    };
+    let (right, wrong) = (
+        file("right", " the first key\nthe second key \n"),
+        file("wrong", "a guess\n"),
+    );
+    let remove = ["--yes", "cluster", "remove", "8"];
+    for double in Double::each() {
+        let with =
+            |key: &str| double.nsctl(&[&["--cluster-key-file", key], &remove[..]].concat(), "");
+        let denied = double.nsctl(&remove, "");
+        assert_failed(
+            &denied,
+            6,
+            "Error: NamingError - denied: the cluster is changed from a node's own machine",
+            "--cluster-key-file",
+        );
+        let done = with(&right);
+        assert_eq!(done.stdout, "Removed node 8\n", "{done:?}");
+        assert_failed(
+            &with(&wrong),
+            6,
+            "Error: NamingError - denied: this proves no key of this cluster",
+            "--cluster-key-file",
+        );
+        let environment = [("NSCTL_CLUSTER_KEY_FILE", right.as_str())];
+        let endpoint = double.endpoint();
+        let all = [&["--endpoints", &endpoint], &remove[..]].concat();
+        let done = run(&nsctl(), &all, &environment, "");
+        assert_eq!(done.code, Some(0), "{done:?}");
+    }
+    for (content, part) in [("", "holds 0 keys"), (&"k\n".repeat(9), "holds 9 keys")] {
+        let bad = file("bad", content);
+        let told = at("h:1", &["--cluster-key-file", &bad, "cluster", "add"], "");
+        assert_eq!(told.code, Some(2), "{told:?}");
+        assert!(told.stderr.contains(part), "{told:?}");
+    }
+    let told = at(
+        "h:1",
+        &["--cluster-key-file", "/no/such", "cluster", "add"],
+        "",
+    );
+    assert!(told.stderr.contains("cannot be read"), "{told:?}");
 }
 
 #[test]

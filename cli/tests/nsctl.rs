@@ -230,6 +230,36 @@ fn every_serializer_reaches_both_servers() {
 }
 
 #[test]
+fn a_format_that_is_meant_for_others_stops_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for setup in Setup::each() {
+        for name in ["pickle", "cloudpickle", "dill"] {
+            let variables = [("PYRO_SERIALIZER", name)];
+            let finished = setup.nsctl_with(&["count"], &variables, "");
+            assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "1\n"));
+            assert_eq!(finished.stderr, "");
+            let finished = setup.nsctl_with(&["-v", "count"], &variables, "");
+            let note = format!("note: PYRO_SERIALIZER={name}");
+            assert!(finished.stderr.starts_with(&note), "{finished:?}");
+        }
+    }
+    let Some(python) = Python::find() else { return };
+    for family in ["pyro4", "pyro5"] {
+        let server = RealServer::start(&python, &format!("{family}-ns"));
+        let tool = folder.path().join(format!("{family}-nsc"));
+        std::os::unix::fs::symlink(nsctl(), &tool).expect("a link");
+        let port = server.port();
+        let arguments = ["-n", "127.0.0.1", "-p", &port, "list"];
+        let finished = run(&tool, &arguments, &[("PYRO_SERIALIZER", "pickle")], "");
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(
+            finished.stdout.contains("Pyro.NameServer --> "),
+            "{finished:?}"
+        );
+    }
+}
+
+#[test]
 fn endpoints_are_tried_in_turn() {
     for setup in Setup::each() {
         let closed = closed_port();

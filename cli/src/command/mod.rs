@@ -13,6 +13,7 @@ mod register;
 mod remove;
 mod resolve;
 mod set_metadata;
+mod snapshot;
 mod yplookup;
 
 use std::collections::BTreeSet;
@@ -55,6 +56,7 @@ pub(crate) enum Command {
     YplookupAny(YplookupAny),
     Resolve(Resolve),
     Cluster(cluster::ClusterCommand),
+    Snapshot(snapshot::SnapshotCommand),
     Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::Man),
@@ -90,6 +92,7 @@ impl Command {
             Self::YplookupAny(command) => on_name_server!(Reads, command),
             Self::Resolve(command) => command.run(session).await,
             Self::Cluster(command) => command.run(session).await,
+            Self::Snapshot(command) => command.run(session).await,
             Self::Bench(command) => command.run(session).await,
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),

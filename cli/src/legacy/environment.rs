@@ -2,7 +2,7 @@
 
 use std::env;
 
-use hearth_cli::{Config, ConfigError, Expected, serializer};
+use hearth_cli::{Config, ConfigError, Expected, is_pickle, serializer};
 use hearth_wire::repr::str_repr;
 
 use super::{Stop, Tool};
@@ -60,7 +60,8 @@ pub(super) fn configure(tool: Tool) -> Result<(Config, Option<String>), Stop> {
         )));
     }
     let variable = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
-    let unknown_serializer = variable("PYRO_SERIALIZER").filter(|name| serializer(name).is_none());
+    let unknown_serializer =
+        variable("PYRO_SERIALIZER").filter(|name| serializer(name).is_none() && !is_pickle(name));
     let config = Config::from_variables(|name| match name {
         "PYRO_SERIALIZER" if unknown_serializer.is_some() => None,
         _ => variable(name),
@@ -74,18 +75,11 @@ pub(super) fn configure(tool: Tool) -> Result<(Config, Option<String>), Stop> {
         (Some(_), Tool::Pyro5) => Err(Stop::Traceback(
             "ValueError: unknown serializer configured".into(),
         )),
-        (Some(name), Tool::Pyro4) => Ok((config, Some(serializer_complaint(&name)))),
-    }
-}
-
-/// Pyro4 knows how to write pickles, but its name server refuses them.
-fn serializer_complaint(name: &str) -> String {
-    match name {
-        "pickle" | "cloudpickle" => "Error: Failed to locate the nameserver".into(),
-        _ => format!(
-            "Error: serializer {} is unknown or not available",
-            str_repr(name)
-        ),
+        (Some(name), Tool::Pyro4) => {
+            let name = str_repr(&name);
+            let complaint = format!("Error: serializer {name} is unknown or not available");
+            Ok((config, Some(complaint)))
+        }
     }
 }
 

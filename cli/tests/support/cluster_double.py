@@ -3,14 +3,16 @@
 usage: cluster_double.py pyro4|pyro5 healthy|ailing
 """
 
+import hmac
+import os
 import sys
 
 family, state = sys.argv[1:]
 if family == "pyro4":
-    from Pyro4 import Daemon, expose
+    from Pyro4 import Daemon, current_context as context, expose
     from Pyro4.errors import NamingError
 else:
-    from Pyro5.api import Daemon, expose
+    from Pyro5.api import Daemon, current_context as context, expose
     from Pyro5.errors import NamingError
 
 
@@ -57,9 +59,25 @@ class Cluster:
         if node_id == 9:
             raise NamingError("unknown member: 9")
 
-    def remove(self, node_id, force=False):
-        if not force:
-            raise NamingError("refused: 1 of 3 voters would answer; --force removes it nevertheless")
+    def remove(self, node_id):
+        if node_id == 2:
+            raise NamingError("refused: without node 2, 2 of the voters 1 and 3 must be there")
+        if node_id == 8 and not self.has_proof():
+            raise NamingError("denied: the cluster is changed from a node's own machine")
+
+    # The original's proxies have one connection, and what a connection has proved is kept on it.
+    def challenge(self):
+        context.client.nonce = os.urandom(32).hex()
+        return context.client.nonce
+
+    def authorize(self, proof):
+        message = b"\0".join([b"hearth admin v1", b"ab" * 16, context.client.__dict__.pop("nonce").encode()])
+        context.client.proved = hmac.compare_digest(proof, hmac.new(b"the second key", message, "sha256").hexdigest())
+        if not context.client.proved:
+            raise NamingError("denied: this proves no key of this cluster")
+
+    def has_proof(self):
+        return getattr(context.client, "proved", False)
 
     def transfer_leader(self, node_id=None):
         if node_id == 6:

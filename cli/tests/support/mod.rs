@@ -52,7 +52,7 @@ impl Python {
         if python.has_pyro() {
             return Some(python);
         }
-        println!("skipped: HEARTH_TEST_PYTHON names no python with Pyro4 and Pyro5");
+        hearth_skipped::skipped("HEARTH_TEST_PYTHON names no Python with Pyro4 and Pyro5");
         None
     }
 

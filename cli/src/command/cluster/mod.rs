@@ -21,7 +21,10 @@ Examples:
   nsctl help cluster add                       more about one of the commands
 
 Every node answers for the whole cluster. Exit codes: 3 unknown member, 4 refused (the reason is
-printed), 5 no node reached or no quorum, 1 a change that may or may not have been made.";
+printed), 5 no node reached or no quorum, 6 denied, 1 a change that may or may not have been made.
+
+Everybody may look. Changes are taken from the node's own machine, from those who have its HMAC key, and
+with --cluster-key-file FILE (or NSCTL_CLUSTER_KEY_FILE), the file that the nodes themselves have.";
 
 /// Look at and change the cluster of nodes behind the name server
 #[derive(Debug, Args)]

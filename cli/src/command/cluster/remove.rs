@@ -15,7 +15,7 @@ Examples:
 
 The node stops by itself when it learns of it. It cannot come back under its number: to bring its
 machine back, empty its folder and let it join as a new node. A removal after which fewer voters answer
-than a majority needs is refused, because nothing could be written then; --force does it nevertheless.
+than a majority needs is refused, because nothing could be written then: bring another back first.
 
 JSON: {\"removed\": 3}";
 
@@ -26,10 +26,6 @@ pub(crate) struct Remove {
     /// The node's number
     #[arg(value_name = "N")]
     node_id: u64,
-
-    /// Remove it although too few of the remaining voters answer
-    #[arg(long)]
-    force: bool,
 }
 
 impl Remove {
@@ -44,8 +40,7 @@ impl Remove {
                 exit_code: 0,
             });
         }
-        let work =
-            async |cluster: &mut Cluster<'_>| Ok(cluster.remove(node_id, self.force).await?);
+        let work = async |cluster: &mut Cluster<'_>| Ok(cluster.remove(node_id).await?);
         session.on_cluster(Effect::Writes, work).await?;
         Ok(Outcome::done(
             format!("Removed node {node_id}"),
