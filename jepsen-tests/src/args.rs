@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use hearth_jepsen_tests::campaign::faults;
+use hearth_jepsen_tests::campaign::{self, faults};
 use hearth_jepsen_tests::folder::Network;
 use hearth_jepsen_tests::{sim, workload};
 
@@ -22,8 +22,11 @@ const LOG_SIZE_MAX: u64 = 24 << 10;
 pub(crate) enum Command {
     /// Start nodes, let clients work while faults are injected, and judge what the clients saw
     Run(RunArgs),
-    /// One long mixture: five nodes, all workloads, all nemeses, each installed several times
+    /// One long mixture: three nodes and then five, all workloads, all nemeses, each installed several times
     Nightly(NightlyArgs),
+    /// Clients without a key do everything wrong that they can, while faults happen and others work; in the
+    /// end every node must restart and serve, with bounded memory and readable logs
+    Stranger(StrangerArgs),
     /// Run simulated clusters, each wholly determined by its seed
     Simulate {
         /// Seeds, A..B or one
@@ -46,10 +49,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// Nodes at the beginning
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..=7))]
-    pub(crate) nodes: u64,
-    /// How long faults are injected
+    /// Nodes at the beginning; several numbers, with commas between them, are runs one after the other. Three
+    /// voters read in another way than five
+    #[arg(long, default_value = "3,5", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(3..=7))]
+    pub(crate) nodes: Vec<u64>,
+    /// How long faults are injected, in each run
     #[arg(long, default_value_t = 60)]
     pub(crate) seconds: u64,
     /// What all random choices are made from; printed at the beginning of each run
@@ -67,7 +71,7 @@ pub(crate) struct RunArgs {
     /// Nemeses, with commas between them, `all` or `none`
     #[arg(long, default_value = "all", value_delimiter = ',')]
     nemeses: Vec<String>,
-    /// Where the run leaves its files; a new folder here without it
+    /// Where the run leaves its files; a new folder here without it. Of several runs, each has a folder in it
     #[arg(long)]
     pub(crate) folder: Option<PathBuf>,
     /// Use loopback addresses: needs no root and no namespaces, and has no faults of the network
@@ -90,6 +94,15 @@ pub(crate) struct RunArgs {
     /// How often each chosen nemesis must have been installed
     #[arg(long, value_name = "N")]
     pub(crate) min_installed: Option<u64>,
+    /// Names to register before anything else
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) names: u64,
+    /// Megabytes that a node may hold; without it, that is only told
+    #[arg(long, value_name = "MB")]
+    pub(crate) memory_max: Option<u64>,
+    /// How long a node may take to serve again at the end, in seconds; without it, that is only told
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) restart_max: Option<u64>,
 }
 
 impl RunArgs {
@@ -130,8 +143,11 @@ fn chosen(given: &[String], all: impl Fn() -> Vec<String>) -> Vec<String> {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct NightlyArgs {
-    /// How long faults are injected
-    #[arg(long, default_value_t = 3_900)]
+    /// Nodes at the beginning of each run
+    #[arg(long, default_value = "3,5", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(3..=7))]
+    nodes: Vec<u64>,
+    /// How long faults are injected, in each run
+    #[arg(long, default_value_t = 1_950)]
     seconds: u64,
     /// What all random choices are made from; printed at the beginning
     #[arg(long)]
@@ -154,7 +170,7 @@ impl NightlyArgs {
     /// The run that it stands for.
     pub(crate) fn to_run(&self) -> RunArgs {
         RunArgs {
-            nodes: 5,
+            nodes: self.nodes.clone(),
             seconds: self.seconds,
             seed: self.seed,
             rate: self.rate,
@@ -167,6 +183,78 @@ impl NightlyArgs {
             log_size_max: LOG_SIZE_MAX,
             node_options: Vec::new(),
             min_installed: Some(self.min_installed),
+            names: 0,
+            memory_max: None,
+            restart_max: None,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StrangerArgs {
+    /// Nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=7))]
+    nodes: u64,
+    /// How long strangers work and faults are injected
+    #[arg(long, default_value_t = 3_600)]
+    seconds: u64,
+    /// Names to register before that
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    names: u64,
+    /// What all random choices are made from; printed at the beginning
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Operations a second that all other workloads together aim at
+    #[arg(long, default_value_t = 150)]
+    rate: u64,
+    /// Nemeses, with commas between them, or `none`
+    #[arg(long, value_delimiter = ',', default_values_t = campaign::AMONG_STRANGERS.map(str::to_owned))]
+    nemeses: Vec<String>,
+    /// Where the run leaves its files; a new folder here without it
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// The program under test; without it, the one beside this program
+    #[arg(long, value_name = "PATH")]
+    hearthd: Option<PathBuf>,
+    /// Megabytes that a node may hold
+    #[arg(long, default_value_t = 500, value_name = "MB")]
+    memory_max: u64,
+    /// How long a node may take to serve again at the end, in seconds
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    restart_max: u64,
+    /// One more option of every node
+    #[arg(
+        long = "node-option",
+        value_name = "OPTION",
+        allow_hyphen_values = true
+    )]
+    node_options: Vec<String>,
+}
+
+impl StrangerArgs {
+    /// The run that it stands for.
+    pub(crate) fn to_run(&self) -> RunArgs {
+        let workloads = campaign::BESIDE_STRANGERS
+            .iter()
+            .chain([&workload::stranger::NAME]);
+        RunArgs {
+            nodes: vec![self.nodes],
+            seconds: self.seconds,
+            seed: self.seed,
+            rate: self.rate,
+            clients: 3,
+            workloads: workloads.map(|&name| name.to_owned()).collect(),
+            nemeses: self.nemeses.clone(),
+            folder: self.folder.clone(),
+            loopback: false,
+            hearthd: self.hearthd.clone(),
+            // Among many names each snapshot is long.
+            log_size_max: 0,
+            node_options: self.node_options.clone(),
+            min_installed: None,
+            names: self.names,
+            memory_max: Some(self.memory_max),
+            restart_max: Some(self.restart_max),
         }
     }
 }

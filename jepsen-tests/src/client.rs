@@ -4,6 +4,9 @@
 //! server is there to give. One that certainly did nothing is [`Outcome::Failed`]: no connection came about,
 //! or the server said that nothing was changed. Everything else may have happened, or may still:
 //! [`Outcome::Unknown`]. Nothing is ever sent twice.
+//!
+//! A URI that begins with `PYRO:long_` and a number stands for one of so many bytes: that is what the nodes
+//! are sent and must give back, and a history stays readable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,7 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hearth_cli::{
-    Address, ClientError, ConnectOptions, Filter, IfTaken, Listing, NameServer, Removal,
+    Address, BatchCall, ClientError, ConnectOptions, Filter, IfTaken, Listing, NAME_SERVER,
+    NameServer, Removal,
 };
 
 use crate::error::{Result, RigError};
@@ -169,6 +173,14 @@ impl Client {
             },
             Err(error) => Outcome::Failed(format!("not sent: {error}")),
         };
+        let operation = self.note(call, action, outcome);
+        if self.connection.is_none() {
+            self.at = (self.at + 1) % self.endpoints.len().max(1);
+        }
+        operation
+    }
+
+    fn note(&self, call: Nanos, action: Action, outcome: Outcome) -> Operation {
         let operation = Operation {
             client: self.id,
             node: self.node(),
@@ -177,11 +189,60 @@ impl Client {
             action,
             outcome,
         };
+        self.recorder.add(operation.clone());
+        operation
+    }
+
+    /// Registers names in one message, and takes down what became of each. Returns how many may have been
+    /// registered without an answer.
+    pub async fn register_all(&mut self, entries: Vec<(String, Entry)>) -> usize {
+        let call = self.recorder.now();
+        let calls = entries.iter().map(|(name, entry)| BatchCall {
+            method: "register".into(),
+            args: vec![name.as_str().into(), expanded(&entry.uri).as_str().into()],
+            kwargs: Vec::new(),
+        });
+        let calls = calls.collect();
+        let told = match self.connected().await {
+            Ok(server) => {
+                let told = async { server.connection().await?.batch(NAME_SERVER, calls).await };
+                told.await
+                    .map_err(|error| (error.is_communication(), error))
+            }
+            Err(error) => {
+                for (name, entry) in entries {
+                    let outcome = Outcome::Failed(format!("not sent: {error}"));
+                    self.note(call, registration(name, entry), outcome);
+                }
+                return 0;
+            }
+        };
+        let mut unknown = 0;
+        let (mut replies, failed) = match told {
+            Ok(replies) => (replies.into_iter(), None),
+            Err((lost, error)) => {
+                if lost {
+                    self.connection = None;
+                }
+                (Vec::new().into_iter(), Some(error.to_string()))
+            }
+        };
+        for (name, entry) in entries {
+            let action = registration(name, entry);
+            let outcome = match (replies.next(), &failed) {
+                (Some(Ok(_)), _) => Outcome::Ok(Answer::Done),
+                (Some(Err(exception)), _) => judge_refusal(&action, exception.text()),
+                // Some of them may have been made.
+                (None, Some(error)) => Outcome::Unknown(error.clone()),
+                (None, None) => Outcome::Failed("a call before it was refused".into()),
+            };
+            unknown += usize::from(matches!(outcome, Outcome::Unknown(_)));
+            self.note(call, action, outcome);
+        }
         if self.connection.is_none() {
             self.at = (self.at + 1) % self.endpoints.len().max(1);
         }
-        self.recorder.add(operation.clone());
-        operation
+        unknown
     }
 
     /// A connection to the node that it talks to, or else to the first after it that takes one.
@@ -254,7 +315,7 @@ async fn ask(
                 IfTaken::Replace
             };
             name_server
-                .register(name, &entry.uri, if_taken, Some(&entry.tags))
+                .register(name, &expanded(&entry.uri), if_taken, Some(&entry.tags))
                 .await?;
             Answer::Done
         }
@@ -265,7 +326,7 @@ async fn ask(
         Action::Lookup { name } => {
             let (uri, tags) = name_server.lookup_with_metadata(name).await?;
             Answer::Entry(Some(Entry {
-                uri: uri.to_string(),
+                uri: contracted(uri.to_string()),
                 tags,
             }))
         }
@@ -297,13 +358,58 @@ fn entries(listing: Listing) -> Answer {
         .into_iter()
         .map(|(name, found)| {
             let entry = Entry {
-                uri: found.uri,
+                uri: contracted(found.uri),
                 tags: found.metadata,
             };
             (name, entry)
         })
         .collect();
     Answer::Entries(entries)
+}
+
+fn registration(name: String, entry: Entry) -> Action {
+    Action::Register {
+        name,
+        entry,
+        safe: false,
+    }
+}
+
+/// How a URI begins that stands for a long one.
+const LONG: &str = "PYRO:long_";
+
+/// The short form of a URI of `len` bytes, which differs for each `id`.
+pub fn long(len: usize, id: &str) -> Entry {
+    plain(format!("{LONG}{len}_{id}@h:1"))
+}
+
+/// The URI that another one stands for.
+fn expanded(uri: &str) -> String {
+    let len = uri
+        .strip_prefix(LONG)
+        .and_then(|rest| rest.split('_').next());
+    let (Some(Ok(len)), Some(object)) = (len.map(str::parse::<usize>), uri.strip_suffix("@h:1"))
+    else {
+        return uri.to_owned();
+    };
+    // Not the same everywhere, so that a part that is in the wrong place shows.
+    let part = format!("{:016x}", crate::workload::seed_of(0, &object));
+    let fill = len.saturating_sub(object.len() + 3);
+    let mut host = part.repeat(fill / part.len() + 1);
+    host.truncate(fill);
+    format!("{object}@{host}:1")
+}
+
+/// The URI that stands for another one, or a word for one that is not as it was sent.
+fn contracted(uri: String) -> String {
+    let Some((object, _)) = uri.split_once('@').filter(|_| uri.starts_with(LONG)) else {
+        return uri;
+    };
+    let short = format!("{object}@h:1");
+    if expanded(&short) == uri {
+        return short;
+    }
+    format!("damaged, of {} bytes: {object}", uri.len())
 }
 
 /// A regular expression for exactly this text.
@@ -323,5 +429,24 @@ pub fn plain(uri: impl Into<String>) -> Entry {
     Entry {
         uri: uri.into(),
         tags: BTreeSet::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_uri_comes_back_short_unless_it_was_changed() {
+        let short = long(70_000, "3-4").uri;
+        let mut sent = expanded(&short);
+        assert_eq!(sent.len(), 70_000);
+        assert_eq!(contracted(sent.clone()), short);
+        assert_ne!(expanded(&long(70_000, "3-5").uri), sent);
+        sent.replace_range(40_000..40_001, "!");
+        assert!(contracted(sent).starts_with("damaged"));
+        for uri in ["PYRO:o@h:1", "PYRO:long_x@h:1", ""] {
+            assert_eq!(contracted(expanded(uri)), uri);
+        }
     }
 }

@@ -281,6 +281,7 @@ impl Cluster {
         let mut command = std::process::Command::new(self.settings.programs.join("nsctl"));
         node::clear_environment(&mut command);
         command
+            .env("NSCTL_CLUSTER_KEY_FILE", node::key_file(&self.run))
             .args(["-n", &host, "-p", &port.to_string()])
             .args(args);
         let text = format!("{command:?}");

@@ -6,6 +6,7 @@
 //! faults.jsonl   one line for each fault that was injected or healed               FaultLine
 //! verdict.json   what the checkers say                                            Verdict
 //! states.jsonl   state hashes of the nodes over time                               campaign::states::State
+//! footprints.jsonl  memory and logs of the nodes over time            campaign::footprint::Footprint
 //! node<N>.log    the log of each node, over all its lives
 //! report.html    the report, made from the files above
 //! ```
@@ -55,6 +56,9 @@ pub struct RunInfo {
     pub rate: Option<u64>,
     /// Clients of each workload.
     pub clients: u32,
+    /// Names that were there before anything else.
+    #[serde(default)]
+    pub names: u64,
     /// `namespaces` or `loopback`.
     pub network: Network,
     /// Workloads that were chosen.
@@ -352,6 +356,28 @@ pub struct Verdict {
     /// What was left of it during the faults of each nemesis.
     #[serde(default)]
     pub availability: BTreeMap<String, Availability>,
+    /// The longest time without an acknowledged write that no fault explains, in milliseconds.
+    #[serde(default)]
+    pub calm_gap_ms: u64,
+    /// What each node took of its machine, by place.
+    #[serde(default)]
+    pub nodes: BTreeMap<u64, NodeFigures>,
+}
+
+/// What a node took of its machine, over all its lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeFigures {
+    /// The most memory that one of its processes held, in bytes.
+    pub resident_max: u64,
+    /// What the last one held when it was last looked at.
+    pub resident_end: u64,
+    /// Bytes of its log.
+    pub log_len: u64,
+    /// How often it was started.
+    pub starts: u64,
+    /// How long it took to serve after each start at the end of the run, in milliseconds.
+    pub restarts_ms: Vec<u64>,
 }
 
 /// Figures of the time in which the faults of one nemesis were in place, or of the whole run.

@@ -18,6 +18,7 @@ pub mod history;
 pub mod load;
 pub mod net;
 pub mod node;
+pub mod preload;
 pub mod process;
 pub mod programs;
 pub mod report;
@@ -25,6 +26,7 @@ pub mod run;
 pub mod shaper;
 pub mod shim;
 pub mod sim;
+pub mod stranger;
 pub mod volume;
 pub mod workload;
 

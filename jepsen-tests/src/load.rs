@@ -1,10 +1,18 @@
 //! Clients that work in the background while something happens to the nodes, and what they noticed.
+//!
+//! Each client registers, and looks its own names up where it is. Beside them each node has a reader, which
+//! looks up what clients of other nodes were told last: an answer that is older than what was acknowledged
+//! elsewhere shows there, and hardly at the node that has just acknowledged it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hearth_cli::Address;
+use rand::rngs::SmallRng;
+use rand::seq::IteratorRandom;
+use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Recorder, plain};
@@ -41,7 +49,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts one client for each list of endpoints; their ids are 1, 2, ….
+    /// Starts one client for each list of endpoints; their ids are 1, 2, …. Then comes a reader for each node
+    /// that a list begins with, in the order of the lists.
     pub fn start(
         recorder: &Arc<Recorder>,
         clients: Vec<Vec<(u64, Address)>>,
@@ -49,9 +58,22 @@ impl Load {
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        for (endpoints, id) in clients.into_iter().zip(1_u32..) {
+        let board = Arc::new(Board::default());
+        let mut ids = 1_u32..;
+        let mut readers: Vec<Vec<(u64, Address)>> = Vec::new();
+        for endpoints in clients {
+            let begins_alike = |other: &Vec<(u64, Address)>| other.first() == endpoints.first();
+            if !readers.iter().any(begins_alike) {
+                readers.push(endpoints.clone());
+            }
+            let id = ids.next().unwrap_or_default();
             let client = Client::new(id, endpoints, recorder);
-            tasks.spawn(work(id, client, pattern, Arc::clone(&stop)));
+            let (board, stop) = (Arc::clone(&board), Arc::clone(&stop));
+            tasks.spawn(work(id, client, pattern, board, stop));
+        }
+        for (endpoints, id) in readers.into_iter().zip(ids) {
+            let client = Client::new(id, endpoints, recorder);
+            tasks.spawn(read(client, pattern, Arc::clone(&board), Arc::clone(&stop)));
         }
         Self {
             stop,
@@ -67,7 +89,45 @@ impl Load {
     }
 }
 
-async fn work(id: u32, mut client: Client, pattern: Pattern, stop: Arc<AtomicBool>) {
+/// What each client was told last: the node, and a name that is registered there.
+#[derive(Debug, Default)]
+struct Board(Mutex<BTreeMap<u32, (u64, String)>>);
+
+impl Board {
+    fn put(&self, client: u32, node: u64, name: &str) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(client, (node, name.to_owned()));
+    }
+
+    /// A name that was acknowledged at another node than `node`, if there is one.
+    fn elsewhere(&self, node: u64, random: &mut SmallRng) -> Option<String> {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = told.values().filter(|(other, _)| *other != node);
+        others.choose(random).map(|(_, name)| name.clone())
+    }
+}
+
+/// Rest of a reader between two look-ups, in microseconds, besides that of its pattern.
+const READER_REST_US: std::ops::Range<u64> = 200..4_000;
+
+async fn read(mut client: Client, pattern: Pattern, board: Arc<Board>, stop: Arc<AtomicBool>) {
+    let mut random = SmallRng::from_os_rng();
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(name) = board.elsewhere(client.node(), &mut random) {
+            client.perform(Action::Lookup { name }).await;
+        }
+        let rest = Duration::from_micros(random.random_range(READER_REST_US));
+        tokio::time::sleep(pattern.rest + rest).await;
+    }
+}
+
+async fn work(
+    id: u32,
+    mut client: Client,
+    pattern: Pattern,
+    board: Arc<Board>,
+    stop: Arc<AtomicBool>,
+) {
     for round in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -79,7 +139,10 @@ async fn work(id: u32, mut client: Client, pattern: Pattern, stop: Arc<AtomicBoo
             entry,
             safe: false,
         };
-        client.perform(register).await;
+        let told = client.perform(register).await;
+        if matches!(told.outcome, Outcome::Ok(_)) {
+            board.put(id, told.node, &name);
+        }
         for _ in 0..pattern.lookups {
             client.perform(Action::Lookup { name: name.clone() }).await;
         }

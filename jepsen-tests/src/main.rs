@@ -8,6 +8,7 @@ mod args;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -38,6 +39,7 @@ fn work(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => runtime.block_on(run(&args, 0)),
         Command::Nightly(args) => runtime.block_on(run(&args.to_run(), args.min_installed)),
+        Command::Stranger(args) => runtime.block_on(run(&args.to_run(), 0)),
         Command::Simulate { seeds } => simulate(seeds),
         Command::List => {
             list();
@@ -54,7 +56,8 @@ fn work(command: Command) -> Result<ExitCode> {
             let verdict = runtime.block_on(verdict::again(&folder))?;
             folder.write_verdict(&verdict)?;
             report::write(&folder)?;
-            Ok(conclude(&verdict, folder.path()))
+            conclude(&verdict, folder.path());
+            Ok(exit_code(verdict.valid))
         }
     }
 }
@@ -70,7 +73,10 @@ fn simulate(seeds: std::ops::Range<u64>) -> Result<ExitCode> {
         }
         summary.add(&report);
         if summary.seeds.is_multiple_of(500) {
-            eprintln!("{} seeds, {} of them wrong", summary.seeds, summary.wrong);
+            eprintln!(
+                "{} seeds, {} of them wrong, {} checks undecided",
+                summary.seeds, summary.wrong, summary.undecided
+            );
         }
         true
     });
@@ -93,35 +99,59 @@ fn list() {
     }
 }
 
+/// Runs with each number of nodes, one after the other.
 async fn run(args: &RunArgs, least: u64) -> Result<ExitCode> {
+    let interrupted = interruptions()?;
+    let runs = async {
+        let mut worst = Valid::True;
+        for &nodes in &args.nodes {
+            if *interrupted.once.borrow() {
+                break;
+            }
+            let options = options(args, nodes, least);
+            // Before anything can go wrong: whoever sees a failure can try the same choices again.
+            println!("{nodes} nodes, seed {}", options.seed);
+            let verdict = campaign::run(&options, interrupted.once.clone()).await?;
+            conclude(&verdict, &options.folder);
+            worst = worst.and(verdict.valid);
+        }
+        Ok(exit_code(worst))
+    };
+    tokio::select! {
+        code = runs => code,
+        () = interrupted.twice => {
+            anyhow::bail!("interrupted twice: the run was broken off; what it made is removed")
+        }
+    }
+}
+
+fn options(args: &RunArgs, nodes: u64, least: u64) -> Options {
     let seed = args.seed.unwrap_or_else(rand::random);
-    // Before anything can go wrong: whoever sees a failure can try the same choices again.
-    println!("seed {seed}");
-    let options = Options {
-        nodes: args.nodes,
+    let folder = match &args.folder {
+        Some(folder) if args.nodes.len() > 1 => folder.join(format!("{nodes}-nodes")),
+        Some(folder) => folder.clone(),
+        None => new_folder(seed),
+    };
+    Options {
+        nodes,
         seconds: args.seconds,
         seed,
         rate: (args.rate > 0).then_some(args.rate),
         clients: args.clients,
         workloads: args.workloads(),
         nemeses: args.nemeses(),
-        folder: args.folder.clone().unwrap_or_else(|| new_folder(seed)),
+        folder,
         loopback: args.loopback,
         hearthd: args.hearthd.clone(),
         log_size_max: (args.log_size_max > 0).then_some(args.log_size_max),
         node_options: args.node_options.clone(),
         environment: Vec::new(),
         min_installed: args.min_installed.unwrap_or(least),
+        names: args.names,
+        resident_max: args.memory_max.map(|megabytes| megabytes << 20),
+        restart_max: args.restart_max.map(Duration::from_secs),
         arguments: std::env::args().skip(1).collect(),
-    };
-    let interrupted = interruptions()?;
-    let verdict = tokio::select! {
-        verdict = campaign::run(&options, interrupted.once) => verdict?,
-        () = interrupted.twice => {
-            anyhow::bail!("interrupted twice: the run was broken off; what it made is removed")
-        }
-    };
-    Ok(conclude(&verdict, &options.folder))
+    }
 }
 
 /// A folder that does not exist yet.
@@ -159,8 +189,16 @@ fn interruptions() -> Result<Interruptions<impl Future<Output = ()>>> {
     Ok(Interruptions { once, twice })
 }
 
-/// Prints the verdict and makes an exit code of it.
-fn conclude(verdict: &Verdict, folder: &Path) -> ExitCode {
+fn exit_code(valid: Valid) -> ExitCode {
+    ExitCode::from(match valid {
+        Valid::True => 0,
+        Valid::False => 1,
+        Valid::Unknown => 3,
+    })
+}
+
+/// Prints the verdict.
+fn conclude(verdict: &Verdict, folder: &Path) {
     println!("\noperations               ok   failed  unknown");
     for (workload, counts) in &verdict.operations {
         let of = |kind| counts.get(&kind).copied().unwrap_or(0);
@@ -197,6 +235,27 @@ fn conclude(verdict: &Verdict, folder: &Path) -> ExitCode {
             },
         );
     }
+    if verdict.overall.faults + verdict.overall.operations > 0 {
+        println!(
+            "\nlongest time without an acknowledged write: {:.1} s; {:.1} s where no fault explains it",
+            verdict.overall.longest_gap_ms as f64 / 1e3,
+            verdict.calm_gap_ms as f64 / 1e3
+        );
+    }
+    if !verdict.nodes.is_empty() {
+        println!("\nnodes   memory at most   at the end        log   starts   restarts at the end");
+    }
+    for (node, figures) in &verdict.nodes {
+        let restarts: Vec<String> = figures.restarts_ms.iter().map(u64::to_string).collect();
+        println!(
+            "  {node:<3} {:>14} MB {:>9} MB {:>7} kB {:>8}   {} ms",
+            figures.resident_max >> 20,
+            figures.resident_end >> 20,
+            figures.log_len >> 10,
+            figures.starts,
+            restarts.join(", ")
+        );
+    }
     println!("\ncheckers");
     for checker in &verdict.checkers {
         let of = checker.workload.as_deref().map(|name| format!(" ({name})"));
@@ -212,9 +271,4 @@ fn conclude(verdict: &Verdict, folder: &Path) -> ExitCode {
         println!("problem: {problem}");
     }
     println!("\nvalid: {}; see {}", verdict.valid, folder.display());
-    ExitCode::from(match verdict.valid {
-        Valid::True => 0,
-        Valid::False => 1,
-        Valid::Unknown => 3,
-    })
 }

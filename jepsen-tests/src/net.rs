@@ -13,9 +13,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{Result, RigError};
 use crate::programs;
@@ -254,6 +259,19 @@ impl Net {
             .args(["netns", "exec", &self.namespace(node)])
             .arg(program);
         command
+    }
+
+    /// Moves the calling thread to a place: sockets that it makes from now on live there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn enter(&self, place: u64) -> Result<()> {
+        let path = Path::new("/run/netns").join(self.namespace(place));
+        let what = || RigError::system(path.display().to_string());
+        let space = File::open(&path).map_err(what())?;
+        move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(std::io::Error::from)
+            .map_err(what())
     }
 
     /// Puts a cut in place of the one before. In each namespace that is one step.

@@ -1,12 +1,15 @@
 //! One node: its addresses, its folder, and its process while it has one.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_cli::Address;
+use rand::rngs::SmallRng;
 use rustix::process::Signal;
 
 use crate::disk::{self, Lost, SYNC_RECORD, SyncedLog};
@@ -89,6 +92,9 @@ impl Settings {
     }
 }
 
+/// The key of every cluster of the rig: its nodes are on addresses that others can reach.
+pub(crate) const CLUSTER_KEY: &[u8] = b"the key of the clusters under test";
+
 /// A node. It keeps its place and its folder over restarts.
 #[derive(Debug)]
 pub struct Node {
@@ -126,6 +132,7 @@ impl Node {
     ) -> Result<Self> {
         let folder = run.folder().join(format!("node-{number}"));
         fs::create_dir_all(&folder).map_err(RigError::system(folder.display().to_string()))?;
+        write_key(&key_file(run))?;
         let (host, port) = place(run, net.map(Arc::as_ref), number);
         let volume = match settings.volume_len {
             Some(len) => Some(Volume::at(run, &folder, len)?),
@@ -336,6 +343,14 @@ impl Node {
         disk::cut_to_last_sync(&self.data(), &self.sync_record())
     }
 
+    /// Takes away some pages of what no sync has covered; it must have been killed.
+    ///
+    /// # Errors
+    /// See [`disk::lose_pages`].
+    pub fn lose_pages(&mut self, random: &mut SmallRng) -> Result<Lost> {
+        disk::lose_pages(&self.data(), &self.sync_record(), random)
+    }
+
     /// The log that it wrote last, and how much of that is durable; it must not run.
     ///
     /// # Errors
@@ -402,6 +417,10 @@ impl Node {
             .args(["-n", &self.host, "-p", &self.port.to_string()])
             .args(&self.settings.options)
             .args(&self.birth);
+        let is_one_of_several = |word: &String| word == "--initial-cluster" || word == "--join";
+        if self.birth.iter().any(is_one_of_several) {
+            command.arg("--cluster-key-file").arg(key_file(&self.run));
+        }
         match self.settings.storage {
             Storage::Disk => command
                 .arg("-s")
@@ -447,6 +466,24 @@ pub(crate) fn place(run: &Run, net: Option<&Net>, number: u64) -> (String, u16) 
 pub(crate) fn peer_addr(run: &Run, net: Option<&Net>, number: u64) -> String {
     let (host, port) = place(run, net, number);
     format!("{host}:{}", port + 2)
+}
+
+/// Where the key of a run's cluster is.
+pub(crate) fn key_file(run: &Run) -> PathBuf {
+    run.folder().join("cluster.key")
+}
+
+fn write_key(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(CLUSTER_KEY));
+    written.map_err(RigError::system(path.display().to_string()))
 }
 
 /// Takes out what would speak to `hearthd` or a Pyro program from the environment of the test.

@@ -59,7 +59,7 @@ impl Process {
             printed: printed.to_owned(),
             log: log.to_owned(),
         };
-        run.note_process(process.id())?;
+        run.note_process(process.id(), name)?;
         Ok(process)
     }
 
@@ -160,19 +160,7 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn memory(&self) -> Result<Memory> {
-        let path = format!("/proc/{}/status", self.id());
-        let text = fs::read_to_string(&path).map_err(RigError::system(path.as_str()))?;
-        let bytes = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key))
-                .and_then(|rest| rest.split_whitespace().next())
-                .and_then(|kib| kib.parse::<u64>().ok())
-                .map_or(0, |kib| kib * 1024)
-        };
-        Ok(Memory {
-            resident: bytes("VmRSS:"),
-            resident_max: bytes("VmHWM:"),
-        })
+        Memory::of(self.id())
     }
 
     fn end(&mut self) {
@@ -189,12 +177,34 @@ impl Drop for Process {
 }
 
 /// What a process holds, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Now.
     pub resident: u64,
     /// The most since it started.
     pub resident_max: u64,
+}
+
+impl Memory {
+    /// Of the process with this id.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn of(id: u32) -> Result<Self> {
+        let path = format!("/proc/{id}/status");
+        let text = fs::read_to_string(&path).map_err(RigError::system(path.as_str()))?;
+        let bytes = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key))
+                .and_then(|rest| rest.split_whitespace().next())
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .map_or(0, |kib| kib * 1024)
+        };
+        Ok(Self {
+            resident: bytes("VmRSS:"),
+            resident_max: bytes("VmHWM:"),
+        })
+    }
 }
 
 /// The last lines of a file.

@@ -14,12 +14,13 @@
 //!                              /...    data and logs of the nodes
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Result, RigError};
 
@@ -90,6 +91,7 @@ pub struct Run {
     guardian: Child,
     /// Closing this is what the guardian waits for.
     alive: Option<ChildStdin>,
+    processes: Mutex<BTreeMap<u32, String>>,
 }
 
 impl Run {
@@ -127,6 +129,7 @@ impl Run {
             folder,
             guardian,
             alive,
+            processes: Mutex::default(),
         }))
     }
 
@@ -145,15 +148,24 @@ impl Run {
         &self.folder
     }
 
-    /// Notes a process that the guardian is to end.
-    pub(crate) fn note_process(&self, id: u32) -> Result<()> {
+    /// Notes a process that the guardian is to end, and what it is.
+    pub(crate) fn note_process(&self, id: u32, name: &str) -> Result<()> {
+        self.processes().insert(id, name.to_owned());
         let start = start_of(id).unwrap_or_default();
         let file = self.folder.join(format!("pid-{id}"));
         fs::write(file, format!("{start}\n")).map_err(RigError::system("note a process"))
     }
 
+    /// The processes that are noted, with what they are.
+    pub(crate) fn processes(&self) -> MutexGuard<'_, BTreeMap<u32, String>> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes that note back, once the process has ended.
     pub(crate) fn forget_process(&self, id: u32) {
+        self.processes().remove(&id);
         // A note that stays does no harm: the start of another process differs.
         let _ = fs::remove_file(self.folder.join(format!("pid-{id}")));
     }

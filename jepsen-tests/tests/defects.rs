@@ -54,14 +54,21 @@ fn defective_on_a_network() -> Result<PathBuf, String> {
     }
 }
 
-/// Runs nodes with a defect under faults until a checker sees it.
-async fn assert_seen(hearthd: &Path, defect: &str, nemeses: &[&str], workloads: &[&str]) {
+/// Runs nodes with a defect under faults until a checker sees it, with one of these numbers of nodes after the
+/// other.
+async fn assert_seen(
+    hearthd: &Path,
+    defect: &str,
+    sizes: &[u64],
+    nemeses: &[&str],
+    workloads: &[&str],
+) {
     let _alone = alone().await;
     let begin = Instant::now();
-    for attempt in 1..=ATTEMPTS {
+    for (attempt, &nodes) in (1..=ATTEMPTS).zip(sizes.iter().cycle()) {
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
-            nodes: 5,
+            nodes,
             seconds: 20,
             seed: rand::random(),
             rate: None,
@@ -75,6 +82,9 @@ async fn assert_seen(hearthd: &Path, defect: &str, nemeses: &[&str], workloads: 
             node_options: Vec::new(),
             environment: vec![(DEFECT.to_owned(), defect.to_owned())],
             min_installed: 0,
+            names: 0,
+            resident_max: None,
+            restart_max: None,
             arguments: vec!["defects.rs".to_owned()],
         };
         // Nobody interrupts.
@@ -88,7 +98,7 @@ async fn assert_seen(hearthd: &Path, defect: &str, nemeses: &[&str], workloads: 
             .collect();
         if !seen_by.is_empty() {
             eprintln!(
-                "figure: {defect}: seen in run {attempt} of 20 s, after {:.0} s in all, by: {}",
+                "figure: {defect}: seen with {nodes} nodes in run {attempt} of 20 s, after {:.0} s in all, by: {}",
                 begin.elapsed().as_secs_f64(),
                 seen_by.join(", ")
             );
@@ -103,8 +113,7 @@ macro_rules! or_skip {
         match $found {
             Ok(found) => found,
             Err(reason) => {
-                eprintln!("skipped: {reason}");
-                return;
+                return hearth_skipped::skipped(reason);
             }
         }
     };
@@ -114,7 +123,9 @@ macro_rules! or_skip {
 async fn reads_without_a_question_are_seen() {
     let hearthd = or_skip!(defective_on_a_network());
     let nemeses = ["halves", "isolate-leader", "pause-one"];
-    assert_seen(&hearthd, "local-reads", &nemeses, &["names", "set"]).await;
+    let workloads = ["names", "set"];
+    assert_seen(&hearthd, "local-reads", &[3], &nemeses, &workloads).await;
+    assert_seen(&hearthd, "local-reads", &[5], &nemeses, &workloads).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,14 +133,14 @@ async fn commands_that_are_executed_twice_are_seen() {
     let hearthd = or_skip!(defective_on_a_network());
     let nemeses = ["kill-leader", "isolate-leader", "pause-leader"];
     let workloads = ["names", "once", "removals"];
-    assert_seen(&hearthd, "no-deduplication", &nemeses, &workloads).await;
+    assert_seen(&hearthd, "no-deduplication", &[3, 5], &nemeses, &workloads).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_without_its_switch_is_seen() {
     let hearthd = or_skip!(defective_on_a_network());
     let nemeses = ["pause-one", "kill-one"];
-    assert_seen(&hearthd, "no-switch", &nemeses, &["names", "set"]).await;
+    assert_seen(&hearthd, "no-switch", &[5, 3], &nemeses, &["names", "set"]).await;
 }
 
 /// Seeds until a mistake must have shown.
@@ -155,7 +166,7 @@ fn the_simulation_sees_mistakes_too() {
             .with(DEFECT, defect)
             .run_all(SEEDS, |report| {
                 count += 1;
-                if !report.holds() {
+                if report.is_wrong() {
                     seen.get_or_insert(report);
                 }
                 seen.is_none()

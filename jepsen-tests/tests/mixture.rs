@@ -1,4 +1,5 @@
-//! The program as a whole: a mixture of everything for a minute, and what it must see, refuse and clean up.
+//! The program as a whole: a mixture of everything for a minute, strangers among honest clients, and what it must
+//! see, refuse and clean up.
 //!
 //! `HEARTH_SEED` repeats the choices of an earlier run; each prints its own.
 
@@ -15,6 +16,7 @@ use hearth_jepsen_tests::campaign::{self, Options, faults, verdict};
 use hearth_jepsen_tests::folder::{Folder, Network, Valid, Verdict};
 use hearth_jepsen_tests::net::Net;
 use hearth_jepsen_tests::{programs, workload};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// One cluster at a time: they would only measure each other.
@@ -51,7 +53,7 @@ fn options(folder: &Path) -> Options {
     eprintln!("HEARTH_SEED={seed}");
     Options {
         nodes: 5,
-        seconds: 60,
+        seconds: 30,
         seed,
         rate: Some(200),
         clients: 3,
@@ -64,6 +66,9 @@ fn options(folder: &Path) -> Options {
         node_options: Vec::new(),
         environment: Vec::new(),
         min_installed: 0,
+        names: 0,
+        resident_max: None,
+        restart_max: None,
         arguments: vec!["mixture.rs".to_owned()],
     }
 }
@@ -72,7 +77,7 @@ fn options(folder: &Path) -> Options {
 fn all_workloads() -> Vec<String> {
     let (here, not) = workload::all_here(Network::Namespaces);
     for (name, reason) in not {
-        eprintln!("skipped: workload {name}: {reason}");
+        hearth_skipped::skipped(format_args!("workload {name}: {reason}"));
     }
     here
 }
@@ -102,25 +107,68 @@ fn figures(verdict: &Verdict) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_of_everything_shows_no_anomaly() {
     if let Some(reason) = Net::why_not() {
-        eprintln!("skipped: {reason}");
-        return;
+        return hearth_skipped::skipped(reason);
     }
     let _alone = alone().await;
-    let scratch = Scratch::new("minute");
-    let verdict = run(&options(&scratch.0)).await;
+    // Where the leader and one more are a majority, followers read in another way.
+    for nodes in [3, 5] {
+        let scratch = Scratch::new(&format!("minute-{nodes}"));
+        let verdict = run(&Options {
+            nodes,
+            ..options(&scratch.0)
+        })
+        .await;
+        figures(&verdict);
+        assert_eq!(verdict.valid, Valid::True, "{verdict:#?}");
+        assert!(installed(&verdict) >= 2, "{:?}", verdict.faults);
+        for file in [
+            "run.json",
+            "history.jsonl",
+            "faults.jsonl",
+            "footprints.jsonl",
+            "node1.log",
+            "report.html",
+        ] {
+            assert!(scratch.0.join(file).exists(), "{file}");
+        }
+    }
+}
+
+fn installed(verdict: &Verdict) -> u64 {
+    verdict.faults.values().map(|counts| counts.installed).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_get_nothing_and_harm_nobody() {
+    if let Some(reason) = Net::why_not() {
+        return hearth_skipped::skipped(reason);
+    }
+    let _alone = alone().await;
+    let scratch = Scratch::new("strangers");
+    let workloads = campaign::BESIDE_STRANGERS.into_iter();
+    let nemeses = ["kill-one", "kill-leader", "pause-one", "halves", "impostor"];
+    let verdict = run(&Options {
+        nodes: 3,
+        rate: Some(100),
+        clients: 2,
+        workloads: names(workloads.chain([workload::stranger::NAME])),
+        nemeses: names(nemeses.into_iter()),
+        log_size_max: None,
+        names: 3_000,
+        ..options(&scratch.0)
+    })
+    .await;
     figures(&verdict);
     assert_eq!(verdict.valid, Valid::True, "{verdict:#?}");
-    let installed: u64 = verdict.faults.values().map(|counts| counts.installed).sum();
-    assert!(installed >= 2, "{:?}", verdict.faults);
-    for file in [
-        "run.json",
-        "history.jsonl",
-        "faults.jsonl",
-        "node1.log",
-        "report.html",
-    ] {
-        assert!(scratch.0.join(file).exists(), "{file}");
-    }
+    assert!(installed(&verdict) >= 2, "{:?}", verdict.faults);
+    assert!(
+        verdict
+            .nodes
+            .values()
+            .all(|node| node.restarts_ms.len() == 2),
+        "{:?}",
+        verdict.nodes
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,12 +294,9 @@ fn is_alive(id: u32) -> bool {
     stat(id).is_some_and(|words| words[0] != "Z")
 }
 
-fn signal(id: u32, signal: &str) {
-    let status = Command::new("kill")
-        .args([signal, &id.to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+fn signal(id: u32, signal: Signal) {
+    let id = Pid::from_raw(id.try_into().unwrap()).unwrap();
+    kill_process(id, signal).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +305,7 @@ async fn an_interrupted_run_still_gives_a_verdict_and_a_killed_one_leaves_no_pro
     programs::folder().unwrap();
     let scratch = Scratch::new("interrupted");
     let mut program = Program::start(&scratch.0);
-    signal(program.child.id(), "-INT");
+    signal(program.child.id(), Signal::INT);
     let status = program.wait();
     // Nothing was wrong, but not all was done.
     assert_eq!(status.code(), Some(3));
@@ -284,7 +329,7 @@ async fn an_interrupted_run_still_gives_a_verdict_and_a_killed_one_leaves_no_pro
         assert!(begin.elapsed() < Duration::from_secs(30), "no history");
         std::thread::sleep(Duration::from_millis(20));
     }
-    signal(program.child.id(), "-KILL");
+    signal(program.child.id(), Signal::KILL);
     program.wait();
     program.expect_no_nodes();
     assert_eq!(folder.verdict().unwrap(), None);

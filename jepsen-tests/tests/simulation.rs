@@ -45,6 +45,7 @@ fn whatever_goes_wrong_it_holds() {
         reports.push(report);
         true
     });
+    // A check that was given up shows nothing, and counts as one that failed.
     let wrong: Vec<u64> = reports
         .iter()
         .filter(|report| !report.holds())
@@ -65,6 +66,5 @@ fn whatever_goes_wrong_it_holds() {
         assert!(summary.operations.ok > least, "{summary}");
         assert!(summary.operations.unknown > 0, "{summary}");
         assert!(summary.installs > 0, "{summary}");
-        assert!(summary.undecided * 100 < reports.len() as u64, "{summary}");
     }
 }

@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 
 use crate::folder::{Availability, FaultLine, FaultOutcome, FaultPhase, Line, OutcomeKind};
 use crate::history::{Nanos, Operation, Outcome};
-use crate::workload::discovery;
+use crate::workload::{discovery, stranger};
 
 /// Whether the operations of a workload say how available the service is. Those of discovery do not: they
-/// ask nodes that are known to be gone, again and again.
+/// ask nodes that are known to be gone, again and again; and those of strangers are sums.
 pub fn counts(workload: &str) -> bool {
-    workload != discovery::NAME && workload != "liveness"
+    ![discovery::NAME, stranger::NAME, "liveness"].contains(&workload)
 }
+
+/// How long after its end a fault may explain that nothing is written: an election, and a node that starts.
+const RECOVERY: Nanos = 5_000_000_000;
 
 /// A fault that was in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +130,20 @@ impl Timeline {
             self.add(&mut figures, first.call, last.call, &[]);
         }
         figures
+    }
+
+    /// The longest time without an acknowledged write that met no fault, in milliseconds: neither one that was
+    /// in place nor one that had been healed less than `RECOVERY` before.
+    pub fn calm_gap(&self, faults: &[FaultLine]) -> u64 {
+        let spans = spans(faults);
+        let is_calm = |&(begin, end): &(Nanos, Nanos)| {
+            let meets = |span: &Span| span.from <= end && span.to + RECOVERY >= begin;
+            !spans.iter().any(meets)
+        };
+        let gaps = self.writes.iter().zip(self.writes.iter().skip(1));
+        let gaps = gaps.map(|(&begin, &end)| (begin, end));
+        let longest = gaps.filter(is_calm).map(|(begin, end)| end - begin).max();
+        millis(longest.unwrap_or(0))
     }
 
     /// The figures of each nemesis that was installed.
@@ -254,6 +271,9 @@ mod tests {
         assert_eq!((overall.operations, overall.ok), (9, 6));
         assert_eq!(overall.longest_gap_ms, 70_000);
         assert_eq!(overall.longest_read_gap_ms, 72_999);
+        // What begins at 20 s meets a fault that ended less than five before.
+        assert_eq!(timeline.calm_gap(&faults), 0);
+        assert_eq!(timeline.calm_gap(&[]), 70_000);
         // One that was never healed has no end.
         assert!(timeline.by_nemesis(&faults[..1]).is_empty());
     }

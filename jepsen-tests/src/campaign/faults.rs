@@ -141,6 +141,7 @@ pub(super) fn single() -> Vec<Box<dyn Nemesis>> {
 /// When there is none with a name.
 pub fn chosen(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
     let mut known = all();
+    known.push(Box::new(super::impostor::AtAnAddress::default()));
     names
         .iter()
         .map(|name| {

@@ -1,8 +1,8 @@
 //! A campaign: nodes, workloads and faults together for a while, then healing, and a verdict.
 //!
 //! ```text
-//! found the cluster ─ faults, one after the other ─ heal all ─ liveness ─ final reads ─ checkers ─ verdict
-//!                     └────────── workloads ──────────────────────────┘
+//! found the cluster ─ faults, one after the other ─ heal all ─ liveness ─ restart all ─ final reads ─ verdict
+//! and fill it         └────────── workloads ──────────────────────────┘
 //! ```
 //!
 //! The folder of the campaign ([`crate::folder`]) is written as things happen. Whatever else is made
@@ -11,9 +11,12 @@
 pub mod availability;
 mod damage;
 pub mod faults;
+pub mod footprint;
+pub mod impostor;
 pub mod liveness;
 mod pair;
 mod plain;
+mod restarts;
 pub mod states;
 mod system;
 mod traffic;
@@ -35,6 +38,7 @@ use crate::error::{Result, RigError};
 use crate::folder::{FORMAT, Folder, Lines, Network, Phase, RunInfo, Verdict};
 use crate::net::Net;
 use crate::node::Settings;
+use crate::preload;
 use crate::run::Run;
 use crate::shim::Shims;
 use crate::volume::Volume;
@@ -46,6 +50,33 @@ const SPARE_PLACES: u64 = 4;
 
 /// Processes that a workload may have.
 const PROCESSES_PER_WORKLOAD: u32 = 1_000;
+
+/// The workloads of honest clients in a campaign of strangers.
+pub const BESIDE_STRANGERS: [&str; 7] = [
+    "names", "once", "set", "tags", "removals", "registry", "large",
+];
+
+/// The nemeses of a campaign of strangers: what nodes stand on is as it should be, so that whatever becomes of
+/// a node otherwise is theirs.
+pub const AMONG_STRANGERS: [&str; 17] = [
+    "kill-one",
+    "kill-leader",
+    "kill-majority",
+    "kill-all",
+    "power-all",
+    "pause-one",
+    "pause-leader",
+    "restart",
+    "transfer-leader",
+    "join-leave",
+    "halves",
+    "isolate-leader",
+    "one-way",
+    "slow",
+    "lossy",
+    "reordered",
+    impostor::NAME,
+];
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -79,6 +110,12 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// How often each nemesis must have been installed.
     pub min_installed: u64,
+    /// Names that are registered before anything else.
+    pub names: u64,
+    /// Bytes of memory that a node may hold; none where nobody asks.
+    pub resident_max: Option<u64>,
+    /// How long a node may take to serve again at the end; none for as long as anything may take.
+    pub restart_max: Option<Duration>,
     /// The command line, for the folder.
     pub arguments: Vec<String>,
 }
@@ -148,6 +185,10 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
         nemeses.len()
     );
 
+    if options.names > 0 {
+        fill(&cluster, options.names).await?;
+    }
+
     let begin = Instant::now();
     let history = Arc::new(Lines::create(&folder.history_path())?);
     let (over, over_seen) = watch::channel(false);
@@ -181,6 +222,7 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     let clock = Arc::new(clock);
     let mut works = start(&stages);
     let states = states::Sampler::start(&cluster, begin, &folder, options.seed)?;
+    let footprints = footprint::Sampler::start(&run, begin, &folder)?;
 
     // Faults, and work meanwhile.
     let mut plan = faults::Plan {
@@ -202,13 +244,32 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
     // A send fails when nobody listens any more: then all workloads have ended.
     let _ = over.send(true);
     told.join(&mut works).await;
-    told.final_reads(&stages).await;
-    let same_state = liveness::same_state(&mut cluster).await;
+    let mut found = vec![liveness, liveness::processes(&mut cluster)];
+    let (restarted, restarts) = restarts::check(&mut cluster, options.restart_max).await;
+    let is_back = restarts.len() == cluster.numbers().len()
+        && restarts.values().all(|times| times.len() == 2);
+    found.push(restarted);
+    let again = clock.now();
+    info.phases.push(phase("restarts", alive, again));
+    // Nodes that do not come back answer nothing, and each workload would wait for them.
+    if is_back {
+        told.final_reads(&stages).await;
+        found.push(liveness::same_state(&mut cluster).await);
+        if options.names > 0 {
+            let mut random = SmallRng::seed_from_u64(seed_of(options.seed, &"names"));
+            found.push(preload::check(&cluster.endpoints(), options.names, &mut random).await);
+        }
+    }
     states.stop().await?;
+    let mut figures = footprints.stop().await?;
+    let lasted = begin.elapsed();
+    found.extend(footprint::check(&figures, options.resident_max, lasted));
+    for (node, times) in restarts {
+        figures.entry(node).or_default().restarts_ms = times;
+    }
     history.flush()?;
     let end = clock.now();
-    info.phases.push(phase("final reads", alive, end));
-    let restarts = liveness::processes(&mut cluster);
+    info.phases.push(phase("final reads", again, end));
     keep_logs(&cluster, &folder)?;
     drop(cluster);
     info.ended_unix_ms = Some(unix_ms());
@@ -222,7 +283,6 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
         &options.nemeses,
         options.min_installed,
     ));
-    let found = [liveness, same_state, restarts];
     let histories: Vec<verdict::History> = stages
         .iter()
         .map(|(workload, stage)| verdict::History {
@@ -231,17 +291,24 @@ pub async fn run(options: &Options, mut interrupted: watch::Receiver<bool>) -> R
         })
         .collect();
     drop(stages);
-    let verdict = verdict::judge(
-        &folder,
-        histories,
-        &faults,
-        found.into_iter().collect(),
-        told.problems,
-    )
-    .await?;
+    let verdict =
+        verdict::judge(&folder, histories, &faults, found, figures, told.problems).await?;
     folder.write_verdict(&verdict)?;
     crate::report::write(&folder)?;
     Ok(verdict)
+}
+
+/// Registers names, and waits until all nodes have them.
+async fn fill(cluster: &Cluster, count: u64) -> Result<()> {
+    let begin = Instant::now();
+    preload::register(&cluster.endpoints(), count).await?;
+    cluster.same_state(1, PATIENCE).await?;
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!(
+        "{count} names registered in {seconds:.1} s, {:.0} a second",
+        count as f64 / seconds
+    );
+    Ok(())
 }
 
 /// Bytes of the file system that each node has for itself, where one is to be filled.
@@ -381,6 +448,7 @@ fn run_info(options: &Options, settings: &Settings, network: Network) -> RunInfo
         seconds: options.seconds,
         rate: options.rate,
         clients: options.clients,
+        names: options.names,
         network,
         workloads: options.workloads.clone(),
         nemeses: options.nemeses.clone(),

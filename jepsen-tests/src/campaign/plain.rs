@@ -78,7 +78,7 @@ impl Kind {
             Self::KillAll => ("kill-all", "all nodes are killed at the same time"),
             Self::PowerAll => (
                 "power-all",
-                "all nodes are killed at the same time and lose what was not synced",
+                "all nodes are killed at the same time and lose what was not synced, or some pages of it",
             ),
             Self::PauseOne => ("pause-one", "one node is stopped with SIGSTOP for a while"),
             Self::PauseLeader => (
@@ -179,7 +179,7 @@ impl Plain {
             Kind::KillMinority => self.kill(cluster, &nodes[..minority]),
             Kind::KillMajority => self.kill(cluster, &nodes[..majority]),
             Kind::KillAll => self.kill(cluster, &nodes),
-            Kind::PowerAll => self.lose_power(cluster, &nodes),
+            Kind::PowerAll => self.lose_power(cluster, &nodes, random),
             Kind::PauseOne => self.pause(cluster, &nodes[..1]),
             Kind::PauseMajority => self.pause(cluster, &nodes[..majority]),
             Kind::Restart => {
@@ -235,16 +235,31 @@ impl Plain {
         Outcome::Installed(format!("nodes {nodes:?}"))
     }
 
-    fn lose_power(&mut self, cluster: &mut Cluster, nodes: &[u64]) -> Outcome {
+    fn lose_power(
+        &mut self,
+        cluster: &mut Cluster,
+        nodes: &[u64],
+        random: &mut SmallRng,
+    ) -> Outcome {
         let _ = self.kill(cluster, nodes);
-        let mut lost = 0;
+        let (mut lost, mut holes) = (0, 0);
         for &node in nodes {
-            match cluster.node(node).lose_unsynced() {
-                Ok(of_node) => lost += of_node.cut_len,
+            let node = cluster.node(node);
+            let of_node = match random.random() {
+                true => node.lose_pages(random),
+                false => node.lose_unsynced(),
+            };
+            match of_node {
+                Ok(of_node) => {
+                    lost += of_node.cut_len;
+                    holes += of_node.hole_count;
+                }
                 Err(error) => return Outcome::Indeterminate(error.to_string()),
             }
         }
-        Outcome::Installed(format!("nodes {nodes:?}, {lost} bytes lost"))
+        Outcome::Installed(format!(
+            "nodes {nodes:?}, {lost} bytes lost, {holes} pages of them before others that stayed"
+        ))
     }
 
     fn pause(&mut self, cluster: &mut Cluster, nodes: &[u64]) -> Outcome {

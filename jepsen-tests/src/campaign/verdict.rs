@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::check::{self, durable};
 use crate::error::{Result, RigError};
 use crate::folder::{
-    CheckerVerdict, FaultLine, FaultOutcome, Folder, Line, OutcomeKind, Valid, Verdict,
-    count_faults,
+    CheckerVerdict, FaultLine, FaultOutcome, Folder, Line, NodeFigures, OutcomeKind, Valid,
+    Verdict, count_faults,
 };
 use crate::history::{Operation, Outcome};
 use crate::workload::{self, Workload};
@@ -23,7 +23,7 @@ pub struct History {
     pub operations: Vec<Operation>,
 }
 
-/// Judges a run. `found` is what other checkers have said already.
+/// Judges a run. `found` is what other checkers have said already, and `nodes` what was measured.
 ///
 /// # Errors
 /// The system's.
@@ -32,6 +32,7 @@ pub async fn judge(
     histories: Vec<History>,
     faults: &[FaultLine],
     found: Vec<CheckerVerdict>,
+    nodes: BTreeMap<u64, NodeFigures>,
     mut problems: Vec<String>,
 ) -> Result<Verdict> {
     let counted = histories
@@ -39,6 +40,7 @@ pub async fn judge(
         .filter(|history| availability::counts(history.workload.name()));
     let timeline = Timeline::of(counted.flat_map(|history| &history.operations));
     let (overall, availability) = (timeline.overall(), timeline.by_nemesis(faults));
+    let calm_gap_ms = timeline.calm_gap(faults);
     drop(timeline);
     let operations = histories
         .iter()
@@ -71,6 +73,8 @@ pub async fn judge(
         operations,
         overall,
         availability,
+        calm_gap_ms,
+        nodes,
     })
 }
 
@@ -115,7 +119,8 @@ pub async fn again(folder: &Folder) -> Result<Verdict> {
             Vec::new()
         }
     };
-    judge(folder, histories, &faults, found, problems).await
+    let nodes = before.map(|before| before.nodes).unwrap_or_default();
+    judge(folder, histories, &faults, found, nodes, problems).await
 }
 
 /// Judges what nodes did when a fault hit them, as far as a nemesis looks at that itself.

@@ -19,6 +19,7 @@ fn info() -> RunInfo {
         seconds: 60,
         rate: None,
         clients: 3,
+        names: 0,
         network: Network::Loopback,
         workloads: vec!["names".to_owned()],
         nemeses: vec!["kill-one".to_owned()],
@@ -118,6 +119,8 @@ fn anomaly(lines: Vec<Line>) -> Verdict {
         operations: BTreeMap::new(),
         overall: Default::default(),
         availability: BTreeMap::new(),
+        calm_gap_ms: 0,
+        nodes: BTreeMap::new(),
     }
 }
 

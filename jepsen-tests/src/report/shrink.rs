@@ -107,7 +107,8 @@ fn shrink<T: Clone>(all: &[T], mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
     if !fails(&rest) {
         return rest;
     }
-    let mut len = rest.len().div_ceil(2);
+    // At least one, also where nothing can be left out.
+    let mut len = rest.len().div_ceil(2).max(1);
     loop {
         let mut at = 0;
         let before = rest.len();
@@ -148,6 +149,13 @@ mod tests {
         let action = Action::Lookup { name: "n".into() };
         let found = Answer::Entry(Some(entry(uri, &[])));
         Line::new("names", &ok(2, at, at + 1, action, found))
+    }
+
+    #[test]
+    fn where_nothing_can_be_left_out_the_search_ends() {
+        assert!(shrink::<u8>(&[], |_| true).is_empty());
+        assert!(shrink(&[1_u8, 2, 3], |_| true).is_empty());
+        assert_eq!(shrink(&[1_u8], |rest| !rest.is_empty()), [1]);
     }
 
     #[test]

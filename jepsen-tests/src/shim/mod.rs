@@ -214,7 +214,7 @@ mod tests {
         let shims = match Shims::compile(folder) {
             Ok(shims) => shims,
             // A compiler that does not like our source is a mistake of ours, and no reason to skip.
-            Err(reason) if reason.contains("cannot run") => return eprintln!("skipped: {reason}"),
+            Err(reason) if reason.contains("cannot run") => return hearth_skipped::skipped(reason),
             Err(reason) => panic!("{reason}"),
         };
         let now = || {
@@ -260,7 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let Ok(shims) = Shims::compile(folder) else {
-            return eprintln!("skipped: there is no C compiler");
+            return hearth_skipped::skipped("there is no C compiler");
         };
         let mut clocks = Clocks::default();
         // A tenth as fast: a wait of 30 ms takes 300 of the system's, or it is not seen here.
@@ -280,7 +280,7 @@ mod tests {
             let begin = Instant::now();
             let output = match command.args(["-c", &program]).output() {
                 Ok(output) => output,
-                Err(error) => return eprintln!("skipped: python3: {error}"),
+                Err(error) => return hearth_skipped::skipped(format_args!("python3: {error}")),
             };
             let took = begin.elapsed();
             let text = String::from_utf8(output.stdout).unwrap();
@@ -295,7 +295,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let Ok(shims) = Shims::compile(folder) else {
-            return eprintln!("skipped: there is no C compiler");
+            return hearth_skipped::skipped("there is no C compiler");
         };
         let mut clocks = Clocks::default();
         clocks.set(folder, RIGHT_RATE, 3_600_000_000_000).unwrap();
@@ -309,7 +309,7 @@ mod tests {
         let program = "import time; print(time.monotonic_ns())";
         let output = match command.args(["-c", program]).output() {
             Ok(output) => output,
-            Err(error) => return eprintln!("skipped: python3: {error}"),
+            Err(error) => return hearth_skipped::skipped(format_args!("python3: {error}")),
         };
         let told = String::from_utf8(output.stdout).unwrap();
         let told: i64 = told.trim().parse().unwrap();

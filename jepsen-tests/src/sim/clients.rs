@@ -232,6 +232,7 @@ async fn write(replica: &Replica, command: Option<Command>, patience: Duration) 
         Ok(Reply::Refused(Refusal::NameTaken { .. })) => Outcome::Ok(Answer::Taken),
         Ok(Reply::Refused(Refusal::UnknownName)) => Outcome::Ok(Answer::UnknownName),
         Ok(Reply::Refused(Refusal::Pattern(reason))) => Outcome::Failed(reason),
+        Ok(Reply::Refused(Refusal::Changed)) => Outcome::Failed("names came meanwhile".to_owned()),
         Err(error @ WriteError::Unknown(_)) => Outcome::Unknown(error.to_string()),
         Err(error) => Outcome::Failed(error.to_string()),
     }

@@ -12,10 +12,10 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hearth_storage::store::{EntryVisitor, RecordVisitor};
+use hearth_storage::store::{CreatedVisitor, EntryVisitor, RecordVisitor};
 use hearth_storage::{
-    Batch, Entry, Home, Install, Log, LogHome, LogStats, Name, NameCursor, Store, StoreError,
-    StoredEntry, Summary, SyncDone, View,
+    Batch, Entry, Home, Install, Log, LogHome, LogStats, Name, NameCursor, Revision, Store,
+    StoreError, StoredEntry, Summary, SyncDone, View,
 };
 use tokio::sync::Notify;
 
@@ -93,6 +93,18 @@ impl Content {
 
 impl Registered {
     fn apply(&mut self, batch: &Batch) {
+        if let Some(removal) = &batch.removal {
+            let tags = &mut self.tags;
+            self.entries.retain(|name, entry| {
+                let stays = batch.entries.contains_key(name) || !removal.takes(name, entry.created);
+                if !stays {
+                    for tag in &entry.tags {
+                        tags.remove(&(tag.clone(), name.clone()));
+                    }
+                }
+                stays
+            });
+        }
         for (name, change) in &batch.entries {
             for tag in change.tags_removed() {
                 self.tags.remove(&(tag.clone(), name.clone()));
@@ -597,6 +609,25 @@ impl View for StillView {
             tag: tag.to_owned(),
             from: Bound::Included(Name::new()),
         }))
+    }
+
+    fn created_since(
+        &self,
+        as_of: Revision,
+        visit: &mut CreatedVisitor<'_>,
+    ) -> Result<(), StoreError> {
+        let entries = self.0.entries.iter();
+        let mut created: Vec<_> = entries
+            .map(|(name, entry)| (entry.created, name))
+            .filter(|&(created, _)| created > as_of)
+            .collect();
+        created.sort_unstable();
+        for (created, name) in created {
+            if visit(created, name)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn extras(

@@ -377,7 +377,7 @@ impl Faults {
                 let Some(id) = serving(scene).choose(random).and_then(|node| id(node)) else {
                     return false;
                 };
-                let sent = order(scene, random, ClusterChange::Remove { id, force: false });
+                let sent = order(scene, random, ClusterChange::Remove { id });
                 self.lost += usize::from(sent);
                 sent
             }

@@ -41,9 +41,9 @@ pub struct Report {
     pub applied: u64,
     /// How often which fault was installed.
     pub faults: BTreeMap<String, u64>,
-    /// Checkers that could not decide.
-    pub undecided: u64,
-    /// Whatever must not be; empty when all holds.
+    /// What checkers could not decide.
+    pub undecided: Vec<String>,
+    /// Whatever must not be; empty when nothing is wrong.
     pub problems: Vec<String>,
 }
 
@@ -61,14 +61,19 @@ impl Report {
             operations: Counts::default(),
             applied: 0,
             faults: BTreeMap::new(),
-            undecided: 0,
+            undecided: Vec::new(),
             problems: vec![problem],
         }
     }
 
-    /// Whether nothing was found wrong.
+    /// Whether everything was looked at and found right.
     pub fn holds(&self) -> bool {
-        self.problems.is_empty()
+        !self.is_wrong() && self.undecided.is_empty()
+    }
+
+    /// Whether something is wrong.
+    pub fn is_wrong(&self) -> bool {
+        !self.problems.is_empty()
     }
 }
 
@@ -91,7 +96,10 @@ impl fmt::Display for Report {
         for problem in &self.problems {
             write!(f, "\n  {problem}")?;
         }
-        if !self.problems.is_empty() {
+        for check in &self.undecided {
+            write!(f, "\n  undecided: {check}")?;
+        }
+        if !self.holds() {
             write!(
                 f,
                 "\n  again: cargo run -p hearth-jepsen-tests -- simulate --seeds {0}..{1}",
@@ -108,7 +116,7 @@ impl fmt::Display for Report {
 pub struct Summary {
     /// How many there were.
     pub seeds: u64,
-    /// How many did not hold.
+    /// In how many something is wrong.
     pub wrong: u64,
     /// What clients asked for.
     pub operations: Counts,
@@ -139,7 +147,7 @@ impl Summary {
     /// Counts another seed in.
     pub fn add(&mut self, report: &Report) {
         self.seeds += 1;
-        self.wrong += u64::from(!report.holds());
+        self.wrong += u64::from(report.is_wrong());
         self.operations.ok += report.operations.ok;
         self.operations.failed += report.operations.failed;
         self.operations.unknown += report.operations.unknown;
@@ -147,7 +155,7 @@ impl Summary {
         self.healing_ms_max = self.healing_ms_max.max(report.healing_ms);
         self.installs += report.installs;
         self.applied += report.applied;
-        self.undecided += report.undecided;
+        self.undecided += report.undecided.len() as u64;
         for name in faults::names() {
             let count = report.faults.get(name).copied().unwrap_or(0);
             *self.faults.entry(name.to_owned()).or_default() += count;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hearth_raft::{Birth, ClusterConfig, ReplicaConfig, StorageLocation, Tuning};
+use hearth_raft::{Birth, ClusterConfig, ClusterKeys, ReplicaConfig, StorageLocation, Tuning};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -54,6 +54,8 @@ impl Plan {
             .unwrap_or(&(300, 600));
         tuning.election_timeout = (MILLIS(least), MILLIS(most));
         tuning.heartbeat_interval = MILLIS(least / 6);
+        // Its disks are simulated.
+        tuning.memory_may_vote = true;
         tuning.entries_in_flight_max = random.random_range(1..=4);
         if random.random_ratio(3, 5) {
             tuning.snapshot_entry_count = random.random_range(10..60);
@@ -109,7 +111,7 @@ impl Scene<'_> {
                 peer_addr: peer_addr(number),
                 ns_addr: format!("{}:9090", host(number)),
                 birth,
-                key: b"the key of the simulation".to_vec(),
+                keys: ClusterKeys::new([b"the key of the simulation".to_vec()]),
             }),
         };
         let node = Node::new(number, config, Rc::clone(&self.world));
@@ -351,10 +353,10 @@ fn final_actions(number: u64, history: &[Operation]) -> Vec<Action> {
     actions
 }
 
-/// Has the checkers judge the history. Returns how many could not decide.
-fn judge(record: &Record, history: &[Operation]) -> u64 {
+/// Has the checkers judge the history. Returns what they could not decide.
+fn judge(record: &Record, history: &[Operation]) -> Vec<String> {
     use crate::folder::Valid;
-    let mut undecided = 0;
+    let mut undecided = Vec::new();
     let works: [&dyn Workload; 5] = [&NamesWork, &TAGS, &REMOVALS, &GrowingSet, &Once];
     for work in works {
         let own: Vec<Operation> = history
@@ -365,7 +367,7 @@ fn judge(record: &Record, history: &[Operation]) -> u64 {
         for verdict in work.check(&own) {
             match verdict.valid {
                 Valid::True => {}
-                Valid::Unknown => undecided += 1,
+                Valid::Unknown => undecided.push(format!("{}: {}", verdict.name, verdict.text)),
                 Valid::False => {
                     let evidence: Vec<String> = verdict
                         .counterexample

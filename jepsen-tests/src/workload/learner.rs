@@ -18,7 +18,7 @@ use crate::cluster::{PATIENCE, options, until};
 use crate::error::{Result, RigError};
 use crate::folder::{CheckerVerdict, Network};
 use crate::history::{Action, Operation, Outcome};
-use crate::node::Node;
+use crate::node::{CLUSTER_KEY, Node};
 use crate::programs;
 
 /// The workload.
@@ -201,8 +201,9 @@ async fn remove(
     let mut cluster = hearth_cli::Cluster::on(&mut connection);
     let status = cluster.status().await?;
     let is_it = |addr: &Option<String>| addr.as_deref() == Some(peer_addr);
+    cluster.prove(&[CLUSTER_KEY.to_vec()]).await?;
     for member in status.members.iter().filter(|one| is_it(&one.peer_addr)) {
-        cluster.remove(member.id, false).await?;
+        cluster.remove(member.id).await?;
     }
     Ok(())
 }

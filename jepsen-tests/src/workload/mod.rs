@@ -6,6 +6,7 @@
 
 pub mod discovery;
 pub mod groups;
+pub mod large;
 pub mod learner;
 pub mod names;
 pub mod once;
@@ -15,6 +16,7 @@ pub mod registry;
 pub mod set;
 pub mod slots;
 pub mod stale;
+pub mod stranger;
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -82,17 +84,20 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
         Arc::new(groups::TAGS),
         Arc::new(groups::REMOVALS),
         Arc::new(registry::WholeRegistry),
+        Arc::new(large::LargeValues),
         Arc::new(stale::StaleReads),
         Arc::new(pyro::PyroPrograms),
         Arc::new(learner::Learner::default()),
         Arc::new(discovery::Discovery),
+        Arc::new(stranger::StrangersAtWork),
     ]
 }
 
-/// All workloads that this machine can have, and why it cannot have the others.
+/// All workloads that this machine can have, and why it cannot have the others. Strangers are for campaigns of
+/// their own: what they do takes most of a small machine, and the others are to be quick.
 pub fn all_here(network: Network) -> (Vec<String>, Vec<(&'static str, String)>) {
     let (mut here, mut not) = (Vec::new(), Vec::new());
-    for workload in all() {
+    for workload in all().into_iter().filter(|one| one.name() != stranger::NAME) {
         match workload.why_not_here(network) {
             None => here.push(workload.name().to_owned()),
             Some(reason) => not.push((workload.name(), reason)),

@@ -101,7 +101,7 @@ impl Program {
             .spawn()
             .map_err(RigError::system(text.as_str()))?;
         if let Some(id) = child.id() {
-            run.note_process(id)?;
+            run.note_process(id, &text)?;
         }
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             let error = std::io::Error::other("it has no standard input or output");

@@ -31,7 +31,7 @@ struct Seen {
 /// Looks at a history in which node `gone` went at `at`, until `end`.
 #[track_caller]
 fn judge(history: Vec<Operation>, gone: u64, at: Nanos, end: Nanos) -> Seen {
-    // Where each client was when it happened; ids are 1 to 6.
+    // Where each client was when it happened; ids are 1 to 6, and those of the readers at each node 7 to 9.
     let node_of = |client: u32| u64::from((client - 1) % 3 + 1);
     let stayed = |operation: &Operation| node_of(operation.client) != gone;
     let failed: Vec<_> = failures(&history, 0, end)

@@ -45,8 +45,7 @@ pub(crate) fn figure(text: impl std::fmt::Display) {
 macro_rules! skip_if {
     ($reason:expr) => {
         if let Some(reason) = $reason {
-            eprintln!("skipped: {reason}");
-            return;
+            return hearth_skipped::skipped(reason);
         }
     };
 }

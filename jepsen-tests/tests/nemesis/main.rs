@@ -31,8 +31,7 @@ async fn alone() -> MutexGuard<'static, ()> {
 macro_rules! skip_if {
     ($reason:expr) => {
         if let Some(reason) = $reason {
-            eprintln!("skipped: {reason}");
-            return;
+            return hearth_skipped::skipped(reason);
         }
     };
 }
