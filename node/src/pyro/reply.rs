@@ -8,6 +8,9 @@ use hearth_wire::{
 
 use super::config::FrontConfig;
 
+/// Bytes that most replies do not exceed.
+const RESERVED_LEN: usize = 256;
+
 /// Where a result goes: what its frame takes over from the call's.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -46,6 +49,25 @@ impl Reply {
             Err(exception) => exception,
         };
         self.write_exception(config, exception, out)
+    }
+
+    /// [`Self::write`] of a dict with these items, which are never in memory all at once.
+    pub(super) fn write_dict(
+        &self,
+        config: &FrontConfig,
+        items: impl ExactSizeIterator<Item = (Value, Value)>,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        if self.is_oneway {
+            return Next::Open;
+        }
+        let encoded = self.append_payload(config, false, out, |out| {
+            self.dialect.encode_dict(items, out)
+        });
+        match encoded {
+            Ok(()) => Next::Open,
+            Err(error) => self.write_exception(config, self.refused_result(&error), out),
+        }
     }
 
     fn write_exception(
@@ -117,11 +139,21 @@ impl Reply {
         is_exception: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        self.append_payload(config, is_exception, out, |out| {
+            self.dialect.encode(value, out)
+        })
+    }
+
+    fn append_payload(
+        &self,
+        config: &FrontConfig,
+        is_exception: bool,
+        out: &mut Vec<u8>,
+        write_payload: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
         let Dialect {
             family, serializer, ..
         } = self.dialect;
-        let mut payload = Vec::with_capacity(64);
-        self.dialect.encode(value, &mut payload)?;
         // Pyro4 raises exceptions past the code that compresses and annotates a reply.
         let is_bare = is_exception && family == Family::Pyro4;
         let frame = Frame {
@@ -136,9 +168,10 @@ impl Reply {
             serializer_id: serializer.id(family),
             correlation_id: (!is_bare).then_some(self.correlation_id),
             annotations: Default::default(),
-            payload,
+            payload: Vec::new(),
         };
-        frame.encode(&options(config, !is_bare), out)
+        out.reserve(RESERVED_LEN);
+        frame.encode_with(&options(config, !is_bare), out, write_payload)
     }
 }
 

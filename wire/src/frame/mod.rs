@@ -158,8 +158,25 @@ impl Frame {
         options: &EncodeOptions<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        self.encode_with(options, out, |out| {
+            out.extend_from_slice(&self.payload);
+            Ok(())
+        })
+    }
+
+    /// [`Self::encode`] of a payload that `write_payload` appends, in place of [`Self::payload`]: it is written
+    /// where it goes, and not copied.
+    ///
+    /// # Errors
+    /// As for [`Self::encode`], and those of `write_payload`; `out` is then unchanged.
+    pub fn encode_with(
+        &self,
+        options: &EncodeOptions<'_>,
+        out: &mut Vec<u8>,
+        write_payload: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
         let start = out.len();
-        let encoded = self.encode_after(start, options, out);
+        let encoded = self.encode_after(start, options, out, write_payload);
         if encoded.is_err() {
             out.truncate(start);
         }
@@ -171,6 +188,7 @@ impl Frame {
         start: usize,
         options: &EncodeOptions<'_>,
         out: &mut Vec<u8>,
+        write_payload: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let hmac_key = match self.family {
             Family::Pyro4 => options.hmac_key.filter(|key| !key.is_empty()),
@@ -189,11 +207,16 @@ impl Frame {
             annotations::encode_chunk(self.family, HMAC, &[0; DIGEST_LEN], out);
         }
         let payload_start = out.len();
-        let compressed = options.compress
-            && compression::applies(self.family, self.kind, self.flags, self.payload.len())
-            && compression::deflate(self.family, &self.payload, out);
-        if !compressed {
-            out.extend_from_slice(&self.payload);
+        write_payload(out)?;
+        let payload_len = out.len() - payload_start;
+        let mut compressed = false;
+        if options.compress && compression::applies(self.family, self.kind, self.flags, payload_len)
+        {
+            let plain = out.split_off(payload_start);
+            compressed = compression::deflate(self.family, &plain, out);
+            if !compressed {
+                out.extend_from_slice(&plain);
+            }
         }
 
         let body_len = out.len() - start - header_len;

@@ -6,9 +6,10 @@
 
 mod reader;
 
+use std::borrow::Borrow;
 use std::io::Write as _;
 
-use super::{classes, utf8};
+use super::{classes, pairs, utf8};
 use crate::repr::{DECIMAL_BITS_MAX, write_float_repr};
 use crate::{Dialect, EncodeError, Exception, Limits, Value};
 
@@ -50,10 +51,10 @@ pub(super) fn encode(
             }
             out.push(b']');
         }
-        Value::Dict(items) => write_object(dialect, items, out)?,
+        Value::Dict(items) => write_object(dialect, pairs(items), out)?,
         Value::Uri(_) | Value::Exception(_) | Value::ExceptionWrapper(_) => {
             let items = classes::flatten(dialect, value).unwrap_or_default();
-            write_object(dialect, &items, out)?;
+            write_object(dialect, pairs(&items), out)?;
         }
         Value::BigInt(_)
         | Value::SurrogateStr(_)
@@ -66,19 +67,20 @@ pub(super) fn encode(
     Ok(())
 }
 
-fn write_object(
+/// Appends a dict as [`encode`] does, of items that are made one after the other.
+pub(super) fn write_object<V: Borrow<Value>>(
     dialect: Dialect,
-    items: &[(Value, Value)],
+    items: impl Iterator<Item = (V, V)>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     out.push(b'{');
-    for (index, (key, value)) in items.iter().enumerate() {
+    for (index, (key, value)) in items.enumerate() {
         if index > 0 {
             out.extend_from_slice(b", ");
         }
-        write_key(dialect, key, out)?;
+        write_key(dialect, key.borrow(), out)?;
         out.extend_from_slice(b": ");
-        encode(dialect, value, out)?;
+        encode(dialect, value.borrow(), out)?;
     }
     out.push(b'}');
     Ok(())

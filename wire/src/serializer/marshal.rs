@@ -44,7 +44,7 @@ mod write;
 
 use num_bigint::{BigInt, Sign};
 
-pub(super) use self::write::encode;
+pub(super) use self::write::{encode, write_dict};
 
 use super::collect::{Budget, DictBuilder, SetBuilder};
 use super::utf8;

@@ -131,4 +131,75 @@ impl Dialect {
         }
         result
     }
+
+    /// [`Self::encode`] of the [`Value::Dict`] with these items, without having them all in memory: each one is
+    /// dropped before the next one is made. They must have different keys.
+    ///
+    /// # Errors
+    /// As for [`Self::encode`].
+    pub fn encode_dict(
+        &self,
+        items: impl ExactSizeIterator<Item = (Value, Value)>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let len_before = out.len();
+        let result = match self.serializer {
+            Serializer::Serpent => serpent::encode_dict(*self, items, out),
+            Serializer::Json => json::write_object(*self, items, out),
+            Serializer::Marshal => marshal::write_dict(*self, items, out),
+            Serializer::Msgpack => msgpack::write_map(*self, items, out),
+        };
+        if result.is_err() {
+            out.truncate(len_before);
+        }
+        result
+    }
+}
+
+/// The items of a dict, as those who write them take them.
+fn pairs(items: &[(Value, Value)]) -> impl ExactSizeIterator<Item = (&Value, &Value)> {
+    items.iter().map(|(key, value)| (key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dict_has_the_same_bytes_whole_and_item_by_item() {
+        let item = |number: i64| {
+            let tags = Value::List(vec!["t'1".into(), Value::None]);
+            let value = Value::Tuple(vec!["PYRO:o@h:1".into(), Value::Int(number), tags]);
+            (Value::Str(format!("name.{number}\n")), value)
+        };
+        for family in [Family::Pyro4, Family::Pyro5] {
+            for serializer in [
+                Serializer::Serpent,
+                Serializer::Json,
+                Serializer::Marshal,
+                Serializer::Msgpack,
+            ] {
+                for count in [0, 1, 2, 15, 16, 300] {
+                    let dialect = Dialect::new(family, serializer);
+                    let items = || (0..count).map(|number| item(i64::from(number)));
+                    let (mut whole, mut parts) = (vec![7], vec![7]);
+                    dialect
+                        .encode(&Value::Dict(items().collect()), &mut whole)
+                        .unwrap();
+                    dialect
+                        .encode_dict(items().collect::<Vec<_>>().into_iter(), &mut parts)
+                        .unwrap();
+                    assert_eq!(whole, parts, "{family:?} {serializer:?} {count}");
+                }
+                let dialect = Dialect::new(family, serializer);
+                let mut out = vec![7];
+                let items = vec![item(1), (Value::from("n"), Value::Ellipsis)];
+                let refused = dialect.encode_dict(items.into_iter(), &mut out);
+                if serializer != Serializer::Marshal {
+                    assert!(refused.is_err(), "{serializer:?}");
+                    assert_eq!(out, [7], "{serializer:?}");
+                }
+            }
+        }
+    }
 }

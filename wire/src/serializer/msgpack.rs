@@ -27,7 +27,7 @@ mod write;
 
 use rmp::Marker;
 
-pub(super) use self::write::encode;
+pub(super) use self::write::{encode, write_map};
 use super::collect::{Budget, DictBuilder};
 use super::{classes, utf8};
 use crate::exception::ExceptionClass;

@@ -11,9 +11,10 @@ mod refusal;
 
 pub(super) use literal::{INT_DIGITS_MAX, integer};
 
+use std::borrow::Borrow;
 use std::io::Write as _;
 
-use super::{classes, utf8};
+use super::{classes, pairs, utf8};
 use crate::repr::{write_big_int, write_float_repr, write_points_repr, write_str_repr};
 use crate::uri::UriObject;
 use crate::{Dialect, EncodeError, Exception, Limits, Uri, Value};
@@ -80,11 +81,11 @@ fn write(dialect: Dialect, value: &Value, out: &mut Vec<u8>) -> Result<(), Encod
                 write_items(dialect, b"{", items, b"}", out)?;
             }
         }
-        Value::Dict(items) => write_dict(dialect, items, out)?,
+        Value::Dict(items) => write_dict(dialect, pairs(items), out)?,
         Value::Uri(uri) => write_uri(dialect, uri, out),
         Value::Exception(_) | Value::ExceptionWrapper(_) => {
             let items = classes::flatten(dialect, value).unwrap_or_default();
-            write_dict(dialect, &items, out)?;
+            write_dict(dialect, pairs(&items), out)?;
         }
         Value::Ellipsis | Value::Object(_) => {
             return Err(EncodeError::Unserializable {
@@ -118,20 +119,33 @@ fn write_tuple(dialect: Dialect, items: &[Value], out: &mut Vec<u8>) -> Result<(
     write_items(dialect, b"(", items, close, out)
 }
 
-fn write_dict(
+/// Appends a payload that is a dict, of items that are made one after the other.
+///
+/// # Errors
+/// As for [`encode`].
+pub(super) fn encode_dict(
     dialect: Dialect,
-    items: &[(Value, Value)],
+    items: impl Iterator<Item = (Value, Value)>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    out.extend_from_slice(HEADER);
+    write_dict(dialect, items, out)
+}
+
+fn write_dict<V: Borrow<Value>>(
+    dialect: Dialect,
+    items: impl Iterator<Item = (V, V)>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     out.push(b'{');
-    for (index, (key, value)) in items.iter().enumerate() {
+    for (index, (key, value)) in items.enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        check_key(key)?;
-        write(dialect, key, out)?;
+        check_key(key.borrow())?;
+        write(dialect, key.borrow(), out)?;
         out.push(b':');
-        write(dialect, value, out)?;
+        write(dialect, value.borrow(), out)?;
     }
     out.push(b'}');
     Ok(())

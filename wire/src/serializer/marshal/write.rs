@@ -1,8 +1,10 @@
 //! The writer of marshal: version 2 codes only, and no references.
 
+use std::borrow::Borrow;
+
 use num_bigint::{BigInt, Sign};
 
-use super::super::{classes, utf8};
+use super::super::{classes, pairs, utf8};
 use super::{DIGIT_BASE, DIGIT_BITS};
 use crate::uri::UriObject;
 use crate::{Dialect, EncodeError, Uri, Value};
@@ -40,14 +42,14 @@ pub(in crate::serializer) fn encode(
         Value::List(items) => write_row(dialect, b'[', items, out)?,
         Value::Set(items) => write_row(dialect, b'<', items, out)?,
         Value::FrozenSet(items) => write_row(dialect, b'>', items, out)?,
-        Value::Dict(items) => write_dict(dialect, items, out)?,
+        Value::Dict(items) => write_dict(dialect, pairs(items), out)?,
         Value::Uri(uri) => write_uri(dialect, uri, out)?,
         Value::Exception(_) | Value::ExceptionWrapper(_) | Value::Object(_) => {
             let items =
                 classes::flatten(dialect, value).ok_or_else(|| EncodeError::Unserializable {
                     type_name: value.type_name().to_owned(),
                 })?;
-            write_dict(dialect, &items, out)?;
+            write_dict(dialect, pairs(&items), out)?;
         }
     }
     Ok(())
@@ -98,15 +100,16 @@ fn write_row(
     items.iter().try_for_each(|item| encode(dialect, item, out))
 }
 
-fn write_dict(
+/// Appends a dict as [`encode`] does, of items that are made one after the other.
+pub(in crate::serializer) fn write_dict<V: Borrow<Value>>(
     dialect: Dialect,
-    items: &[(Value, Value)],
+    items: impl Iterator<Item = (V, V)>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     out.push(b'{');
     for (key, value) in items {
-        encode(dialect, key, out)?;
-        encode(dialect, value, out)?;
+        encode(dialect, key.borrow(), out)?;
+        encode(dialect, value.borrow(), out)?;
     }
     out.push(b'0');
     Ok(())

@@ -1,9 +1,11 @@
 //! The writer of MessagePack.
 
+use std::borrow::Borrow;
+
 use num_bigint::BigInt;
 use rmp::encode as rmp_write;
 
-use super::super::classes;
+use super::super::{classes, pairs};
 use super::extension;
 use crate::uri::UriObject;
 use crate::{Dialect, EncodeError, Uri, Value};
@@ -40,7 +42,7 @@ pub(in crate::serializer) fn encode(
                 encode(dialect, item, out)?;
             }
         }
-        Value::Dict(items) => write_map(dialect, items, out)?,
+        Value::Dict(items) => write_map(dialect, pairs(items), out)?,
         Value::Uri(uri) => write_uri(dialect, uri, out)?,
         Value::Ellipsis
         | Value::SurrogateStr(_)
@@ -52,7 +54,7 @@ pub(in crate::serializer) fn encode(
                 classes::flatten(dialect, value).ok_or_else(|| EncodeError::Unserializable {
                     type_name: value.type_name().to_owned(),
                 })?;
-            write_map(dialect, &items, out)?;
+            write_map(dialect, pairs(&items), out)?;
         }
     }
     Ok(())
@@ -96,15 +98,16 @@ fn write_text(text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     Ok(())
 }
 
-fn write_map(
+/// Appends a dict as [`encode`] does, of items that are made one after the other.
+pub(in crate::serializer) fn write_map<V: Borrow<Value>>(
     dialect: Dialect,
-    items: &[(Value, Value)],
+    items: impl ExactSizeIterator<Item = (V, V)>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     written(rmp_write::write_map_len(out, check_len(items.len())?));
     for (key, value) in items {
-        encode(dialect, key, out)?;
-        encode(dialect, value, out)?;
+        encode(dialect, key.borrow(), out)?;
+        encode(dialect, value.borrow(), out)?;
     }
     Ok(())
 }
