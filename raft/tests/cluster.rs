@@ -79,7 +79,7 @@ async fn the_newest_rules_come_into_force_on_every_node() {
         other => panic!("{other:?}"),
     };
     let first = list(1);
-    let names: Vec<_> = first.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<_> = first.iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["c", "a", "b"]);
     assert!([2, 3, joined].into_iter().all(|id| list(id) == first));
     cluster.shutdown().await;

@@ -160,7 +160,7 @@ impl Bench {
 
     fn list(&self, filter: Filter) -> Result<Vec<(Name, Entry)>, StoreError> {
         match self.registry.answer(&Query::List(filter))? {
-            Answer::Entries(entries) => Ok(entries),
+            Answer::Entries(entries) => Ok(entries.into_iter().collect()),
             other => panic!("a list was answered with {other:?}"),
         }
     }

@@ -33,7 +33,7 @@
 //! their owner lays out; this crate seals them and looks no further.
 
 use crate::error::StoreError;
-use crate::model::{Entry, Revision, Tags};
+use crate::model::{Entry, Revision};
 
 /// The format of a data folder that this version writes, and the newest that it reads.
 pub const FOLDER_FORMAT: u32 = 2;
@@ -129,12 +129,33 @@ pub(crate) fn sealed_len(record: &[u8]) -> usize {
 
 /// The entry in a sealed record.
 pub(crate) fn unseal_entry(name: &str, record: &[u8]) -> Result<Entry, StoreError> {
+    Ok(unseal_entry_ref(name, record)?.entry.into_owned())
+}
+
+/// An entry, and the bytes in which it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedEntry<'a> {
+    /// The layout of the bytes.
+    pub(crate) version: u8,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) entry: EntryRef<'a>,
+}
+
+/// The entry in a sealed record, where it is.
+pub(crate) fn unseal_entry_ref<'a>(
+    name: &str,
+    record: &'a [u8],
+) -> Result<PackedEntry<'a>, StoreError> {
     unseal_upto(ENTRY_VERSION, record)
-        .and_then(|(version, payload)| {
-            let mut reader = Reader(payload);
-            let entry = read_entry(version, &mut reader)?;
+        .and_then(|(version, bytes)| {
+            let mut reader = Reader(bytes);
+            let entry = EntryRef::read(version, &mut reader)?;
             reader.end()?;
-            Ok(entry)
+            Ok(PackedEntry {
+                version,
+                bytes,
+                entry,
+            })
         })
         .map_err(|reason| StoreError::corrupt(format!("the entry of {name:?}"), reason))
 }
@@ -161,33 +182,67 @@ pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
+/// An entry where its bytes are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryRef<'a> {
+    pub(crate) uri: &'a str,
+    /// Bytes of all tags.
+    pub(crate) tags_len: usize,
+    pub(crate) tag_count: usize,
+    pub(crate) revision: Revision,
+    pub(crate) created: Revision,
+    /// Each tag behind its length; checked.
+    tags: &'a [u8],
+}
+
+impl<'a> EntryRef<'a> {
+    /// Reads an entry in this layout, and checks all of it.
+    pub(crate) fn read(version: u8, reader: &mut Reader<'a>) -> Result<Self, String> {
+        let (revision, created) = if version == 1 {
+            let revision = Revision::new(reader.u64()?, 0);
+            (revision, revision)
+        } else {
+            (reader.revision()?, reader.revision()?)
+        };
+        let uri = reader.text()?;
+        let tag_count = reader.u32()? as usize;
+        let start = reader.0;
+        let (mut tags_len, mut last) = (0, None);
+        for _ in 0..tag_count {
+            let tag = reader.text()?;
+            if last.is_some_and(|last| last >= tag) {
+                return Err("its tags are not in order".to_owned());
+            }
+            last = Some(tag);
+            tags_len += tag.len();
+        }
+        let tags = start.len() - reader.0.len();
+        Ok(Self {
+            uri,
+            tags_len,
+            tag_count,
+            revision,
+            created,
+            tags: &start[..tags],
+        })
+    }
+
+    /// The entry on its own.
+    pub(crate) fn into_owned(self) -> Entry {
+        let mut reader = Reader(self.tags);
+        let tags = (0..self.tag_count).map_while(|_| reader.text().ok());
+        Entry {
+            uri: self.uri.to_owned(),
+            tags: tags.map(str::to_owned).collect(),
+            revision: self.revision,
+            created: self.created,
+        }
+    }
+}
+
 /// Reads an entry in this layout.
 pub(crate) fn read_entry(version: u8, reader: &mut Reader<'_>) -> Result<Entry, String> {
-    let (revision, created) = if version == 1 {
-        let revision = Revision::new(reader.u64()?, 0);
-        (revision, revision)
-    } else {
-        (reader.revision()?, reader.revision()?)
-    };
-    let uri = reader.text()?.to_owned();
-    let tag_count = reader.u32()?;
-    let mut tags = Tags::new();
-    for _ in 0..tag_count {
-        let tag = reader.text()?;
-        if tags
-            .last()
-            .is_some_and(|last: &String| last.as_str() >= tag)
-        {
-            return Err("its tags are not in order".to_owned());
-        }
-        tags.insert(tag.to_owned());
-    }
-    Ok(Entry {
-        uri,
-        tags,
-        revision,
-        created,
-    })
+    EntryRef::read(version, reader).map(EntryRef::into_owned)
 }
 
 /// Appends a length and the bytes.

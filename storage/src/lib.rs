@@ -9,6 +9,7 @@ pub mod change;
 pub mod command;
 pub mod conformance;
 mod crash;
+pub mod entries;
 pub mod error;
 pub mod format;
 pub mod list;
@@ -25,6 +26,7 @@ pub mod summary;
 
 pub use change::Change;
 pub use command::{Command, IfTaken, Refusal, Reply};
+pub use entries::Entries;
 pub use error::StoreError;
 pub use list::{Bounds, ListRefusal};
 pub use model::{Entry, Name, Revision, RevisionError, Tags};

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 
+use crate::entries::{Entries, Texts};
 use crate::error::StoreError;
-use crate::model::{Entry, Name, Revision};
+use crate::model::{Name, Revision};
 use crate::pattern::{Pattern, PatternError, Search, Steps};
 use crate::query::Filter;
 use crate::removal::minimal_prefixes;
@@ -73,7 +74,7 @@ pub(crate) fn entries(
     view: &dyn View,
     filter: &Filter,
     bounds: Bounds<'_>,
-) -> Result<Result<Vec<(Name, Entry)>, ListRefusal>, StoreError> {
+) -> Result<Result<Entries, ListRefusal>, StoreError> {
     let mut list = List::new(bounds);
     match filter {
         Filter::All => list.take_prefix(view, "")?,
@@ -165,7 +166,7 @@ pub(crate) fn matching(
 /// A list that is being made.
 struct List<'a> {
     bounds: Bounds<'a>,
-    found: Vec<(Name, Entry)>,
+    found: Entries,
     /// Names that were taken.
     count: usize,
     /// Bytes of what was taken.
@@ -178,7 +179,7 @@ impl<'a> List<'a> {
     fn new(bounds: Bounds<'a>) -> Self {
         Self {
             bounds,
-            found: Vec::new(),
+            found: Entries::default(),
             count: 0,
             len: 0,
             visited_count: 0,
@@ -221,23 +222,22 @@ impl<'a> List<'a> {
         let len_max = self.bounds.len_max;
         if self.len > len_max {
             // What is there is of no use any more.
-            self.found = Vec::new();
+            self.found = Entries::default();
             let count = self.count;
             self.refusal = Some(ListRefusal::TooLong { len_max, count });
         }
     }
 
     fn take(&mut self, name: &str, entry: &StoredEntry<'_>) -> Result<(), StoreError> {
-        self.push(name.to_owned(), entry.read()?);
+        let texts = self.found.push_stored(name, entry)?;
+        self.count(texts);
         Ok(())
     }
 
-    fn push(&mut self, name: Name, entry: Entry) {
+    /// Counts an entry.
+    fn count(&mut self, texts: Texts) {
         self.count += 1;
-        let tags_len: usize = entry.tags.iter().map(|tag| text_len(tag)).sum();
-        let len = text_len(&name) + text_len(&entry.uri) + tags_len;
-        self.found.push((name, entry));
-        self.grow(len);
+        self.grow(texts.len + texts.count * TEXT_OVERHEAD);
     }
 
     fn take_prefix(&mut self, view: &dyn View, prefix: &str) -> Result<(), StoreError> {
@@ -258,19 +258,18 @@ impl<'a> List<'a> {
                     format!("it holds {name:?}, which is no entry"),
                 ));
             };
-            list.push(name, entry);
+            let texts = list.found.push(&name, &entry);
+            list.count(texts);
             Ok(())
         })
     }
 
-    fn finish(mut self) -> Result<Vec<(Name, Entry)>, ListRefusal> {
+    fn finish(mut self) -> Result<Entries, ListRefusal> {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
         // Any order that is the same on every node would do; this one is that of the originals' memory store.
-        self.found.sort_unstable_by(|(a, one), (b, other)| {
-            (one.created, a.as_str()).cmp(&(other.created, b.as_str()))
-        });
+        self.found.sort();
         Ok(self.found)
     }
 }

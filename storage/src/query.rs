@@ -1,5 +1,6 @@
 //! Every question to the registry, and its answers.
 
+use crate::entries::Entries;
 use crate::list::ListRefusal;
 use crate::model::{Entry, Name};
 use crate::pattern::Pattern;
@@ -38,7 +39,7 @@ pub enum Answer {
     /// To [`Query::Lookup`].
     Entry(Option<Entry>),
     /// To [`Query::List`], in the order of creation; by name where that is the same.
-    Entries(Vec<(Name, Entry)>),
+    Entries(Entries),
     /// To [`Query::List`] that met a bound.
     Refused(ListRefusal),
 }

@@ -243,7 +243,10 @@ fn format_2_opens() {
 
 fn check_entries(registry: &Registry, expected: &[(String, Entry)], some_tags: &[&str]) {
     let list = |filter| registry.answer(&Query::List(filter)).unwrap();
-    assert_eq!(list(Filter::All), Answer::Entries(expected.to_vec()));
+    assert_eq!(
+        list(Filter::All),
+        Answer::Entries(expected.iter().cloned().collect())
+    );
     for &tag in some_tags {
         let tagged = expected
             .iter()
@@ -325,6 +328,7 @@ fn entries_of_format_1_change() {
     let Answer::Entries(found) = registry.answer(&Query::List(filter)).unwrap() else {
         panic!("no list");
     };
+    let found: Vec<_> = found.into_iter().collect();
     let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["sensor.1", "\u{10ffff}", "new"]);
     let again = &found[0].1;
@@ -334,8 +338,8 @@ fn entries_of_format_1_change() {
     let Answer::Entries(all) = registry.answer(&Query::List(Filter::All)).unwrap() else {
         panic!("no list");
     };
-    for (name, entry) in &all {
-        recounted.add_entry(name, entry);
+    for (name, entry) in all {
+        recounted.add_entry(&name, &entry);
     }
     for (key, value) in registry.extras(b"").unwrap() {
         recounted.add_extra(&key, &value);

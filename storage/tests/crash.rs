@@ -334,9 +334,9 @@ fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, 
     let hearth_storage::Answer::Entries(entries) = answer else {
         panic!("a list was answered with {answer:?}");
     };
-    for (name, entry) in &entries {
-        recounted.add_entry(name, entry);
-        assert_tagged(&registry, name, entry);
+    for (name, entry) in entries.iter() {
+        recounted.add_entry(&name, &entry);
+        assert_tagged(&registry, &name, &entry);
     }
     let mut created = Vec::new();
     let view = store.view().unwrap();
@@ -347,7 +347,7 @@ fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, 
     .unwrap();
     let listed = entries.iter().map(|(name, _)| name);
     assert!(
-        listed.eq(&created),
+        listed.eq(created),
         "{case}: the order of creation is another"
     );
     drop(view);

@@ -99,7 +99,7 @@ impl Rules {
         let some = all.filter(|(name, entry)| condition(name, entry));
         let mut some: Vec<_> = some.map(|(n, e)| (n.clone(), e.clone())).collect();
         some.sort_by_key(|(_, entry)| entry.created);
-        Answer::Entries(some)
+        Answer::Entries(some.into_iter().collect())
     }
 
     fn answer(&self, query: &Query) -> Answer {

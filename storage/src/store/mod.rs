@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::error::StoreError;
-use crate::format;
+use crate::format::{self, PackedEntry};
 use crate::model::{Entry, Name, Revision, Tags};
 use crate::removal::Removal;
 use crate::summary::Summary;
@@ -240,6 +240,17 @@ impl<'a> StoredEntry<'a> {
         match self.0 {
             Stored::Sealed { record, .. } => format::sealed_len(record),
             Stored::Plain(entry) => format::entry_len(entry),
+        }
+    }
+
+    /// The entry where it is. `None` in a store that has entries in memory.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub(crate) fn packed(&self) -> Result<Option<PackedEntry<'a>>, StoreError> {
+        match self.0 {
+            Stored::Sealed { name, record } => format::unseal_entry_ref(name, record).map(Some),
+            Stored::Plain(_) => Ok(None),
         }
     }
 
