@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use hearth_storage::{Command, Reply};
@@ -38,6 +38,15 @@ use crate::type_config::{NumberedCommand, NumberedReply, Proposal};
 
 /// Commands that may wait for the batcher. Beyond that, callers wait in line.
 const QUEUE_LEN: usize = 1024;
+
+/// Bytes of the commands that wait or are under way. Beyond that, callers wait in line, too.
+const HELD_LEN_MAX: usize = 72 << 20;
+
+/// Commands that are not longer are not counted.
+const UNCOUNTED_LEN_MAX: usize = 16 << 10;
+
+// The largest one has room.
+const _: () = assert!(COMMAND_LEN_MAX <= HELD_LEN_MAX);
 
 /// How long a refused proposal waits before it is made again to the same leader: at first, and at most.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
@@ -65,6 +74,8 @@ pub(crate) struct Writer {
     stop: Arc<watch::Sender<bool>>,
     leadership: Leadership,
     progress: Arc<Progress>,
+    /// Bytes of further commands that may be held.
+    room: Arc<Semaphore>,
 }
 
 /// What callers are told about when they are told that it took too long.
@@ -98,6 +109,8 @@ struct Waiting {
 struct Caller {
     claim: Arc<Claim>,
     reply: oneshot::Sender<Result<Reply, WriteError>>,
+    /// That of its command, as long as that is held.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// Who decides on a command: at any moment it either may still be withdrawn by its caller, or has been,
@@ -181,6 +194,7 @@ impl Writer {
             stop: Arc::new(stop_sender),
             leadership,
             progress,
+            room: Arc::new(Semaphore::new(HELD_LEN_MAX)),
         };
         (writer, batcher)
     }
@@ -191,17 +205,29 @@ impl Writer {
         command: Command,
         deadline: Instant,
     ) -> Result<Reply, WriteError> {
-        check_len(&command)?;
+        let len = check_len(&command)?;
+        let began = (
+            Instant::now(),
+            self.progress.done_count.load(Ordering::Relaxed),
+        );
+        let room = if len > UNCOUNTED_LEN_MAX {
+            // Checked to fit.
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.room).acquire_many_owned(len);
+            match tokio::time::timeout_at(deadline, room).await {
+                Ok(room) => room.ok(),
+                Err(_) => return Err(self.not_proposed(began)),
+            }
+        } else {
+            None
+        };
         let claim = Arc::new(Claim::default());
         let (reply, answer) = oneshot::channel();
         let caller = Caller {
             claim: Arc::clone(&claim),
             reply,
+            _room: room,
         };
-        let began = (
-            Instant::now(),
-            self.progress.done_count.load(Ordering::Relaxed),
-        );
         let waiting = Waiting { command, caller };
         match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await {
             Ok(Ok(())) => {}
@@ -282,11 +308,11 @@ impl Writer {
     }
 }
 
-/// Refuses a command that no message between nodes could carry.
-fn check_len(command: &Command) -> Result<(), WriteError> {
+/// The bytes of a command; refused when no message between nodes could carry it.
+fn check_len(command: &Command) -> Result<usize, WriteError> {
     let len = codec::command_len(command);
     if len <= COMMAND_LEN_MAX {
-        return Ok(());
+        return Ok(len);
     }
     Err(WriteError::NotProposed(format!(
         "it takes {len} bytes, and at most {COMMAND_LEN_MAX} can be replicated at once"
