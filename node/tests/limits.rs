@@ -410,3 +410,60 @@ fn many_clients_that_ask_for_everything_take_the_memory_of_few() {
         "{grown} MiB more, for lists of {list} MiB"
     );
 }
+
+/// Whoever looks up what is large and reads nothing once held an answer of its own, whatever others held.
+#[test]
+fn many_clients_that_look_up_much_take_the_memory_of_few() {
+    const ENTRY_LEN: usize = 900_000;
+    const CLIENT_COUNT: usize = 150;
+    let server = Server::start(&["-n", "127.0.0.1", "-p", "0"]);
+    let mut client = Client::connect(server.port()).unwrap();
+    let uri = format!("PYRO:{}@h:1", "o".repeat(ENTRY_LEN));
+    client.register("large", &entry(&uri)).unwrap();
+    assert_eq!(client.lookup("large").unwrap(), uri);
+    let before = support::memory_kib(server.id(), "VmHWM:");
+    let mut waiting = Vec::new();
+    for _ in 0..CLIENT_COUNT {
+        let mut client = Client::connect(server.port()).unwrap();
+        // What the system keeps for a reader that does not read is some of them.
+        for _ in 0..12 {
+            client.send_call("lookup", vec!["large".into()]).unwrap();
+        }
+        waiting.push(client);
+    }
+    // Those that keep others waiting give way after a while.
+    let mut reader = Client::connect(server.port()).unwrap();
+    until("an answer for who reads it", || {
+        reader.lookup("large").is_ok_and(|found| found == uri)
+    });
+    let grown = (support::memory_kib(server.id(), "VmHWM:") - before) >> 10;
+    drop(waiting);
+    assert!(grown < 110, "{grown} MiB more, for {CLIENT_COUNT} clients");
+}
+
+/// A batch once had room for any number of URIs, because their length did not count.
+#[test]
+fn batches_that_look_up_much_end_before_they_take_much() {
+    const ENTRY_LEN: usize = 900_000;
+    const CLIENT_COUNT: usize = 20;
+    let server = Server::start(&["-n", "127.0.0.1", "-p", "0"]);
+    let mut client = Client::connect(server.port()).unwrap();
+    let uri = format!("PYRO:{}@h:1", "o".repeat(ENTRY_LEN));
+    client.register("large", &entry(&uri)).unwrap();
+    let before = support::memory_kib(server.id(), "VmHWM:");
+    let mut waiting = Vec::new();
+    for _ in 0..CLIENT_COUNT {
+        let mut client = Client::connect(server.port()).unwrap();
+        // Fewer bytes than make a message large.
+        client
+            .send_batch("lookup", vec!["large".into()], 1500)
+            .unwrap();
+        waiting.push(client);
+    }
+    for client in &mut waiting {
+        client.wait_for_bytes().unwrap();
+    }
+    let grown = (support::memory_kib(server.id(), "VmHWM:") - before) >> 10;
+    drop(waiting);
+    assert!(grown < 300, "{grown} MiB more, for {CLIENT_COUNT} clients");
+}

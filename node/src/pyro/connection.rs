@@ -26,7 +26,7 @@ use super::caller::Caller;
 use super::dispatch::{self, Answer};
 use super::drops::Cause;
 use super::handshake::{self, Greeting};
-use super::listing::{self, Listing};
+use super::listing::{self, Items, Listing, Made};
 use super::places::Place;
 use super::presence::{Presence, attended};
 use super::python;
@@ -359,21 +359,24 @@ impl Connection {
             let work = pin!(run(front, &mut self.caller, &mut reply, frame));
             attended(&self.socket, &self.presence, work).await
         };
-        let (result, is_large) = match result {
-            Ok(Answer::Now(value)) => (Ok(value), false),
-            Ok(Answer::Large(value)) => (Ok(value), true),
+        let result = match result {
+            Ok(Answer::Now(value)) => Ok(value),
+            Ok(Answer::Large(value, memory)) => {
+                return Box::pin(self.write_large(reply, value, memory)).await;
+            }
             Ok(Answer::Later(listing)) => {
                 return Box::pin(self.write_list(reply, listing)).await;
             }
-            Err(exception) => (Err(exception), false),
+            Err(exception) => Err(exception),
         };
-        if is_large {
-            return Box::pin(self.write_large(reply, result)).await;
-        }
-        close(reply.write(&self.front.config, result, &mut self.out))
+        let before = self.out.len();
+        let next = reply.write(&self.front.config, result, &mut self.out);
+        // An exception may repeat a long argument. Overdrawn or not, it is there now.
+        self.answer.grow(self.out.len() - before);
+        close(next)
     }
 
-    /// Makes a list and encodes it, away from the reactor. One that turns out to be large is made anew in a turn
+    /// Makes a list, or what else is large, and encodes it, away from the reactor. One that turns out to be large is made anew in a turn
     /// of its own, of which there is one for all connections: it takes a multiple of its bytes while it is made.
     async fn write_list(&mut self, reply: Reply, listing: Listing) -> Result<(), End> {
         let front = Arc::clone(&self.front);
@@ -384,7 +387,12 @@ impl Connection {
                 (Arc::clone(&front), Arc::clone(&reply), Arc::clone(&listing));
             move |presence: &Presence| match listing.make_within(len_max, presence) {
                 Ok(Err(ListRefusal::TooLong { .. })) if len_max < listing.len_max => None,
-                Ok(list) => Some(encode(&front, &reply, list.map_err(listing::list_refusal))),
+                Ok(Ok(Made::Dict(items))) => Some(encode_dict(&front, &reply, items)),
+                Ok(Ok(Made::Value(value))) => Some(encode(&front, &reply, Ok(value))),
+                Ok(Err(refusal)) => {
+                    let refusal = listing::list_refusal(refusal);
+                    Some(encode(&front, &reply, Err(refusal)))
+                }
                 Err(exception) => Some(encode(&front, &reply, Err(exception))),
             }
         };
@@ -409,19 +417,16 @@ impl Connection {
         }
     }
 
-    /// Encodes a large result, away from the reactor.
-    async fn write_large(
-        &mut self,
-        reply: Reply,
-        result: Result<Value, Exception>,
-    ) -> Result<(), End> {
+    /// Encodes a large result, away from the reactor. It counts among the answers until that is done, so it does
+    /// not wait for those who wait for it.
+    async fn write_large(&mut self, reply: Reply, value: Value, memory: Share) -> Result<(), End> {
         let front = Arc::clone(&self.front);
-        let _place = front.heavy.answer_place().await;
-        if !self.answers_have_room().await {
-            return self.refuse_large_answer(&reply);
-        }
         let known = Arc::clone(&front);
-        let work = move |_: &Presence| encode(&known, &reply, result);
+        let work = move |_: &Presence| {
+            let encoded = encode(&known, &reply, Ok(value));
+            drop(memory);
+            encoded
+        };
         let work = Box::pin(front.heavy.run_for(&self.presence, work));
         let (bytes, next) = attended(&self.socket, &self.presence, work).await;
         self.take_answer(bytes, next)
@@ -433,8 +438,8 @@ impl Connection {
     }
 
     fn refuse_large_answer(&mut self, reply: &Reply) -> Result<(), End> {
-        let busy = Exception::naming("too many large answers are waiting to be read");
-        close(reply.write(&self.front.config, Err(busy), &mut self.out))
+        let busy = Err(unread_answers());
+        close(reply.write(&self.front.config, busy, &mut self.out))
     }
 
     /// Takes over an encoded answer, to be written.
@@ -645,7 +650,12 @@ async fn run(
         let turn = Box::pin(timeout(front.config.write_deadline, turns.acquire())).await;
         // The semaphore is never closed, so what comes in time is a turn.
         let busy = |_| Exception::naming("too many large calls are under way; try again later");
-        turn.map_err(busy)?.ok()
+        let turn = turn.map_err(busy)?.ok();
+        // Its answer may be an exception that is as long.
+        if !Box::pin(front.answers.has_room(front.config.write_deadline)).await {
+            return Err(unread_answers());
+        }
+        turn
     } else {
         None
     };
@@ -691,6 +701,11 @@ fn blob_call(front: &Front, frame: &Frame) -> Result<Call, Exception> {
     })
 }
 
+/// The exception for what would take more memory than answers have.
+fn unread_answers() -> Exception {
+    Exception::naming("too many large answers are waiting to be read")
+}
+
 fn reply_to(frame: &Frame, dialect: Dialect) -> Reply {
     Reply {
         dialect,
@@ -705,6 +720,13 @@ fn reply_to(frame: &Frame, dialect: Dialect) -> Reply {
 fn encode(front: &Front, reply: &Reply, result: Result<Value, Exception>) -> (Vec<u8>, Next) {
     let mut bytes = Vec::new();
     let next = reply.write(&front.config, result, &mut bytes);
+    (bytes, next)
+}
+
+/// [`encode`] of a dict whose items are made one by one.
+fn encode_dict(front: &Front, reply: &Reply, items: Items) -> (Vec<u8>, Next) {
+    let mut bytes = Vec::new();
+    let next = reply.write_dict(&front.config, items, &mut bytes);
     (bytes, next)
 }
 

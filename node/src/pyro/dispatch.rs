@@ -3,11 +3,13 @@
 //! The order of checks is the original's: object, member, arguments, method. A batch is many calls of one
 //! object that stop at the first exception.
 
-use hearth_wire::{Call, Exception, Family, Value};
+use hearth_wire::uri::{Location, Target};
+use hearth_wire::{Call, Exception, Family, Uri, Value};
 
 use super::arguments::Arguments;
+use super::budget::Share;
 use super::caller::Caller;
-use super::listing::{Listing, list_refusal};
+use super::listing::{Listing, Made, list_refusal};
 use super::nameserver::{NameServer, Outcome};
 use super::object::{Method, Object};
 use super::presence::Presence;
@@ -25,9 +27,9 @@ const INLINE_RESULT_LEN_MAX: usize = 64 << 10;
 pub(super) enum Answer {
     /// Known now, and small.
     Now(Value),
-    /// So large that encoding it belongs away from the reactor.
-    Large(Value),
-    /// A list that is still to be made, away from the reactor.
+    /// So large that encoding it belongs away from the reactor; and the memory that it has taken.
+    Large(Value, Share),
+    /// Still to be made, away from the reactor.
     Later(Listing),
 }
 
@@ -144,7 +146,10 @@ async fn batch(
                     let turns = front.turns_for(&listing);
                     // What is longer ends the batch anyway.
                     let len_max = listing.len_max.min(BATCH_RESULT_LEN_MAX);
-                    let make = move |presence: &Presence| listing.make_within(len_max, presence);
+                    let make = move |presence: &Presence| {
+                        let made = listing.make_within(len_max, presence)?;
+                        Ok(made.map(Made::into_value))
+                    };
                     let list = turns.run_for(caller.presence(), make).await;
                     list.and_then(|list| list.map_err(list_refusal))
                 }
@@ -166,7 +171,7 @@ async fn batch(
     }
     let results = Value::List(results);
     Ok(if results_len > INLINE_RESULT_LEN_MAX {
-        Answer::Large(results)
+        Answer::Large(results, memory)
     } else {
         Answer::Now(results)
     })
@@ -174,18 +179,46 @@ async fn batch(
 
 /// About how many bytes a result holds.
 fn memory_len(value: &Value) -> usize {
+    let all = |items: &[Value]| items.iter().map(memory_len).sum();
     let content_len: usize = match value {
         Value::Str(text) => text.len(),
-        Value::List(items) | Value::Tuple(items) | Value::Set(items) => {
-            items.iter().map(memory_len).sum()
+        Value::Bytes(bytes) => bytes.len(),
+        Value::SurrogateStr(points) => size_of_val(&**points),
+        Value::BigInt(number) => usize::try_from(number.bits() / 8).unwrap_or(usize::MAX),
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::FrozenSet(items) => {
+            all(items)
         }
         Value::Dict(items) => items
             .iter()
             .map(|(key, value)| memory_len(key) + memory_len(value))
             .sum(),
-        _ => 0,
+        Value::Uri(uri) => uri_len(uri),
+        Value::Exception(exception) | Value::ExceptionWrapper(exception) => {
+            let traceback: usize = exception.traceback.iter().map(String::len).sum();
+            all(&exception.args) + traceback
+        }
+        Value::Object(object) => object.type_name.len() + memory_len(&object.state),
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Complex(..)
+        | Value::Ellipsis => 0,
     };
     size_of::<Value>() + content_len
+}
+
+fn uri_len(uri: &Uri) -> usize {
+    let target = match &uri.target {
+        Target::Object(text) | Target::Name(text) => text.len(),
+        Target::Meta(tags) => tags.iter().map(|tag| size_of::<String>() + tag.len()).sum(),
+    };
+    let location = match &uri.location {
+        Some(Location::Tcp { host, .. }) => host.len(),
+        Some(Location::Unix(path)) => path.len(),
+        None => 0,
+    };
+    size_of::<Uri>() + target + location
 }
 
 #[cfg(test)]
@@ -199,5 +232,19 @@ mod tests {
         let large = Value::List(vec![Value::Dict(vec![entry(10), entry(1000)])]);
         assert!(memory_len(&small) > 10);
         assert!(memory_len(&large) > memory_len(&small) + 1000);
+        let long = "h".repeat(1000);
+        let uri = |text: String| Value::Uri(Box::new(Uri::parse(&text, 9090).unwrap()));
+        for value in [
+            uri(format!("PYRO:o@{long}:1")),
+            uri(format!("PYRO:{long}@h:1")),
+            uri(format!("PYROMETA:{long},b")),
+            uri(format!("PYRO:o@./u:{long}")),
+            Value::Exception(Box::new(Exception::naming(long.clone()))),
+            Value::ExceptionWrapper(Box::new(Exception::naming(long.clone()))),
+            Value::FrozenSet(vec![long.clone().into()]),
+            Value::Bytes(vec![0; 1000]),
+        ] {
+            assert!(memory_len(&value) > 1000, "{value:?}");
+        }
     }
 }

@@ -1,22 +1,23 @@
-//! Lists of entries: made in one piece that any thread can do, because they may take a while.
+//! Lists, and other results that are large: made in one piece that any thread can do, because they may take a
+//! while.
 
 use hearth_raft::Replica;
 use hearth_storage::{
-    Answer, Bounds, Entry, Filter, ListRefusal, Name, Pattern, PatternError, Refusal, Steps,
-    StoreError, Tags,
+    Answer, Bounds, Entry, Filter, ListRefusal, Name, Pattern, PatternError, Query, Refusal, Steps,
+    StoreError, Tags, entries,
 };
-use hearth_wire::{Exception, Family, Value};
+use hearth_wire::{Exception, Family, PyroClass, Uri, Value};
 
 use super::presence::Presence;
 use crate::logging::excerpt;
 
 /// Bytes of a list that is put together where it was asked for, about.
-const INLINE_LEN_MAX: usize = 64 << 10;
+pub(super) const INLINE_LEN_MAX: usize = 64 << 10;
 
 /// Steps for the name server's own name, beside those for all others.
 const OWN_STEP_COUNT: u64 = 10_000_000;
 
-/// A list to be made: everything that it needs, so that any thread can do it.
+/// A result to be made: everything that it needs, so that any thread can do it.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub replica: Replica,
@@ -35,7 +36,63 @@ pub(super) enum Selection {
     Filter(Filter),
     /// A pattern that is not yet compiled.
     Regex(String),
+    /// The one of this name, which is there, and not as an item of a dict: what a look-up returns.
+    One {
+        name: Name,
+        ns_port: u16,
+    },
 }
+
+/// A result, as far as it is to be made before it is written.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// All of it.
+    Value(Value),
+    /// A dict, by its items.
+    Dict(Items),
+}
+
+impl Made {
+    /// All of it.
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Dict(items) => Value::Dict(items.collect()),
+        }
+    }
+}
+
+/// The items of a list. Each is made when it is its turn, and until then takes little more than its bytes.
+#[derive(Debug)]
+pub(super) struct Items {
+    /// Always first, as in the originals; the others come in the order in which they were created.
+    own: Option<(Name, Entry)>,
+    entries: entries::IntoIter,
+    with_tags: bool,
+    family: Family,
+}
+
+impl Iterator for Items {
+    type Item = (Value, Value);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, entry) = self.own.take().or_else(|| self.entries.next())?;
+        let uri = Value::Str(entry.uri);
+        let value = if self.with_tags {
+            Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
+        } else {
+            uri
+        };
+        Some((Value::Str(name), value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = usize::from(self.own.is_some()) + self.entries.len();
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Items {}
 
 impl Listing {
     /// Whether names are tried on a pattern.
@@ -49,7 +106,7 @@ impl Listing {
     /// As [`Self::make_within`].
     pub(super) fn make_if_short(&self, presence: &Presence) -> Result<Option<Value>, Exception> {
         match self.make_within(INLINE_LEN_MAX, presence)? {
-            Ok(list) => Ok(Some(list)),
+            Ok(list) => Ok(Some(list.into_value())),
             Err(ListRefusal::TooLong { .. }) => Ok(None),
             Err(refusal) => Err(list_refusal(refusal)),
         }
@@ -64,9 +121,12 @@ impl Listing {
         &self,
         len_max: usize,
         presence: &Presence,
-    ) -> Result<Result<Value, ListRefusal>, Exception> {
+    ) -> Result<Result<Made, ListRefusal>, Exception> {
         if presence.is_gone() {
             return Ok(Err(ListRefusal::GivenUp));
+        }
+        if let Selection::One { name, ns_port } = &self.selection {
+            return self.one(name, *ns_port, len_max);
         }
         let pattern;
         let filter = match &self.selection {
@@ -75,6 +135,7 @@ impl Listing {
                 pattern = Filter::Regex(Pattern::parse(text).map_err(pattern_refusal)?);
                 &pattern
             }
+            Selection::One { .. } => return Ok(Err(ListRefusal::GivenUp)),
         };
         let holds_own = lets_through(filter, &self.own)?;
         let bounds = Bounds {
@@ -87,19 +148,57 @@ impl Listing {
             Answer::Refused(refusal) => return Ok(Err(refusal)),
             other => return Err(unexpected(&other)),
         };
-        // Always first, as in the originals; the others come in the order in which they were created.
-        let own = holds_own.then(|| self.own.clone());
-        let items = own.into_iter().chain(entries).map(|(name, entry)| {
-            let uri = Value::Str(entry.uri);
-            let value = if self.with_tags {
-                Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
-            } else {
-                uri
-            };
-            (Value::Str(name), value)
-        });
-        Ok(Ok(Value::Dict(items.collect())))
+        Ok(Ok(Made::Dict(Items {
+            own: holds_own.then(|| self.own.clone()),
+            entries: entries.into_iter(),
+            with_tags: self.with_tags,
+            family: self.family,
+        })))
     }
+
+    fn one(
+        &self,
+        name: &str,
+        ns_port: u16,
+        len_max: usize,
+    ) -> Result<Result<Made, ListRefusal>, Exception> {
+        let answer = self.replica.answer(&Query::Lookup(name.to_owned()));
+        let Answer::Entry(Some(entry)) = answer.map_err(store_failure)? else {
+            return Err(unknown_name(name));
+        };
+        if entry_len(&entry) > len_max {
+            return Ok(Err(ListRefusal::TooLong { len_max, count: 1 }));
+        }
+        looked_up(entry, self.with_tags, self.family, ns_port)
+            .map(Made::Value)
+            .map(Ok)
+    }
+}
+
+/// Bytes of an entry's texts.
+pub(super) fn entry_len(entry: &Entry) -> usize {
+    entry.uri.len() + entry.tags.iter().map(String::len).sum::<usize>()
+}
+
+/// What a look-up of an entry returns.
+pub(super) fn looked_up(
+    entry: Entry,
+    with_tags: bool,
+    family: Family,
+    ns_port: u16,
+) -> Result<Value, Exception> {
+    let uri = Uri::parse(&entry.uri, ns_port)
+        .map_err(|error| Exception::pyro(PyroClass::PyroError, error.to_string()))?;
+    let uri = Value::Uri(Box::new(uri));
+    Ok(if with_tags {
+        Value::Tuple(vec![uri, tag_collection(entry.tags, family)])
+    } else {
+        uri
+    })
+}
+
+pub(super) fn unknown_name(name: &str) -> Exception {
+    Exception::naming(format!("unknown name: {name}"))
 }
 
 /// Whether the name server's own entry, which the registry does not hold, passes a filter.

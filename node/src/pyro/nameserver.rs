@@ -18,8 +18,8 @@ use hearth_wire::{DecodeError, Exception, Family, PyroClass, Uri, Value};
 use super::arguments::Arguments;
 use super::config::FrontConfig;
 use super::listing::{
-    Listing, Selection, list_refusal, pattern_refusal, removal_refusal, store_failure,
-    tag_collection, unexpected,
+    INLINE_LEN_MAX, Listing, Selection, entry_len, list_refusal, looked_up, pattern_refusal,
+    removal_refusal, store_failure, unexpected, unknown_name,
 };
 use super::object::{Method, NAME_SERVER};
 use super::presence::Presence;
@@ -60,7 +60,7 @@ pub(super) struct NameServer<'a> {
 pub(super) enum Outcome {
     /// The result.
     Value(Value),
-    /// A list that is still to be made, away from the reactor.
+    /// A list, or what else is large, that is still to be made, away from the reactor.
     Later(Listing),
 }
 
@@ -75,7 +75,7 @@ impl NameServer<'_> {
         arguments: &mut Arguments,
     ) -> Result<Outcome, Exception> {
         match method {
-            Method::Lookup => self.lookup(arguments).await.map(Outcome::Value),
+            Method::Lookup => self.lookup(arguments).await,
             Method::Count => self.count().await.map(Outcome::Value),
             Method::List if self.family == Family::Pyro4 => self.list_pyro4(arguments).await,
             Method::List => self.list_pyro5(arguments).await,
@@ -90,7 +90,7 @@ impl NameServer<'_> {
         }
     }
 
-    async fn lookup(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+    async fn lookup(&self, arguments: &mut Arguments) -> Result<Outcome, Exception> {
         let name = arguments.required(0);
         let with_tags = arguments.flag(1, false);
         let name = match name {
@@ -107,32 +107,28 @@ impl NameServer<'_> {
         };
         let entry = if name == NAME_SERVER {
             if !with_tags {
-                return Ok(Value::Uri(Box::new(self.config.ns_uri.clone())));
+                let uri = self.config.ns_uri.clone();
+                return Ok(Outcome::Value(Value::Uri(Box::new(uri))));
             }
             self.own_entry().1
         } else {
-            self.entry(name).await?
+            let query = Query::Lookup(name);
+            let answer = self.ask(&query).await?;
+            let Query::Lookup(name) = query else {
+                return Err(unexpected(&answer));
+            };
+            match answer {
+                // It is read again when it is its turn: many clients that ask for much hold nothing meanwhile.
+                Answer::Entry(Some(entry)) if entry_len(&entry) > INLINE_LEN_MAX => {
+                    let ns_port = self.config.ns_port;
+                    let one = Selection::One { name, ns_port };
+                    return Ok(Outcome::Later(self.later(one, with_tags)));
+                }
+                Answer::Entry(Some(entry)) => entry,
+                _ => return Err(unknown_name(&name)),
+            }
         };
-        let uri = Uri::parse(&entry.uri, self.config.ns_port)
-            .map_err(|error| Exception::pyro(PyroClass::PyroError, error.to_string()))?;
-        let uri = Value::Uri(Box::new(uri));
-        Ok(if with_tags {
-            Value::Tuple(vec![uri, tag_collection(entry.tags, self.family)])
-        } else {
-            uri
-        })
-    }
-
-    /// The entry of a name other than the name server's own.
-    async fn entry(&self, name: Name) -> Result<Entry, Exception> {
-        let query = Query::Lookup(name);
-        match self.ask(&query).await? {
-            Answer::Entry(Some(entry)) => Ok(entry),
-            _ => Err(match query {
-                Query::Lookup(name) => unknown_name(&name),
-                _ => unknown_name(""),
-            }),
-        }
+        looked_up(entry, with_tags, self.family, self.config.ns_port).map(Outcome::Value)
     }
 
     async fn exists(&self, name: &str) -> Result<bool, Exception> {
@@ -551,16 +547,9 @@ impl NameServer<'_> {
 
     async fn listing(&self, selection: Selection, with_tags: bool) -> Result<Outcome, Exception> {
         self.reads.admit(self.replica).await?;
-        let listing = Listing {
-            replica: self.replica.clone(),
-            selection,
-            with_tags,
-            own: self.own_entry(),
-            family: self.family,
-            len_max: self.config.list_len_max,
-        };
+        let listing = self.later(selection, with_tags);
         let is_cheap = match listing.selection {
-            Selection::Regex(_) => false,
+            Selection::Regex(_) | Selection::One { .. } => false,
             Selection::Filter(_) => match self.replica.answer(&Query::Count) {
                 Ok(Answer::Count(count)) => count <= INLINE_ENTRY_COUNT_MAX,
                 _ => false,
@@ -570,6 +559,17 @@ impl NameServer<'_> {
             return Ok(Outcome::Value(list));
         }
         Ok(Outcome::Later(listing))
+    }
+
+    fn later(&self, selection: Selection, with_tags: bool) -> Listing {
+        Listing {
+            replica: self.replica.clone(),
+            selection,
+            with_tags,
+            own: self.own_entry(),
+            family: self.family,
+            len_max: self.config.list_len_max,
+        }
     }
 
     /// This node's entry for itself, as this family's clients expect it.
@@ -683,10 +683,6 @@ fn text_for_tags(parameter: &str) -> Exception {
     Exception::type_error(format!(
         "{parameter} should not be a str, but another iterable (set, list, etc)"
     ))
-}
-
-fn unknown_name(name: &str) -> Exception {
-    Exception::naming(format!("unknown name: {name}"))
 }
 
 fn unknown_surrogate_name(points: &[u32]) -> Exception {

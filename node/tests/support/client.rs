@@ -102,6 +102,21 @@ impl Client {
         self.write(MessageType::Invoke, payload)
     }
 
+    /// Asks for a method many times in one message, and leaves the reply unread.
+    pub fn send_batch(&mut self, method: &str, args: Vec<Value>, count: usize) -> io::Result<()> {
+        let no_kwargs = Value::Dict(Vec::new());
+        let call = Value::Tuple(vec![method.into(), Value::Tuple(args), no_kwargs]);
+        let mut payload = Vec::new();
+        Call::new("Pyro.NameServer", "<batch>", vec![call; count])
+            .encode(DIALECT, &mut payload)
+            .map_err(io::Error::other)?;
+        let flags = Flags {
+            batch: true,
+            ..Flags::default()
+        };
+        self.write_with(MessageType::Invoke, flags, payload)
+    }
+
     /// Returns when a reply has begun to arrive. Takes a part of it away: nothing can be called after that.
     pub fn wait_for_bytes(&mut self) -> io::Result<()> {
         self.stream.read_exact(&mut [0])
@@ -190,11 +205,15 @@ impl Client {
     }
 
     fn write(&mut self, kind: MessageType, payload: Vec<u8>) -> io::Result<()> {
+        self.write_with(kind, Flags::default(), payload)
+    }
+
+    fn write_with(&mut self, kind: MessageType, flags: Flags, payload: Vec<u8>) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let frame = Frame {
             family: Family::Pyro5,
             kind,
-            flags: Flags::default(),
+            flags,
             seq: self.seq,
             serializer_id: Serializer::Serpent.id(Family::Pyro5),
             correlation_id: None,
