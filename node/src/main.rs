@@ -7,6 +7,10 @@ use hearth_node::config::{self, ConfigError, Request};
 use hearth_node::logging::Log;
 use hearth_node::{NodeError, offline, start_ns_loop};
 
+/// See the workspace's `Cargo.toml` for why, and `.cargo/config.toml` for its settings.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The configuration is wrong.
 const EXIT_CONFIG: u8 = 2;
 /// Anything else that keeps the server from running.
