@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use support::client::Client;
+use support::client::{Client, Entry};
+use support::cluster::{founders, free_addrs};
 use support::{PATIENCE, Server, hearthd, hearthd_by};
 
 /// A server whose streams a test holds, at a port that was free a moment ago.
@@ -26,6 +28,12 @@ struct Unwatched {
 
 impl Unwatched {
     fn start(args: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
+        let server = Self::spawn(args, stdout, stderr);
+        server.wait_until_it_serves();
+        server
+    }
+
+    fn spawn(args: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .unwrap()
@@ -37,13 +45,15 @@ impl Unwatched {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let server = Self { child, port };
+        Self { child, port }
+    }
+
+    fn wait_until_it_serves(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while Client::connect(port).is_err() {
+        while Client::connect(self.port).is_err() {
             assert!(Instant::now() < deadline, "it does not serve");
             std::thread::sleep(Duration::from_millis(5));
         }
-        server
     }
 
     fn stop(mut self) -> ExitStatus {
@@ -90,6 +100,56 @@ fn nobody_reads_the_streams_any_more() {
     }
     Client::connect(server.port).unwrap().count().unwrap();
     assert_eq!(server.stop().code(), Some(0));
+}
+
+/// All three once ended after one refused client each.
+#[test]
+fn nobody_reads_the_streams_of_three_nodes() {
+    let addrs = free_addrs(3);
+    let founders = founders(&addrs);
+    let folder = tempfile::tempdir().unwrap();
+    let mut readers = Vec::new();
+    let nodes: Vec<Unwatched> = (1..=3)
+        .map(|id| {
+            let (stdout, stdout_end) = std::io::pipe().unwrap();
+            let (stderr, stderr_end) = std::io::pipe().unwrap();
+            readers.push((stdout, stderr));
+            let store = format!("rocksdb:{}", folder.path().join(id.to_string()).display());
+            let id = id.to_string();
+            let args = [
+                "-s",
+                &store,
+                "--node-id",
+                &id,
+                "--initial-cluster",
+                &founders,
+            ];
+            Unwatched::spawn(&args, stdout_end, stderr_end)
+        })
+        .collect();
+    for node in &nodes {
+        node.wait_until_it_serves();
+    }
+    drop(readers);
+    for _ in 0..3 {
+        for node in &nodes {
+            knock_wrongly(node.port);
+        }
+    }
+    for (number, node) in nodes.iter().enumerate() {
+        let name = format!("name.{number}");
+        let tags = BTreeSet::new();
+        let uri = "PYRO:o@h:1".to_owned();
+        let mut client = Client::connect(node.port).unwrap();
+        client.register(&name, &Entry { uri, tags }).unwrap();
+        for reader in &nodes {
+            let mut reader = Client::connect(reader.port).unwrap();
+            assert_eq!(reader.lookup(&name).unwrap(), "PYRO:o@h:1");
+        }
+    }
+    for node in nodes {
+        assert_eq!(node.stop().code(), Some(0));
+    }
 }
 
 #[test]
