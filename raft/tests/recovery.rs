@@ -119,6 +119,14 @@ async fn a_survivor_of_three_becomes_a_cluster_that_others_join() {
     assert!(second > 3, "an id is never used again: {second}");
     assert!(found(cluster.node(second), "after").await);
 
+    // It votes when it has caught up, a moment after it serves.
+    support::until("a second voter", || async {
+        let status = cluster.status(1).await;
+        let voters = status.members.iter().filter(|member| member.member.voter);
+        let count = voters.count();
+        (count == 2).then_some(()).ok_or(format!("{count} voters"))
+    })
+    .await;
     cluster.stop(second).await;
     cluster.stop(1).await;
     // It is a cluster of two by now, and of one only if that is wanted again.

@@ -81,6 +81,12 @@ impl Reserve {
         }
         // Afresh, so that what an interrupted attempt left is not taken for held.
         self.release()?;
+        // Some file systems fill themselves up before they find out.
+        if let Some(folder) = self.path.parent()
+            && DiskSpace::of(folder)?.free < len
+        {
+            return Err(Errno::NOSPC.into());
+        }
         let file = File::options()
             .write(true)
             .create_new(true)
