@@ -376,8 +376,9 @@ impl Connection {
         close(next)
     }
 
-    /// Makes a list, or what else is large, and encodes it, away from the reactor. One that turns out to be large is made anew in a turn
-    /// of its own, of which there is one for all connections: it takes a multiple of its bytes while it is made.
+    /// Makes a list, or what else is large, and encodes it, away from the reactor. One that turns out to be large is
+    /// made anew in a turn of its own, of which there is one for all connections: it takes a multiple of its bytes
+    /// while it is made.
     async fn write_list(&mut self, reply: Reply, listing: Listing) -> Result<(), End> {
         let front = Arc::clone(&self.front);
         let (reply, listing) = (Arc::new(reply), Arc::new(listing));

@@ -125,9 +125,6 @@ impl Listing {
         if presence.is_gone() {
             return Ok(Err(ListRefusal::GivenUp));
         }
-        if let Selection::One { name, ns_port } = &self.selection {
-            return self.one(name, *ns_port, len_max);
-        }
         let pattern;
         let filter = match &self.selection {
             Selection::Filter(filter) => filter,
@@ -135,7 +132,7 @@ impl Listing {
                 pattern = Filter::Regex(Pattern::parse(text).map_err(pattern_refusal)?);
                 &pattern
             }
-            Selection::One { .. } => return Ok(Err(ListRefusal::GivenUp)),
+            Selection::One { name, ns_port } => return self.one(name, *ns_port, len_max),
         };
         let holds_own = lets_through(filter, &self.own)?;
         let bounds = Bounds {
