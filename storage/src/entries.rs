@@ -7,19 +7,25 @@ use crate::format::{self, EntryRef, Reader};
 use crate::model::{Entry, Name, Revision};
 use crate::store::StoredEntry;
 
+/// What a chunk has room for; an entry that is longer has a chunk of its own. From this size on jemalloc gives
+/// memory back to the system as soon as it is freed (`oversize_threshold`).
+const CHUNK_LEN: usize = 8 << 20;
+
 /// Entries with their names, in an order of their own. Each is unpacked when it is its turn.
 #[derive(Clone, Default)]
 pub struct Entries {
-    /// One behind the other: the name behind its length, the layout of the entry, the entry behind its length.
-    bytes: Vec<u8>,
+    /// One entry behind the other: the name behind its length, the layout of the entry, the entry behind its
+    /// length. Chunks, as a buffer that doubles is there twice while it is copied.
+    chunks: Vec<Vec<u8>>,
     places: Vec<Place>,
 }
 
-/// Where in [`Entries::bytes`] an entry is, and what it is sorted by.
+/// Where in [`Entries::chunks`] an entry is, and what it is sorted by.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     created: Revision,
-    start: usize,
+    chunk: u32,
+    start: u32,
 }
 
 /// How long the name, the URI and the tags of an entry are, in bytes, and how many texts that is.
@@ -42,14 +48,17 @@ impl Entries {
         self.places.is_empty()
     }
 
+    /// Bytes of all of them, packed.
+    pub fn packed_len(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum()
+    }
+
     /// Adds an entry at the end. Returns how long its texts are.
     pub fn push(&mut self, name: &str, entry: &Entry) -> Texts {
-        let start = self.begin(name, format::entry_version(entry));
-        let len = format::length(format::entry_len(entry));
-        self.bytes.extend_from_slice(&len.to_be_bytes());
-        format::write_entry(&mut self.bytes, entry);
-        let created = entry.created;
-        self.places.push(Place { created, start });
+        let entry_len = format::entry_len(entry);
+        let out = self.begin(name, format::entry_version(entry), entry.created, entry_len);
+        out.extend_from_slice(&format::length(entry_len).to_be_bytes());
+        format::write_entry(out, entry);
         let tags_len: usize = entry.tags.iter().map(String::len).sum();
         Texts {
             len: name.len() + entry.uri.len() + tags_len,
@@ -69,28 +78,47 @@ impl Entries {
         let Some(packed) = entry.packed()? else {
             return Ok(self.push(name, &entry.read()?));
         };
-        let start = self.begin(name, packed.version);
-        format::write_bytes(&mut self.bytes, packed.bytes);
         let entry = packed.entry;
-        let created = entry.created;
-        self.places.push(Place { created, start });
+        let out = self.begin(name, packed.version, entry.created, packed.bytes.len());
+        format::write_bytes(out, packed.bytes);
         Ok(Texts {
             len: name.len() + entry.uri.len() + entry.tags_len,
             count: 2 + entry.tag_count,
         })
     }
 
-    fn begin(&mut self, name: &str, version: u8) -> usize {
-        let start = self.bytes.len();
-        format::write_bytes(&mut self.bytes, name.as_bytes());
-        self.bytes.push(version);
-        start
+    /// The chunk that an entry goes to, which begins with what is in front of the entry and its length.
+    fn begin(
+        &mut self,
+        name: &str,
+        version: u8,
+        created: Revision,
+        entry_len: usize,
+    ) -> &mut Vec<u8> {
+        let len = 4 + name.len() + 1 + 4 + entry_len;
+        let has_room = |chunk: &Vec<u8>| chunk.len() + len <= CHUNK_LEN;
+        if !self.chunks.last().is_some_and(has_room) {
+            // Most lists are short: the first chunk grows with them.
+            let is_first = self.chunks.is_empty();
+            let capacity = if is_first { len } else { len.max(CHUNK_LEN) };
+            self.chunks.push(Vec::with_capacity(capacity));
+        }
+        let last = self.chunks.len() - 1;
+        let out = &mut self.chunks[last];
+        self.places.push(Place {
+            created,
+            chunk: format::length(last),
+            start: format::length(out.len()),
+        });
+        format::write_bytes(out, name.as_bytes());
+        out.push(version);
+        out
     }
 
     /// Puts them in the order of creation; by name where that is the same.
     pub(crate) fn sort(&mut self) {
-        let bytes = &self.bytes;
-        let name = |place: &Place| unpack(bytes, place).map(|(name, _)| name).ok();
+        let chunks = &self.chunks;
+        let name = |place: &Place| unpack(chunks, place).map(|(name, _)| name).ok();
         self.places.sort_unstable_by(|one, other| {
             let by_creation = one.created.cmp(&other.created);
             by_creation.then_with(|| name(one).cmp(&name(other)))
@@ -100,35 +128,54 @@ impl Entries {
     /// The entries in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (Name, Entry)> {
         self.places.iter().map(|place| {
-            let (name, entry) = unpack(&self.bytes, place).expect("it was packed here");
+            let (name, entry) = unpack(&self.chunks, place).expect("it was packed here");
             (name.to_owned(), entry.into_owned())
         })
     }
 }
 
-fn unpack<'a>(bytes: &'a [u8], place: &Place) -> Result<(&'a str, EntryRef<'a>), String> {
-    let mut reader = Reader(bytes.get(place.start..).unwrap_or_default());
+fn unpack<'a>(chunks: &'a [Vec<u8>], place: &Place) -> Result<(&'a str, EntryRef<'a>), String> {
+    let chunk = chunks.get(place.chunk as usize);
+    let packed = chunk.and_then(|chunk| chunk.get(place.start as usize..));
+    let mut reader = Reader(packed.unwrap_or_default());
     let name = reader.text()?;
     let version = reader.u8()?;
     let entry = EntryRef::read(version, &mut Reader(reader.bytes()?))?;
     Ok((name, entry))
 }
 
-/// The entries one after the other, each unpacked when it is its turn.
+/// The entries one after the other, each unpacked when it is its turn. A chunk is freed with its last entry.
 #[derive(Debug)]
 pub struct IntoIter {
     entries: Entries,
     next: usize,
+    /// Entries of each chunk whose turn has not come.
+    left: Vec<u32>,
+    packed_len: usize,
+}
+
+impl IntoIter {
+    /// [`Entries::packed_len`] of all entries, those that have been taken as well.
+    pub const fn packed_len(&self) -> usize {
+        self.packed_len
+    }
 }
 
 impl Iterator for IntoIter {
     type Item = (Name, Entry);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let place = self.entries.places.get(self.next)?;
+        let place = *self.entries.places.get(self.next)?;
         self.next += 1;
-        let (name, entry) = unpack(&self.entries.bytes, place).expect("it was packed here");
-        Some((name.to_owned(), entry.into_owned()))
+        let chunks = &mut self.entries.chunks;
+        let (name, entry) = unpack(chunks, &place).expect("it was packed here");
+        let item = (name.to_owned(), entry.into_owned());
+        let chunk = place.chunk as usize;
+        self.left[chunk] -= 1;
+        if self.left[chunk] == 0 {
+            chunks[chunk] = Vec::new();
+        }
+        Some(item)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -144,9 +191,15 @@ impl IntoIterator for Entries {
     type IntoIter = IntoIter;
 
     fn into_iter(self) -> IntoIter {
+        let mut left = vec![0; self.chunks.len()];
+        for place in &self.places {
+            left[place.chunk as usize] += 1;
+        }
         IntoIter {
+            packed_len: self.packed_len(),
             entries: self,
             next: 0,
+            left,
         }
     }
 }
@@ -209,6 +262,30 @@ mod tests {
         let sorted = plain.into_iter().rev();
         assert_eq!(packed.len(), 50);
         assert!(packed.into_iter().eq(sorted));
+    }
+
+    #[test]
+    fn entries_of_any_length_share_chunks() {
+        let half = CHUNK_LEN / 2;
+        let uri_lens = [2 * CHUNK_LEN, 10, half, half, CHUNK_LEN, 0, half];
+        let number = |(number, len)| {
+            let uri = "u".repeat(len);
+            let entry = entry(number);
+            (format!("name {number}"), Entry { uri, ..entry })
+        };
+        let plain: Vec<_> = (0..).zip(uri_lens).map(number).collect();
+        let packed: Entries = plain.iter().cloned().collect();
+        assert!(packed.iter().eq(plain.iter().cloned()));
+        let chunks = packed.places.iter().map(|place| place.chunk);
+        assert_eq!(chunks.collect::<Vec<_>>(), [0, 1, 1, 2, 3, 4, 4]);
+        assert!(packed.packed_len() > uri_lens.iter().sum());
+        let mut taken = packed.into_iter();
+        assert!(taken.by_ref().take(3).eq(plain[..3].iter().cloned()));
+        let chunk_lens = taken.entries.chunks.iter().map(Vec::len);
+        assert_eq!(chunk_lens.take_while(|len| *len == 0).count(), 2);
+        assert!(taken.eq(plain[3..].iter().cloned()));
+        let short: Entries = plain[1..2].iter().cloned().collect();
+        assert!(short.chunks[0].capacity() < 100);
     }
 
     #[test]

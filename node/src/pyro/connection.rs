@@ -726,7 +726,8 @@ fn encode(front: &Front, reply: &Reply, result: Result<Value, Exception>) -> (Ve
 
 /// [`encode`] of a dict whose items are made one by one.
 fn encode_dict(front: &Front, reply: &Reply, items: Items) -> (Vec<u8>, Next) {
-    let mut bytes = Vec::new();
+    // A buffer that doubles is there twice while it is copied.
+    let mut bytes = Vec::with_capacity(items.len_hint());
     let next = reply.write_dict(&front.config, items, &mut bytes);
     (bytes, next)
 }

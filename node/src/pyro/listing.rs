@@ -72,6 +72,13 @@ pub(super) struct Items {
     family: Family,
 }
 
+impl Items {
+    /// About how long the dict is on the wire, and seldom less.
+    pub(super) fn len_hint(&self) -> usize {
+        self.entries.packed_len()
+    }
+}
+
 impl Iterator for Items {
     type Item = (Value, Value);
 
