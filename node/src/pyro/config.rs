@@ -96,7 +96,7 @@ impl FrontConfig {
             list_len_max: 128 << 20,
             registration_limit_option: "--max-registration-size".to_owned(),
             request_memory_max: 32 << 20,
-            answer_memory_max: 64 << 20,
+            answer_memory_max: 32 << 20,
             call_item_count_max: 100_000,
             connection_count_max: 10_000,
             connection_count_per_address_max: None,
