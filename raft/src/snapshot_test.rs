@@ -58,7 +58,7 @@ fn source(name_count: u64, last: u64) -> Registry {
         };
         change.apply(Revision::new(number, 0), &command).unwrap();
     }
-    change.put_extra(b"of the cluster", vec![7; 5000]).unwrap();
+    change.put_extra(b"of the cluster", vec![7; 5000]);
     let membership = Membership::new_with_defaults(vec![[1].into()], [2]);
     let membership = StoredMembership::new(Some(log_id(1, 1, 1)), membership);
     change.put_meta(LAST_APPLIED, codec::encode_log_id(&log_id(1, 1, last)));

@@ -238,8 +238,8 @@ impl StateMachine {
             .chain(ids)
         {
             match value {
-                Some(value) => pending.change.put_extra(&key, value)?,
-                None => pending.change.remove_extra(&key)?,
+                Some(value) => pending.change.put_extra(&key, value),
+                None => pending.change.remove_extra(&key),
             }
         }
         self.position.last_applied = Some(log_id);

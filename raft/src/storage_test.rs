@@ -425,7 +425,7 @@ async fn a_folder_with_a_record_of_more_than_256_mib_opens_and_gets_small() {
         let record = codec::encode_record(&block);
         assert!(record.len() > 256 << 20);
         let mut change = registry.begin().unwrap();
-        change.put_extra(&index_key(2), record).unwrap();
+        change.put_extra(&index_key(2), record);
         registry.commit(change).unwrap();
         stores.store.close().unwrap();
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::command::{Command, IfTaken, Refusal, Reply};
 use crate::error::StoreError;
 use crate::format;
-use crate::model::{Entry, Name, Revision, Tags};
+use crate::model::{Entry, Extras, Name, Revision, Tags};
 use crate::pattern::{Pattern, PatternError, Steps};
 use crate::removal::{Removal, minimal_prefixes};
 use crate::rules::{self, InForce};
@@ -40,26 +40,29 @@ pub struct Change {
     summary: Summary,
     /// Of the first command.
     first: Option<Revision>,
-    entries: BTreeMap<Name, Slot<Entry>>,
+    entries: BTreeMap<Name, Slot>,
     /// Bytes of the entries that were read into `entries`, about.
     read_len: usize,
     /// What goes of the store's entries, beside those in `entries`. It is counted out of `summary`.
     removal: Option<Removal>,
-    extras: BTreeMap<Vec<u8>, Slot<Vec<u8>>>,
+    /// The committed extra records.
+    extras_before: Arc<Extras>,
+    /// The extra records that the change writes; `None` stands for one that it removes.
+    extras: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What the store holds under a key, and what it will hold.
-struct Slot<T> {
-    before: Option<T>,
+struct Slot {
+    before: Option<Entry>,
     /// What was before is counted out of the summary.
     counted_out: bool,
     /// `None` as long as nothing changes.
-    after: Option<Option<T>>,
+    after: Option<Option<Entry>>,
 }
 
-impl<T> Slot<T> {
-    fn current(&self) -> Option<&T> {
+impl Slot {
+    fn current(&self) -> Option<&Entry> {
         match &self.after {
             Some(after) => after.as_ref(),
             None => self.before.as_ref(),
@@ -74,6 +77,7 @@ impl Change {
         base: u64,
         in_force: InForce,
         summary: Summary,
+        extras_before: Arc<Extras>,
     ) -> Self {
         Self {
             store,
@@ -84,6 +88,7 @@ impl Change {
             entries: BTreeMap::new(),
             read_len: 0,
             removal: None,
+            extras_before,
             extras: BTreeMap::new(),
             meta: BTreeMap::new(),
         }
@@ -158,55 +163,41 @@ impl Change {
 
     /// Writes an extra record with the change. Extra records are part of the replicated state: they
     /// count in its hash and go with its snapshots.
-    ///
-    /// # Errors
-    /// [`StoreError`]: what is there before is read.
-    pub fn put_extra(&mut self, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
-        self.extra_slot(key)?.after = Some(Some(value));
-        Ok(())
+    pub fn put_extra(&mut self, key: &[u8], value: Vec<u8>) {
+        self.extras.insert(key.to_vec(), Some(value));
     }
 
     /// Removes an extra record with the change, if it is there.
-    ///
-    /// # Errors
-    /// [`StoreError`]: what is there before is read.
-    pub fn remove_extra(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        self.extra_slot(key)?.after = Some(None);
-        Ok(())
+    pub fn remove_extra(&mut self, key: &[u8]) {
+        self.extras.insert(key.to_vec(), None);
     }
 
-    /// The extra record under `key` after the change so far.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn extra(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Returns the extra record under `key` after the change so far.
+    pub fn extra(&self, key: &[u8]) -> Option<&[u8]> {
         match self.extras.get(key) {
-            Some(slot) => Ok(slot.current().cloned()),
-            None => self.store.extra(key),
+            Some(after) => after.as_deref(),
+            None => self.extras_before.get(key).map(Vec::as_slice),
         }
     }
 
-    /// The extra records whose key starts with `prefix` after the change so far.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn extras(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
-        let mut found = BTreeMap::new();
-        self.store.view()?.extras(prefix, &[], &mut |key, value| {
-            found.insert(key.to_vec(), value.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
+    /// Returns the extra records whose keys start with `prefix` after the change so far.
+    pub fn extras(&self, prefix: &[u8]) -> Extras {
         let from = (Bound::Included(prefix), Bound::Unbounded);
-        for (key, slot) in self.extras.range::<[u8], _>(from) {
+        let before = self.extras_before.range::<[u8], _>(from);
+        let mut found: Extras = before
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for (key, after) in self.extras.range::<[u8], _>(from) {
             if !key.starts_with(prefix) {
                 break;
             }
-            match slot.current() {
+            match after {
                 Some(value) => found.insert(key.clone(), value.clone()),
                 None => found.remove(key),
             };
         }
-        Ok(found)
+        found
     }
 
     fn register(
@@ -261,14 +252,14 @@ impl Change {
                 since,
                 ..self.in_force
             };
-            self.put_in_force(in_force.check()?)?;
+            self.put_in_force(in_force.check()?);
         }
         Ok(Reply::Done)
     }
 
-    fn put_in_force(&mut self, in_force: InForce) -> Result<(), StoreError> {
+    fn put_in_force(&mut self, in_force: InForce) {
         self.in_force = in_force;
-        self.put_extra(rules::RECORD_KEY, in_force.to_record())
+        self.put_extra(rules::RECORD_KEY, in_force.to_record());
     }
 
     fn remove_listed(
@@ -298,7 +289,7 @@ impl Change {
         if rules < 2 || as_of < Revision::end_of(since) || as_of < emptied {
             return Ok(true);
         }
-        let is_changed = |slot: &Slot<Entry>| slot.after.is_some();
+        let is_changed = |slot: &Slot| slot.after.is_some();
         let mut count = 0;
         let mut gained = false;
         for (name, slot) in &self.entries {
@@ -399,7 +390,7 @@ impl Change {
             len += entry_len;
             count > SINGLE_COUNT_MAX || len > SINGLE_LEN_MAX
         };
-        let changed = |(_, slot): (&Name, &Slot<Entry>)| slot.current().map(format::entry_len);
+        let changed = |(_, slot): (&Name, &Slot)| slot.current().map(format::entry_len);
         if target
             .slots(&self.entries)
             .filter_map(changed)
@@ -448,7 +439,7 @@ impl Change {
         self.put_in_force(InForce {
             emptied: revision,
             ..self.in_force
-        })?;
+        });
         Ok(Reply::Removed(removed))
     }
 
@@ -527,7 +518,7 @@ impl Change {
         Ok(names)
     }
 
-    fn slot(&mut self, name: &str) -> Result<&mut Slot<Entry>, StoreError> {
+    fn slot(&mut self, name: &str) -> Result<&mut Slot, StoreError> {
         match self.entries.entry(name.to_owned()) {
             btree_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
             btree_map::Entry::Vacant(place) => {
@@ -538,20 +529,6 @@ impl Change {
                     before,
                     counted_out: is_removed,
                     after: is_removed.then_some(None),
-                }))
-            }
-        }
-    }
-
-    fn extra_slot(&mut self, key: &[u8]) -> Result<&mut Slot<Vec<u8>>, StoreError> {
-        match self.extras.entry(key.to_vec()) {
-            btree_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
-            btree_map::Entry::Vacant(place) => {
-                let before = self.store.extra(key)?;
-                Ok(place.insert(Slot {
-                    before,
-                    counted_out: false,
-                    after: None,
                 }))
             }
         }
@@ -577,17 +554,18 @@ impl Change {
                 batch.entries.insert(name, EntryChange { before, after });
             }
         }
-        for (key, slot) in self.extras {
-            let Some(after) = slot.after else { continue };
-            if let Some(value) = &slot.before {
+        for (key, after) in self.extras {
+            let before = self.extras_before.get(&key);
+            if before == after.as_ref() {
+                continue;
+            }
+            if let Some(value) = before {
                 summary.remove_extra(&key, value);
             }
             if let Some(value) = &after {
                 summary.add_extra(&key, value);
             }
-            if slot.before != after {
-                batch.extras.insert(key, after);
-            }
+            batch.extras.insert(key, after);
         }
         batch.summary = summary;
         batch
@@ -611,14 +589,14 @@ enum Target<'a> {
     Names(Vec<&'a str>),
 }
 
-type Slots = BTreeMap<Name, Slot<Entry>>;
+type Slots = BTreeMap<Name, Slot>;
 
 impl Target<'_> {
     /// What it covers among `slots`.
     fn slots<'b>(
         &'b self,
         slots: &'b Slots,
-    ) -> Box<dyn Iterator<Item = (&'b Name, &'b Slot<Entry>)> + 'b> {
+    ) -> Box<dyn Iterator<Item = (&'b Name, &'b Slot)> + 'b> {
         match self {
             Self::Prefixes(prefixes) => Box::new(prefixes.iter().flat_map(move |&prefix| {
                 slots
@@ -634,7 +612,7 @@ impl Target<'_> {
     }
 
     /// [`Self::slots`], to be changed.
-    fn for_each_slot(&self, slots: &mut Slots, mut work: impl FnMut(&mut Slot<Entry>)) {
+    fn for_each_slot(&self, slots: &mut Slots, mut work: impl FnMut(&mut Slot)) {
         match self {
             Self::Prefixes(prefixes) => {
                 for &prefix in prefixes {

@@ -29,7 +29,7 @@ pub use command::{Command, IfTaken, Refusal, Reply};
 pub use entries::Entries;
 pub use error::StoreError;
 pub use list::{Bounds, ListRefusal};
-pub use model::{Entry, Name, Revision, RevisionError, Tags};
+pub use model::{Entry, Extras, Name, Revision, RevisionError, Tags};
 pub use pattern::{Pattern, PatternError, Steps};
 pub use query::{Answer, Filter, Query};
 pub use registry::Registry;

@@ -1,6 +1,6 @@
 //! What the registry holds: names, and what they stand for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -12,6 +12,9 @@ pub type Name = String;
 
 /// Metadata tags of an entry, the yellow pages' key words.
 pub type Tags = BTreeSet<String>;
+
+/// Extra records of the state: key → value.
+pub type Extras = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The place of a change in the order of all changes, written `81552.3`.
 #[derive(

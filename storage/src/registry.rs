@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::change::Change;
 use crate::error::StoreError;
 use crate::list::{self, Bounds, ListRefusal};
-use crate::model::{Name, Revision};
+use crate::model::{Extras, Name, Revision};
 use crate::pattern::Pattern;
 use crate::query::{Answer, Filter, Query};
 use crate::rules::{self, InForce};
@@ -34,8 +34,32 @@ struct Shared {
 struct Writes {
     /// Number of changes and installs that were written through this registry.
     count: u64,
-    /// By which rules the next change is applied, as far as that was read.
-    in_force: Option<InForce>,
+    /// The committed state as far as each change needs it, once it was read.
+    committed: Option<Committed>,
+}
+
+/// The small part of the committed state that each change starts from. It is kept in memory, so that a batch
+/// reads nothing but the entries that it is about. The extra records are as many as the members' sessions need.
+struct Committed {
+    in_force: InForce,
+    summary: Summary,
+    extras: Arc<Extras>,
+}
+
+impl Committed {
+    fn write_extras(&mut self, changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
+        if changes.is_empty() {
+            return;
+        }
+        // Copied only while another change is open.
+        let extras = Arc::make_mut(&mut self.extras);
+        for (key, value) in changes {
+            match value {
+                Some(value) => extras.insert(key, value),
+                None => extras.remove(&key),
+            };
+        }
+    }
 }
 
 impl Registry {
@@ -90,14 +114,14 @@ impl Registry {
     /// [`StoreError`].
     pub fn begin(&self) -> Result<Change, StoreError> {
         let mut writes = self.writes();
-        let (base, in_force) = (writes.count, self.in_force(&mut writes)?);
-        drop(writes);
-        let summary = self.summary()?;
+        let base = writes.count;
+        let committed = self.committed(&mut writes)?;
         Ok(Change::new(
             Arc::clone(&self.shared.store),
             base,
-            in_force,
-            summary,
+            committed.in_force,
+            committed.summary,
+            Arc::clone(&committed.extras),
         ))
     }
 
@@ -113,11 +137,19 @@ impl Registry {
             return Err(StoreError::Overtaken);
         }
         let in_force = change.in_force();
-        self.shared.store.commit(change.into_batch())?;
-        *writes = Writes {
-            count: writes.count.wrapping_add(1),
-            in_force: Some(in_force),
-        };
+        let batch = change.into_batch();
+        let summary = batch.summary;
+        let extras = batch.extras.clone();
+        // After a failure the next change starts from what the store says.
+        let committed = writes.committed.take();
+        self.shared.store.commit(batch)?;
+        writes.count = writes.count.wrapping_add(1);
+        writes.committed = committed.map(|mut committed| {
+            committed.in_force = in_force;
+            committed.summary = summary;
+            committed.write_extras(extras);
+            committed
+        });
         Ok(())
     }
 
@@ -127,17 +159,20 @@ impl Registry {
     /// # Errors
     /// [`StoreError`].
     pub fn rules(&self) -> Result<u32, StoreError> {
-        Ok(self.in_force(&mut self.writes())?.rules)
+        Ok(self.committed(&mut self.writes())?.in_force.rules)
     }
 
-    fn in_force(&self, writes: &mut Writes) -> Result<InForce, StoreError> {
-        if let Some(in_force) = writes.in_force {
-            return Ok(in_force);
+    fn committed<'a>(&self, writes: &'a mut Writes) -> Result<&'a Committed, StoreError> {
+        if writes.committed.is_none() {
+            let extras = self.extras(&[])?;
+            let record = extras.get(rules::RECORD_KEY).map(Vec::as_slice);
+            writes.committed = Some(Committed {
+                in_force: InForce::from_record(record)?,
+                summary: self.summary()?,
+                extras: Arc::new(extras),
+            });
         }
-        let record = self.shared.store.extra(rules::RECORD_KEY)?;
-        let in_force = InForce::from_record(record.as_deref())?;
-        writes.in_force = Some(in_force);
-        Ok(in_force)
+        Ok(writes.committed.as_ref().expect("it was read above"))
     }
 
     /// Counts and hash of the committed state.
@@ -176,8 +211,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn extras(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
-        let mut found = BTreeMap::new();
+    pub fn extras(&self, prefix: &[u8]) -> Result<Extras, StoreError> {
+        let mut found = Extras::new();
         self.shared
             .store
             .view()?
@@ -232,7 +267,7 @@ impl Registry {
         write()?;
         *writes = Writes {
             count: writes.count.wrapping_add(1),
-            in_force: None,
+            committed: None,
         };
         Ok(())
     }

@@ -142,7 +142,7 @@ fn play(registry: &Registry, story: &[(u64, Vec<Command>)]) {
                 .unwrap();
         }
         let index = index.to_be_bytes().to_vec();
-        change.put_extra(b"session", index.clone()).unwrap();
+        change.put_extra(b"session", index.clone());
         change.put_meta(b"applied", index);
         registry.commit(change).unwrap();
     }

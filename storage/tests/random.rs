@@ -289,16 +289,16 @@ proptest! {
                     for (key, value) in records {
                         match value {
                             Some(value) => {
-                                change.put_extra(&[key], vec![value]).unwrap();
+                                change.put_extra(&[key], vec![value]);
                                 extras.insert(vec![key], vec![value]);
                             }
                             None => {
-                                change.remove_extra(&[key]).unwrap();
+                                change.remove_extra(&[key]);
                                 extras.remove(&vec![key]);
                             }
                         }
                     }
-                    prop_assert_eq!(&own_extras(change.extras(b"").unwrap()), &extras);
+                    prop_assert_eq!(&own_extras(change.extras(b"")), &extras);
                     registry.commit(change).unwrap();
                 }
                 Step::Reinstall => {
