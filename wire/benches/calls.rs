@@ -1,5 +1,6 @@
-//! What a look-up and a registration cost in each serializer: nanoseconds to read the request and to
-//! write the reply. Run with `cargo bench -p hearth-wire`, or with words to choose lines by.
+//! The cost of a lookup and of a registration in each serializer: nanoseconds to read the request and to write
+//! the reply. Run it with `cargo bench -p hearth-wire`; words after that select the lines that contain all of
+//! them.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::{Call, Dialect, Exception, Family, Limits, Serializer, Uri, Value};
 
-/// How long each line is measured, after as long a warm-up.
+/// Duration of the measurement of each line, after a warm-up of the same duration.
 const MEASURED: Duration = Duration::from_millis(200);
 
-/// Runs between two readings of the clock.
+/// Number of runs between two readings of the clock.
 const BATCH: u32 = 100;
 
 fn main() {
-    // `cargo test --all-targets` runs this file as well, and should not wait for it.
+    // `cargo test --all-targets` runs this file too, and must not wait for the measurements.
     if !std::env::args().any(|word| word == "--bench") {
         return;
     }
@@ -62,7 +63,7 @@ fn main() {
     }
 }
 
-/// Mean time of one run.
+/// Mean duration of one run in nanoseconds.
 fn nanoseconds(run: &mut dyn FnMut()) -> f64 {
     let mut batches = |duration: Duration| {
         let start = Instant::now();

@@ -1,9 +1,8 @@
-//! The proof of a cluster key that authorizes administration: what a client computes and a node checks.
+//! The proof that authorizes cluster administration: computed by a client, checked by a node.
 //!
-//! `Hearth.Cluster.challenge()` gives a nonce as text. The proof is HMAC-SHA-256, under a key of the
-//! cluster's key file, of `PURPOSE`, a zero byte, the cluster id as `status()` gives it, a zero byte, and
-//! the nonce; in hexadecimal. `Hearth.Cluster.authorize(proof)` takes it. In Python:
-//!
+//! `Hearth.Cluster.challenge()` returns a nonce as text. The proof is an HMAC-SHA-256, in hexadecimal. Its key
+//! is a key of the cluster's key file. Its message is `PURPOSE`, a zero byte, the cluster id as `status()`
+//! returns it, a zero byte, and the nonce. `Hearth.Cluster.authorize(proof)` takes the proof. In Python:
 //! ```python
 //! key = open("/etc/hearth.key", "rb").read().strip()
 //! message = b"\0".join([b"hearth admin v1", cluster_id.encode(), nonce.encode()])
@@ -13,29 +12,31 @@
 use ::hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// What the proof is for: none of another purpose fits here.
+/// Domain separation: the first part of the message, so that a proof made for another purpose is not valid
+/// here.
 const PURPOSE: &[u8] = b"hearth admin v1";
 
-/// Bytes of a proof before it is written in hexadecimal.
+/// Length of a raw proof in bytes; the hexadecimal text is twice as long.
 const PROOF_LEN: usize = 32;
 
-/// Keys that a key file may hold.
+/// Maximum number of keys in a key file.
 pub const KEY_COUNT_MAX: usize = 8;
 
-/// The proof of `key` for the challenge `nonce` of the cluster `cluster_id`.
+/// Returns the proof, in hexadecimal, that `key` gives for the challenge `nonce` of the cluster `cluster_id`.
 pub fn proof(key: &[u8], cluster_id: &str, nonce: &str) -> String {
     let proof = mac(key, cluster_id, nonce).finalize().into_bytes();
     proof.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether `proof` proves `key`; takes the same time wherever they differ.
+/// Returns true if `proof` is the proof that `key` gives for this cluster and nonce. Takes hexadecimal digits
+/// of either case. The comparison takes constant time.
 pub fn proves(key: &[u8], cluster_id: &str, nonce: &str, proof: &str) -> bool {
     let proof = from_hex(proof);
     proof.is_some_and(|proof| mac(key, cluster_id, nonce).verify_slice(&proof).is_ok())
 }
 
-/// The keys in the content of a key file: one a line without the white space around it, the one to use
-/// first. A file that is not text is one key.
+/// Returns the keys in the content of a key file: one key a line, without surrounding white space, the
+/// preferred key first. Empty lines are skipped. A file that is not text is one key.
 pub fn keys_of_file(content: &[u8]) -> Vec<&[u8]> {
     let is_text = str::from_utf8(content).is_ok_and(|text| {
         text.chars()
@@ -85,7 +86,7 @@ mod tests {
 
     const CLUSTER: &str = "00112233445566778899aabbccddeeff";
 
-    /// As Python's `hmac.new(key, message, "sha256").hexdigest()` gives it.
+    /// The expected proof was computed with Python's `hmac.new(key, message, "sha256").hexdigest()`.
     #[test]
     fn the_proof_is_that_of_the_contract() {
         assert_eq!(proof(b"secret", CLUSTER, "nonce"), PYTHON_PROOF);

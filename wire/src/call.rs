@@ -1,7 +1,8 @@
 //! Calls: object, method and arguments, as INVOKE carries them.
 //!
-//! Each serializer has its own shape for the four. A payload of another shape fails here as Python
-//! fails when it takes it apart; whether the parts make sense is for the server to say.
+//! Each serializer has its own shape for the four parts. A payload of another shape fails with the
+//! exception that Python raises when it unpacks the payload. This module does not check that the
+//! parts make sense; the server does.
 
 use crate::serializer::is_from_python2;
 use crate::{Dialect, EncodeError, Exception, Limits, Serializer, Value};
@@ -9,18 +10,18 @@ use crate::{Dialect, EncodeError, Exception, Limits, Serializer, Value};
 /// One call of a method of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// The object id; a peer may send something that is no text.
+    /// The object id. Not checked: a peer may send a value that is not a text.
     pub object: Value,
-    /// The method's name; a peer may send something that is no text.
+    /// The method's name. Not checked: a peer may send a value that is not a text.
     pub method: Value,
-    /// Positional arguments: a list or tuple, or whatever else the peer sent in its place.
+    /// Positional arguments: a list or tuple. Not checked: a peer may send any other value.
     pub args: Value,
-    /// Keyword arguments: a dict or `None`, or whatever else the peer sent in its place.
+    /// Keyword arguments: a dict or `None`. Not checked: a peer may send any other value.
     pub kwargs: Value,
 }
 
 impl Call {
-    /// A call with positional arguments only.
+    /// Creates a call with positional arguments only.
     pub fn new(object: &str, method: &str, args: Vec<Value>) -> Self {
         Self {
             object: object.into(),
@@ -30,8 +31,8 @@ impl Call {
         }
     }
 
-    /// Reads an INVOKE payload. The second value is the dialect in which the reply must be written:
-    /// `dialect`, with Python 2 noticed.
+    /// Reads an INVOKE payload. The second value is the dialect of the reply: `dialect`, with
+    /// `python2` set if the payload says that a Python 2 client wrote it.
     ///
     /// # Errors
     /// The exception that the real server sends for this payload.
@@ -55,10 +56,10 @@ impl Call {
         Ok((call, reply_dialect))
     }
 
-    /// Appends an INVOKE payload to `out`, as a client of this dialect writes it.
+    /// Appends an INVOKE payload to `out`, in the form in which a client of this dialect writes it.
     ///
     /// # Errors
-    /// [`EncodeError`] for an argument that the serializer cannot express.
+    /// [`EncodeError`] if the serializer cannot express an argument.
     pub fn encode(&self, dialect: Dialect, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let [object, method, args, kwargs] =
             [&self.object, &self.method, &self.args, &self.kwargs].map(Value::clone);
@@ -78,8 +79,8 @@ impl Call {
         dialect.encode(&value, out)
     }
 
-    /// Takes apart what all serializers but json send. Class dicts are replaced in the arguments
-    /// only, after the four were counted.
+    /// Unpacks the sequence of four that all serializers but json send. Class dicts are replaced in
+    /// the arguments only, after the length has been checked.
     fn from_four(dialect: Dialect, value: Value) -> Result<Self, Exception> {
         let items = match value {
             Value::Tuple(items)
@@ -114,8 +115,8 @@ impl Call {
         })
     }
 
-    /// Takes apart what json sends; the order in which the parts are looked for decides which one a
-    /// peer is told about. Other keys are ignored.
+    /// Unpacks the dict that json sends. If several keys are missing, the order of the lookups here
+    /// decides which one the peer is told about. Other keys are ignored.
     fn from_object(dialect: Dialect, value: Value) -> Result<Self, Exception> {
         let mut items = match value {
             Value::Dict(items) => items,
@@ -139,7 +140,7 @@ impl Call {
     }
 }
 
-/// Python's error for `value["key"]` where `value` is no dict.
+/// Returns Python's error for `value["key"]` where `value` is not a dict.
 fn not_subscriptable(value: &Value) -> Exception {
     Exception::type_error(match value {
         Value::List(_) => "list indices must be integers or slices, not str".to_owned(),

@@ -1,10 +1,10 @@
-//! What can be wrong with bytes that arrived, and with values that should leave.
+//! Errors of received bytes that cannot be decoded and of values that cannot be encoded.
 
 use crate::{Exception, ExceptionClass, Family, Frame, MessageType, Value};
 
-/// A message that cannot be read: always the peer's fault.
+/// A message that cannot be read. The peer is always at fault.
 ///
-/// The texts are those of the real programs where they have one, so that a server can send them in a
+/// The texts are those of the real Pyro programs where Pyro has one, so that a server can send them in a
 /// CONNECTFAIL as they are: see [`DecodeError::refusal`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -15,10 +15,10 @@ pub enum DecodeError {
         /// The connection's family; Pyro4 while it is not known.
         family: Family,
     },
-    /// `PYRO`, but another wire version than the family's.
+    /// The tag is `PYRO`, but the wire version is not the family's.
     #[error("{}", other_version(*family, *found))]
     Version {
-        /// The connection's family; while it is not known, the one whose versions are nearer.
+        /// The connection's family. While it is not known: Pyro5 for versions from 500 up, otherwise Pyro4.
         family: Family,
         /// The header's version.
         found: u16,
@@ -26,50 +26,50 @@ pub enum DecodeError {
     /// Pyro4: the header's checksum is not the sum of its fields.
     #[error("header checksum mismatch")]
     Checksum {
-        /// As sent.
+        /// The checksum in the header.
         found: u16,
-        /// As it should be.
+        /// The checksum that the fields of the header give.
         computed: u16,
     },
-    /// Pyro5: the header does not end in its magic number.
+    /// Pyro5: the header does not end in the magic number.
     #[error("invalid message or protocol version")]
     Magic {
-        /// As sent.
+        /// The number in the header.
         found: u16,
     },
-    /// A type that nobody knows, or that has no place in this phase of the conversation.
+    /// The message type is unknown, or not allowed in this phase of the connection.
     #[error("{}", wrong_type(*family, *found, expected))]
     MessageType {
         /// The connection's family.
         family: Family,
         /// The header's type.
         found: u16,
-        /// What [`crate::frame::FrameDecoder::accept`] allows.
+        /// The types that [`crate::frame::FrameDecoder::accept`] allows.
         expected: &'static [MessageType],
     },
-    /// Payload and annotations together are above [`crate::Limits::message_len_max`].
+    /// Payload and annotations together exceed [`crate::Limits::message_len_max`].
     #[error("{}", too_large(*family, *len, *max))]
     TooLarge {
         /// The connection's family.
         family: Family,
-        /// Announced bytes.
+        /// Announced length of payload and annotations in bytes.
         len: u64,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
     /// Pyro4: the payload length is negative.
     #[error("negative buffersize in recv")]
     NegativeLength {
-        /// As sent.
+        /// The length in the header.
         len: i32,
     },
     /// Pyro4: an annotation chunk ends inside its own header.
     #[error("unpack requires a buffer of 6 bytes")]
     ChunkCut,
-    /// Pyro5: an annotation chunk is longer than what was announced for all of them.
+    /// Pyro5: an annotation chunk is longer than the announced length of all chunks.
     #[error("annotation chunk length exceeds remaining data")]
     ChunkTooLong,
-    /// An annotation key is not ASCII; Python's own text.
+    /// An annotation key is not ASCII. The text is Python's own.
     #[error(
         "'ascii' codec can't decode byte {byte:#04x} in position {position}: ordinal not in range(128)"
     )]
@@ -78,7 +78,7 @@ pub enum DecodeError {
         family: Family,
         /// The first byte that is not ASCII.
         byte: u8,
-        /// Where it stands in the key.
+        /// The byte's position in the key.
         position: usize,
     },
     /// More annotation chunks than [`crate::frame::ANNOTATION_COUNT_MAX`]. Pyro has no such limit.
@@ -89,43 +89,43 @@ pub enum DecodeError {
         /// The limit.
         max: usize,
     },
-    /// A key is set here, and the message is not signed.
+    /// A key is set on this side, and the message is not signed.
     #[error("hmac key config not symmetric")]
     HmacMissing,
-    /// No key is set here, and the message is signed.
+    /// No key is set on this side, and the message is signed.
     #[error("hmac key config not symmetric")]
     HmacUnexpected,
-    /// The message is signed with another key, or was changed on its way.
+    /// The message is signed with another key, or was changed in transit.
     #[error("message hmac mismatch")]
     HmacMismatch,
-    /// The compressed payload cannot be inflated. In Pyro4 this is the only error after which the
-    /// decoder goes on: the caller of the message gets an exception, and the connection stays.
+    /// The compressed payload cannot be inflated. In Pyro4 this is the only error after which the decoder
+    /// continues: the caller gets an exception, and the connection stays open.
     #[error("{error}")]
     Inflate {
         /// The message, with an empty payload.
         frame: Box<Frame>,
-        /// What is wrong with its payload.
+        /// The reason.
         error: InflateError,
     },
 }
 
-/// Why a compressed payload cannot be inflated.
+/// The reason why a compressed payload cannot be inflated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InflateError {
-    /// Not zlib data; the text of Python's `zlib.error`.
+    /// The payload is not valid zlib data. The text is that of Python's `zlib.error`.
     #[error("{0}")]
     Data(String),
-    /// More than [`crate::Limits::inflated_len_max`]. Pyro has no such limit.
+    /// The plain payload exceeds [`crate::Limits::inflated_len_max`]. Pyro has no such limit.
     #[error("message too large after decompression (max={max})")]
     TooLarge {
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
 }
 
 impl DecodeError {
-    /// The family in which the peer is to be answered.
+    /// The family in which the peer must be answered.
     pub fn family(&self) -> Family {
         match self {
             Self::NotPyro { family }
@@ -145,11 +145,12 @@ impl DecodeError {
         }
     }
 
-    /// The CONNECTFAIL that a server sends when this happened to the first message of a connection,
-    /// before it closes it. `None`: it closes without a word, as it does after every later message.
+    /// Returns the CONNECTFAIL that a server sends before it closes the connection, for an error of the first
+    /// message of a connection. `None` if the server closes without a reply. After every later message a server
+    /// closes without a reply, whatever this method returns.
     ///
-    /// The message was not understood, so it is answered in marshal with sequence number 0; only
-    /// Pyro4's inflate error comes late enough to be answered in the request's own serializer.
+    /// The reply is in marshal and has sequence number 0, because the request was not understood. Only Pyro4's
+    /// inflate error is found late enough for a reply in the request's own serializer.
     pub fn refusal(&self) -> Option<Frame> {
         match self {
             Self::TooLarge {
@@ -163,15 +164,15 @@ impl DecodeError {
         }
     }
 
-    /// Whether the decoder can go on with the next message: true for Pyro4's inflate error only.
-    /// After the handshake it is answered with [`InflateError::to_exception`].
+    /// Returns true if the decoder can continue with the next message: for Pyro4's inflate error only. After
+    /// the handshake that error is answered with [`InflateError::to_exception`].
     pub fn is_recoverable(&self) -> bool {
         matches!(self, Self::Inflate { frame, .. } if frame.family == Family::Pyro4)
     }
 }
 
 impl InflateError {
-    /// The exception with which Pyro4 answers the call. Clients cannot map its class and show a
+    /// Returns the exception with which Pyro4 answers the call. Clients cannot map its class and show a
     /// `SerializeError` that names it.
     pub fn to_exception(&self) -> Exception {
         Exception {
@@ -224,9 +225,9 @@ pub enum EncodeError {
     /// A length does not fit its field, or exceeds the sender's own limit.
     #[error("message too large ({len}, max={max})")]
     TooLarge {
-        /// Bytes that were to be sent.
+        /// Length in bytes that was to be sent.
         len: usize,
-        /// Bytes that the format or the limit allows.
+        /// Maximum length in bytes that the format or the limit allows.
         max: usize,
     },
     /// Pyro5's header has one byte for the serializer.
@@ -235,7 +236,7 @@ pub enum EncodeError {
         /// The id that was to be sent.
         id: u16,
     },
-    /// The serializer has no form for this class.
+    /// The serializer cannot express this class.
     #[error("don't know how to serialize class {type_name}")]
     Unserializable {
         /// The value's Python class.

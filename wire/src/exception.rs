@@ -1,4 +1,4 @@
-//! Exceptions as values: what a Pyro client raises when a call fails.
+//! Exceptions as values: the errors that a Pyro client raises when a call fails.
 
 use std::borrow::Cow;
 
@@ -7,25 +7,25 @@ use crate::{Family, Value};
 /// The error classes that both families define, in `Pyro4.errors` and `Pyro5.errors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PyroClass {
-    /// The root of them all.
+    /// The base class of all others.
     PyroError,
-    /// Trouble on the connection.
+    /// An error on the connection.
     CommunicationError,
-    /// The connection ended.
+    /// The connection was closed.
     ConnectionClosedError,
-    /// A call took too long.
+    /// The call took too long.
     TimeoutError,
-    /// Bytes that break the protocol.
+    /// The bytes violate the protocol.
     ProtocolError,
     /// A message above `MAX_MESSAGE_SIZE`.
     MessageTooLargeError,
-    /// Something that cannot be serialized or deserialized.
+    /// A value cannot be serialized or deserialized.
     SerializeError,
-    /// The name server refuses.
+    /// The name server refused the request.
     NamingError,
-    /// The daemon refuses.
+    /// The daemon refused the request.
     DaemonError,
-    /// Something that is forbidden.
+    /// The operation is forbidden.
     SecurityError,
 }
 
@@ -46,7 +46,7 @@ impl PyroClass {
         }
     }
 
-    /// The class with this name.
+    /// Returns the class with this name, or `None` if Pyro has no such class.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "PyroError" => Self::PyroError,
@@ -76,7 +76,7 @@ pub enum ExceptionClass {
 }
 
 impl ExceptionClass {
-    /// The class's name without its module, as `nsctl` and Python's tracebacks' readers show it.
+    /// The class's name without its module, as `nsctl` shows it.
     pub fn name(&self) -> &str {
         match self {
             Self::Pyro(class) => class.name(),
@@ -85,8 +85,8 @@ impl ExceptionClass {
         }
     }
 
-    /// The name with which Python's tracebacks and error texts show the class: built-ins stand without
-    /// their module.
+    /// The class's name in Python's tracebacks and error texts: built-in classes without their module, others
+    /// with it.
     pub(crate) fn shown_name(&self, family: Family) -> Cow<'_, str> {
         match self {
             Self::Builtin(name) => Cow::Borrowed(name),
@@ -94,7 +94,7 @@ impl ExceptionClass {
         }
     }
 
-    /// The dotted name that travels as `__class__`.
+    /// The dotted name that is sent as `__class__`.
     pub fn wire_name(&self, family: Family) -> Cow<'_, str> {
         match (self, family) {
             (Self::Pyro(class), Family::Pyro4) => format!("Pyro4.errors.{}", class.name()).into(),
@@ -108,17 +108,17 @@ impl ExceptionClass {
 /// An exception: its class, constructor arguments and remote traceback.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exception {
-    /// What a client raises.
+    /// The class of the exception that a client raises.
     pub class: ExceptionClass,
     /// The constructor's arguments; most classes take one text.
     pub args: Vec<Value>,
-    /// `_pyroTraceback`: lines that each end in a newline. Empty: the encoder writes the two-line
-    /// traceback that names class and text.
+    /// `_pyroTraceback`: lines that each end in a newline. If it is empty, the encoder writes a two-line
+    /// traceback with the class and the text.
     pub traceback: Vec<String>,
 }
 
 impl Exception {
-    /// One of Pyro's exceptions with a text.
+    /// Creates one of Pyro's exceptions with a text.
     pub fn pyro(class: PyroClass, text: impl Into<String>) -> Self {
         Self {
             class: ExceptionClass::Pyro(class),
@@ -127,7 +127,7 @@ impl Exception {
         }
     }
 
-    /// A Python built-in exception with a text.
+    /// Creates a Python built-in exception with a text.
     pub fn builtin(class: &'static str, text: impl Into<String>) -> Self {
         Self {
             class: ExceptionClass::Builtin(Cow::Borrowed(class)),
@@ -136,34 +136,34 @@ impl Exception {
         }
     }
 
-    /// `NamingError` with a text.
+    /// Creates a `NamingError` with a text.
     pub fn naming(text: impl Into<String>) -> Self {
         Self::pyro(PyroClass::NamingError, text)
     }
 
-    /// `TypeError` with a text.
+    /// Creates a `TypeError` with a text.
     pub fn type_error(text: impl Into<String>) -> Self {
         Self::builtin("TypeError", text)
     }
 
-    /// `ValueError` with a text.
+    /// Creates a `ValueError` with a text.
     pub fn value_error(text: impl Into<String>) -> Self {
         Self::builtin("ValueError", text)
     }
 
-    /// Python's `str()` of the exception: what stands behind the colon in its traceback.
+    /// Python's `str()` of the exception: the text after the colon in its traceback.
     pub fn text(&self) -> String {
         crate::repr::exception_text(&self.class, &self.args)
     }
 
-    /// The traceback as it is sent: what this exception has, or else Python's first and last line,
-    /// for an exception that never was in a Python frame.
+    /// Returns the traceback as it is sent, one line an item. If this exception has none, because it was never
+    /// raised in Python, these are the first and the last line that Python would print.
     pub fn traceback_lines(&self, family: Family) -> Vec<String> {
         if !self.traceback.is_empty() {
             return self.traceback.clone();
         }
         let class = self.class.shown_name(family);
-        // A syntax error's place stands in lines of its own, which are left out here.
+        // The position of a syntax error has lines of its own in Python's traceback; they are left out here.
         let text = match (self.class.name(), self.args.first()) {
             ("SyntaxError" | "IndentationError" | "TabError", Some(message)) => {
                 crate::repr::text(message)
@@ -178,8 +178,8 @@ impl Exception {
         vec!["Traceback (most recent call last):\n".to_owned(), last]
     }
 
-    /// Whether the server closes the connection after this exception's reply:
-    /// `CommunicationError` and all below it, and `SecurityError`, as in `Daemon.handleRequest` of both
+    /// Returns true if the server closes the connection after the reply with this exception: for
+    /// `CommunicationError` and its subclasses, and for `SecurityError`, as in `Daemon.handleRequest` of both
     /// Pyros.
     pub fn closes_connection(&self) -> bool {
         use PyroClass as P;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A Pyro generation: it fixes the header layout, the flag bits, the serializer ids and the class
-/// names of everything that travels.
+/// A Pyro generation. It determines the header layout, the flag bits, the serializer ids and the
+/// class names on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// Pyro4, wire version 48.
@@ -21,7 +21,7 @@ impl Family {
         }
     }
 
-    /// `Pyro4` or `Pyro5`, as their Python packages are called.
+    /// `Pyro4` or `Pyro5`, the names of the Python packages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pyro4 => "Pyro4",

@@ -1,6 +1,8 @@
-//! The HMAC of Pyro4 messages: HMAC-SHA1 over the payload as on the wire, then the data of every
-//! other annotation in ascending order of their keys, without the keys and lengths. The header is
-//! not covered. Pyro5 has no HMAC.
+//! The HMAC of Pyro4 messages.
+//!
+//! It is an HMAC-SHA1 over the payload as on the wire, then the data of every other annotation in
+//! ascending order of their keys, without the keys and lengths. The header is not covered. Pyro5
+//! has no HMAC.
 
 use ::hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -8,10 +10,10 @@ use sha1::Sha1;
 /// Key of the annotation that carries the digest.
 pub(crate) const HMAC: [u8; 4] = *b"HMAC";
 
-/// Bytes of a digest.
+/// Length of a digest in bytes.
 pub(crate) const DIGEST_LEN: usize = 20;
 
-/// The digest of a message whose annotations, `HMAC` excepted, are `chunks` in any order.
+/// Returns the digest of a message whose annotations, without `HMAC`, are `chunks` in any order.
 pub(crate) fn sign(
     key: &[u8],
     payload: &[u8],
@@ -20,7 +22,7 @@ pub(crate) fn sign(
     mac(key, payload, chunks).finalize().into_bytes().into()
 }
 
-/// Whether `digest` is the message's; takes the same time wherever they differ.
+/// Returns true if `digest` is the message's digest. The comparison takes constant time.
 pub(crate) fn verify(
     key: &[u8],
     payload: &[u8],

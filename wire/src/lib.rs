@@ -1,9 +1,9 @@
 //! The wire protocols of Pyro4 (version 48) and Pyro5 (version 502), as pure functions over bytes.
 //!
-//! Bytes go in, frames and values come out, and back. This crate opens no socket, reads no clock and
-//! starts no thread; whoever owns a connection pushes bytes into a [`frame::FrameDecoder`] and sends
-//! what the encoders return. Everything that a peer can make large is limited before memory is
-//! taken for it ([`limits::Limits`]).
+//! Bytes go in, frames and values come out, and back. This crate opens no socket, reads no clock and starts no
+//! thread: the owner of a connection pushes bytes into a [`frame::FrameDecoder`] and sends the bytes that the
+//! encoders return. Every size that a peer controls is checked against a limit before memory is allocated for
+//! it ([`limits::Limits`]).
 
 #![warn(clippy::indexing_slicing)]
 

@@ -1,19 +1,20 @@
-//! What a peer may ask us to hold.
+//! Limits on the memory that a peer can make the receiver allocate.
 
-/// Bounds that are checked before memory is taken. Sizes are in bytes.
+/// Limits that are checked before memory is allocated. Sizes are in bytes.
 ///
-/// The number of annotation chunks of one message has a fixed bound,
+/// The number of annotation chunks of one message has a fixed limit,
 /// [`crate::frame::ANNOTATION_COUNT_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Payload plus annotations of one message, inclusive (`MAX_MESSAGE_SIZE`). Pyro4's 0 for "no
-    /// limit" is for whoever reads the settings to translate: here 0 allows empty messages only.
+    /// Maximum length of payload plus annotations of one message, inclusive (`MAX_MESSAGE_SIZE`).
+    /// Pyro4's 0 for "no limit" has no special meaning here: 0 allows empty messages only. The code
+    /// that reads the settings must translate it.
     pub message_len_max: usize,
-    /// A payload after decompression.
+    /// Maximum length of a payload after decompression.
     pub inflated_len_max: usize,
-    /// Brackets open at once in one payload; Python's own parser stops at 200.
+    /// Maximum number of nested brackets in one payload. Python's own parser stops at 200.
     pub depth_max: usize,
-    /// Values in one payload: items, keys and strings counted one each.
+    /// Maximum number of values in one payload. Each item, key and string counts as one.
     pub value_count_max: usize,
 }
 

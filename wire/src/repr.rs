@@ -1,4 +1,4 @@
-//! How Python prints values: `repr()` and `str()`, which error texts and people's terminals show.
+//! Python's `repr()` and `str()` of values, as error texts and terminal output show them.
 
 use std::io::Write as _;
 
@@ -6,17 +6,17 @@ use num_bigint::BigInt;
 
 use crate::{ExceptionClass, Value};
 
-/// Bits of the largest int that is printed in decimal.
+/// Maximum number of bits of an int that is printed in decimal.
 pub(crate) const DECIMAL_BITS_MAX: u64 = 14_284;
 
-/// Python's `repr()` of `value`. A URI is shown without Python's memory address.
+/// Returns Python's `repr()` of `value`. A URI is shown without Python's memory address.
 pub fn repr(value: &Value) -> String {
     let mut out = Vec::new();
     write_repr(&mut out, value);
     into_text(out)
 }
 
-/// Python's `str()` of `value`. Lone surrogates become U+FFFD.
+/// Returns Python's `str()` of `value`. Lone surrogates become U+FFFD.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Str(text) => text.clone(),
@@ -27,21 +27,21 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// Python's `repr()` of a `str`.
+/// Returns Python's `repr()` of a `str`.
 pub fn str_repr(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len() + 2);
     write_str_repr(&mut out, text);
     into_text(out)
 }
 
-/// Python's `repr()` of `bytes`.
+/// Returns Python's `repr()` of `bytes`.
 pub(crate) fn bytes_repr(bytes: &[u8]) -> String {
     let mut out = Vec::with_capacity(bytes.len() + 3);
     write_bytes_repr(&mut out, bytes);
     into_text(out)
 }
 
-/// The text of a `str` with U+FFFD for each lone surrogate; empty for other values.
+/// Returns the text of a `str` with U+FFFD for each lone surrogate; empty for other values.
 pub(crate) fn lossy_text(value: &Value) -> String {
     match value {
         Value::Str(text) => text.clone(),
@@ -53,8 +53,8 @@ pub(crate) fn lossy_text(value: &Value) -> String {
     }
 }
 
-/// Appends Python's `repr()` of a `str`: single quotes unless only single quotes occur inside,
-/// escapes for what Python calls not printable.
+/// Appends Python's `repr()` of a `str`. The quotes are single, unless the text has single quotes and no double
+/// quotes. Characters that Python does not call printable are escaped.
 pub(crate) fn write_str_repr(out: &mut Vec<u8>, text: &str) {
     // Most strings need neither escapes nor another quote.
     let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\'' | b'\\');
@@ -101,8 +101,8 @@ fn write_bytes_repr(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(quote as u8);
 }
 
-/// Appends Python's `repr()` of a float: the shortest digits that read back as the same float, with
-/// an exponent below 1e-4 and from 1e16 up.
+/// Appends Python's `repr()` of a float: the shortest digits that parse to the same float, with an exponent
+/// below 1e-4 and from 1e16 up.
 pub(crate) fn write_float_repr(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         push_str(out, "nan");
@@ -121,7 +121,7 @@ pub(crate) fn write_float_repr(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// Turns Rust's `1e5` and `1e-7`, which begin at `start`, into Python's `1e+05` and `1e-07`.
+/// Turns Rust's `1e5` or `1e-7` at `start` into Python's `1e+05` or `1e-07`.
 fn pad_exponent(out: &mut Vec<u8>, start: usize) {
     let Some(e) = out
         .get(start..)
@@ -141,8 +141,8 @@ fn pad_exponent(out: &mut Vec<u8>, start: usize) {
     out.extend_from_slice(digits);
 }
 
-/// Appends an int of any size, in decimal as far as CPython prints it (4300 digits): the time that takes
-/// grows with the square of the length. Beyond, hexadecimal, which `ast.literal_eval` reads as well.
+/// Appends an int of any size. Up to the size that CPython prints (4300 digits) it is decimal, which takes time
+/// quadratic in the length. Above, it is hexadecimal, which `ast.literal_eval` reads as well.
 pub(crate) fn write_big_int(out: &mut Vec<u8>, value: &BigInt) {
     if value.bits() <= DECIMAL_BITS_MAX {
         write_infallible(out, format_args!("{value}"));
@@ -201,7 +201,8 @@ fn write_items(out: &mut Vec<u8>, open: &str, items: &[Value], close: &str) {
     push_str(out, close);
 }
 
-/// Python leaves out a real part of plus zero and the brackets with it, and writes no `.0`.
+/// Appends Python's `repr()` of a complex number. If the real part is plus zero, Python leaves out the real
+/// part and the brackets. It writes no `.0`.
 fn write_complex_repr(out: &mut Vec<u8>, real: f64, imaginary: f64) {
     let part = |out: &mut Vec<u8>, value: f64| {
         write_float_repr(out, value);
@@ -244,9 +245,9 @@ fn write_char_repr(out: &mut Vec<u8>, character: char, quote: char) {
     }
 }
 
-/// Python's `str.isprintable` for one character. The standard library leaves the same Unicode
-/// categories unescaped in `Debug` output; behind a first letter it makes no exception for
-/// combining marks.
+/// Python's `str.isprintable` for one character. The standard library's `escape_debug` leaves the characters of
+/// the same Unicode categories unescaped. The character is tested after a letter, because there `escape_debug`
+/// makes no exception for combining marks.
 pub(crate) fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return !character.is_ascii_control();
@@ -270,17 +271,17 @@ fn push_char(out: &mut Vec<u8>, character: char) {
     push_str(out, character.encode_utf8(&mut [0; 4]));
 }
 
-/// What this module has written as text.
+/// Converts bytes that this module has written to text.
 fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("only whole strings and ASCII are written")
 }
 
-/// Writing to memory cannot fail.
+/// Appends formatted text. Writing to memory cannot fail.
 fn write_infallible(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(arguments);
 }
 
-/// Python's `str()` of an exception with these arguments.
+/// Returns Python's `str()` of an exception with these arguments.
 pub(crate) fn exception_text(class: &ExceptionClass, args: &[Value]) -> String {
     match (class.name(), args) {
         (_, []) => String::new(),

@@ -1,4 +1,4 @@
-//! The file that holds a whole registry, as it is sent and as it is kept.
+//! The format of the snapshot file, which holds a whole registry on the wire and on disk.
 //!
 //! ```text
 //! 0..8     "HEARTHSN"
@@ -8,14 +8,14 @@
 //! ```
 //! | kind | payload |
 //! |---|---|
-//! | 1 | about: a JSON object for people and programs; the first one |
-//! | 2 | the header of the state, as the storage wrote it; the second one |
+//! | 1 | about: a JSON object that describes the snapshot; always the first section |
+//! | 2 | the header of the state, as the storage wrote it; always the second section |
 //! | 3 | a chunk of the state, as the storage wrote it; any number |
-//! | 4 | SHA-256 over all bytes before this section; the last one |
+//! | 4 | SHA-256 over all bytes before this section; always the last section |
 //!
-//! Integers are big-endian. The checksums find what was changed on its way at once, the hash what was lost; what
-//! the state itself must come to stands in its header, and is checked where it is restored. This file knows no
-//! more of header and chunks than that they are bytes.
+//! Integers are big-endian. The checksum of a section finds changed bytes as soon as the section is read; the
+//! hash finds lost sections. The state's own check values are in its header and are verified when the state is
+//! restored. To this module, header and chunks are opaque bytes.
 
 use flate2::Crc;
 use sha2::{Digest, Sha256};
@@ -23,11 +23,12 @@ use sha2::{Digest, Sha256};
 const MAGIC: &[u8; 8] = b"HEARTHSN";
 const VERSION: u8 = 1;
 const HEAD_LEN: usize = MAGIC.len() + 1;
-/// Kind and length of a section.
+/// Length of a section's kind and length fields in bytes.
 const SECTION_HEAD_LEN: usize = 5;
 const CRC_LEN: usize = 4;
 
-/// Bytes of a section, at most: a chunk holds at least one record, however large a client has made that.
+/// Maximum length of a section's payload in bytes. A chunk holds at least one record, however large a client
+/// has made that record.
 const SECTION_LEN_MAX: usize = 512 << 20;
 
 const ABOUT: u8 = 1;
@@ -38,7 +39,7 @@ const END: u8 = 4;
 /// A part of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Section {
-    /// What it is of, in JSON.
+    /// A description of the snapshot, in JSON.
     About(Vec<u8>),
     /// The header of the state.
     Header(Vec<u8>),
@@ -46,29 +47,29 @@ pub enum Section {
     Chunk(Vec<u8>),
 }
 
-/// Bytes that are no snapshot, or not all of one.
+/// An error in the bytes of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// It begins in another way.
+    /// The bytes do not begin with the magic letters.
     #[error("this is no snapshot of Hearth")]
     Foreign,
-    /// A later version wrote it.
+    /// A later version of the format. Holds the version found.
     #[error("it has version {0}, and this program reads version {VERSION}")]
     Version(u8),
-    /// Something in it was changed.
+    /// A section was changed, does not belong at its position, or is too long.
     #[error("it is damaged at byte {at}: {reason}")]
     Damaged {
-        /// Where the section begins.
+        /// Offset at which the section begins, in bytes from the start.
         at: u64,
-        /// What is wrong with it.
+        /// The problem with the section.
         reason: String,
     },
-    /// It ends early.
+    /// The end is missing. Holds the number of bytes found.
     #[error("it ends early, at byte {0}")]
     Cut(u64),
 }
 
-/// Writes a snapshot, a part at a time.
+/// Writes a snapshot, one section at a time.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotWriter {
     hash: Sha256,
@@ -76,7 +77,7 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    /// Appends the next part.
+    /// Appends the next section to `out`. The caller keeps the order: about, header, chunks.
     pub fn section(&mut self, section: &Section, out: &mut Vec<u8>) {
         let (kind, payload) = match section {
             Section::About(payload) => (ABOUT, payload),
@@ -86,7 +87,7 @@ impl SnapshotWriter {
         self.write(kind, payload, out);
     }
 
-    /// Appends the end.
+    /// Appends the last section, the hash, to `out`.
     pub fn end(mut self, out: &mut Vec<u8>) {
         let hash = self.hash.clone().finalize();
         self.write(END, hash.as_ref(), out);
@@ -117,12 +118,12 @@ impl SnapshotWriter {
     }
 }
 
-/// Reads a snapshot from bytes as they come. Holds one section at a time.
+/// Reads a snapshot from bytes as they arrive. Holds one section at a time.
 #[derive(Debug, Default)]
 pub struct SnapshotReader {
     hash: Sha256,
     input: Vec<u8>,
-    /// Bytes before `input`.
+    /// Number of bytes consumed before `input`.
     position: u64,
     next_kind: Expected,
 }
@@ -138,15 +139,15 @@ enum Expected {
 }
 
 impl SnapshotReader {
-    /// Takes more bytes.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
     }
 
-    /// The next part, when all of it is there.
+    /// Returns the next section; `None` if more bytes are needed or the end has been read.
     ///
     /// # Errors
-    /// [`SnapshotError`], as soon as it can be seen.
+    /// [`SnapshotError`] as soon as the bytes show the error.
     pub fn next_section(&mut self) -> Result<Option<Section>, SnapshotError> {
         if self.next_kind == Expected::Begin {
             if !self.begin()? {
@@ -200,15 +201,15 @@ impl SnapshotReader {
         })
     }
 
-    /// Whether its end has come, and nothing behind it.
+    /// Returns true if the end has been read and no bytes follow it.
     pub fn is_complete(&self) -> bool {
         self.next_kind == Expected::Nothing && self.input.is_empty()
     }
 
-    /// To be called when no more bytes come.
+    /// Checks that the snapshot is complete. Call it when there are no more bytes.
     ///
     /// # Errors
-    /// [`SnapshotError::Cut`] if there should be more.
+    /// [`SnapshotError::Cut`] if the end is missing.
     pub fn finish(&self) -> Result<(), SnapshotError> {
         if self.is_complete() {
             return Ok(());
@@ -315,7 +316,7 @@ mod tests {
     #[test]
     fn a_chunk_that_is_lost_whole_is_noticed() {
         let bytes = written();
-        // Before the end: an empty chunk of 9 bytes, and the end of 41.
+        // The empty chunk takes 9 bytes and the end 41.
         let at = bytes.len() - 41 - 9;
         let lost = [&bytes[..at], &bytes[at + 9..]].concat();
         let error = read(&lost, 64).expect_err("a chunk less");

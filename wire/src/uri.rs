@@ -1,32 +1,31 @@
 //! Pyro URIs: the exact grammar of both families, parsed and printed.
 //!
 //! Both families read URIs with one regular expression and one location parser (`Pyro4/core.py`,
-//! `Pyro5/core.py`, class `URI`). The rules here are theirs, oddities included: what one of their
-//! servers accepts must be accepted, and what it prints must be printed. Nothing here resolves a
-//! host name or touches a socket.
+//! `Pyro5/core.py`, class `URI`). This module follows them, oddities included: it accepts every text that one
+//! of their servers accepts, and prints what they print. It does not resolve host names and opens no socket.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What a URI's object part means.
+/// The object part of a URI.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// `PYRO:object@location`: an object in a daemon.
     Object(String),
-    /// `PYRONAME:name[@location]`: a name to be looked up.
+    /// `PYRONAME:name[@location]`: a name for a name server to look up.
     Name(String),
     /// `PYROMETA:tag,tag[@location]`: any object that has all the tags.
     Meta(BTreeSet<String>),
 }
 
-/// Where a daemon or a name server listens.
+/// The address at which a daemon or a name server listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
-    /// TCP. IPv6 hosts stand without brackets. Pyro checks no range of the port.
+    /// TCP. IPv6 hosts have no brackets. The port may be out of range, because Pyro does not check it.
     Tcp {
-        /// Host name or address, may be empty.
+        /// Host name or address; may be empty.
         host: String,
-        /// Port as Python's `int()` read it.
+        /// Port as Python's `int()` reads it.
         port: i64,
     },
     /// The path of a unix socket (`./u:path`).
@@ -38,7 +37,7 @@ pub enum Location {
 pub struct Uri {
     /// Protocol and object.
     pub target: Target,
-    /// Always there for a parsed `PYRO:`; a URI object that a peer sends may lack it.
+    /// The location. A parsed `PYRO:` always has one; a URI object that a peer sends may lack it.
     pub location: Option<Location>,
 }
 
@@ -51,38 +50,38 @@ pub enum UriObject<'a> {
     Tags(&'a BTreeSet<String>),
 }
 
-/// The five items of `URI.__getstate__`, in their order: what a URI object carries in a class dict.
+/// The five items of `URI.__getstate__`, in their order: the state of a URI object in a class dict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UriState<'a> {
     /// `PYRO`, `PYRONAME` or `PYROMETA`.
     pub protocol: &'a str,
     /// Object id, name or tags.
     pub object: UriObject<'a>,
-    /// Path of a unix socket, `None` for TCP.
+    /// Path of a unix socket; `None` for TCP.
     pub sockname: Option<&'a str>,
-    /// Host without brackets, `None` without a location.
+    /// Host without brackets; `None` without a TCP location.
     pub host: Option<&'a str>,
-    /// Port, `None` without a TCP location.
+    /// Port; `None` without a TCP location.
     pub port: Option<i64>,
 }
 
-/// Why a text is no URI; the text of Pyro's `PyroError`.
+/// The reason why a text is not a URI. The texts are those of Pyro's `PyroError`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UriError {
     /// The text does not have the shape of a URI.
     #[error("invalid uri")]
     Shape,
-    /// Neither PYRO, PYRONAME nor PYROMETA.
+    /// The protocol is neither PYRO, PYRONAME nor PYROMETA.
     #[error("invalid uri (protocol)")]
     Protocol,
-    /// A unix socket without a path, or with a colon in it.
+    /// A unix socket without a path, or with a colon in the path.
     #[error("invalid uri (location)")]
     Location,
-    /// The port is missing, no number, or one that does not fit 64 bits.
+    /// The port is missing, not a number, or does not fit 64 bits.
     #[error("invalid port in uri, port={0}")]
     Port(String),
-    /// The part between brackets is no numeric address.
+    /// The part between brackets is not a numeric address.
     #[error("invalid ipv6 address: the part between brackets must be a numeric ipv6 address")]
     Ipv6,
     /// Two opening brackets.
@@ -91,7 +90,7 @@ pub enum UriError {
 }
 
 impl Uri {
-    /// `PYRO:id@location`.
+    /// Creates `PYRO:id@location`.
     pub fn object(id: impl Into<String>, location: Location) -> Self {
         Self {
             target: Target::Object(id.into()),
@@ -99,7 +98,7 @@ impl Uri {
         }
     }
 
-    /// `PYRONAME:name[@location]`.
+    /// Creates `PYRONAME:name[@location]`.
     pub fn name(name: impl Into<String>, location: Option<Location>) -> Self {
         Self {
             target: Target::Name(name.into()),
@@ -107,7 +106,7 @@ impl Uri {
         }
     }
 
-    /// `PYROMETA:tag,tag[@location]`.
+    /// Creates `PYROMETA:tag,tag[@location]`.
     pub fn meta(tags: BTreeSet<String>, location: Option<Location>) -> Self {
         Self {
             target: Target::Meta(tags),
@@ -115,8 +114,8 @@ impl Uri {
         }
     }
 
-    /// Parses `text`. `ns_port` is the port of a `PYRONAME:` or `PYROMETA:` location without one
-    /// (`NS_PORT`, 9090).
+    /// Parses `text`. `ns_port` is the port of a `PYRONAME:` or `PYROMETA:` location that has none (`NS_PORT`,
+    /// 9090).
     ///
     /// # Errors
     /// [`UriError`], with the text of Pyro's own `PyroError`.
@@ -156,7 +155,7 @@ impl Uri {
         }
     }
 
-    /// The location, if it is one that can be connected to: Pyro treats an empty host as none.
+    /// The location, if a client can connect to it: Pyro treats a location with an empty host as missing.
     pub fn location(&self) -> Option<&Location> {
         self.location.as_ref().filter(|location| match location {
             Location::Tcp { host, .. } => !host.is_empty(),
@@ -184,12 +183,12 @@ impl Uri {
         }
     }
 
-    /// The URI object that a peer sent as state. Pyro checks nothing here and fails later, when the
-    /// object is printed; this fails at once.
+    /// Creates a URI from the state that a peer sent. Pyro checks nothing here and fails later, when the object
+    /// is printed; this function fails at once.
     ///
     /// # Errors
-    /// [`UriError::Protocol`] for another protocol, [`UriError::Shape`] when the object does not
-    /// suit the protocol, [`UriError::Port`] for a host without a port.
+    /// [`UriError::Protocol`] for an unknown protocol, [`UriError::Shape`] if the object does not suit the
+    /// protocol, [`UriError::Port`] for a host without a port.
     pub fn from_state(state: UriState<'_>) -> Result<Self, UriError> {
         let target = match (state.protocol, state.object) {
             ("PYRO", UriObject::Text(id)) => Target::Object(id.to_owned()),
@@ -198,8 +197,8 @@ impl Uri {
             ("PYRO" | "PYRONAME" | "PYROMETA", _) => return Err(UriError::Shape),
             _ => return Err(UriError::Protocol),
         };
-        // The host comes before the socket name, and empty ones count as absent: the order in which
-        // Pyro's `location` property looks at them.
+        // The host takes precedence over the socket name, and empty ones count as absent: Pyro's `location`
+        // property checks them in this order.
         let location = match (state.host, state.sockname, state.port) {
             (Some(host), _, None) if !host.is_empty() => {
                 return Err(UriError::Port("None".to_owned()));
@@ -234,7 +233,7 @@ impl fmt::Display for Uri {
 }
 
 impl Location {
-    /// TCP; `host` without brackets.
+    /// Creates a TCP location; `host` has no brackets.
     pub fn tcp(host: impl Into<String>, port: impl Into<i64>) -> Self {
         Self::Tcp {
             host: host.into(),
@@ -242,13 +241,13 @@ impl Location {
         }
     }
 
-    /// A unix socket.
+    /// Creates the location of a unix socket.
     pub fn unix(path: impl Into<String>) -> Self {
         Self::Unix(path.into())
     }
 
-    /// Parses what stands after the `@`: `host:port`, `[ipv6]:port` or `./u:path`. A missing port is
-    /// `default_port`, an error without one.
+    /// Parses the part after the `@`: `host:port`, `[ipv6]:port` or `./u:path`. A missing port becomes
+    /// `default_port`; if that is `None`, it is an error.
     ///
     /// # Errors
     /// [`UriError`], with the text of Pyro's own `PyroError`.
@@ -282,9 +281,9 @@ impl fmt::Display for Location {
     }
 }
 
-/// Splits what follows the colon as Pyro's `(?P<object>\S+?)(@(?P<location>.+))?$` does: the object
-/// ends at the first `@` behind its first character that has something behind itself, and one
-/// newline at the very end counts for nothing.
+/// Splits the part after the protocol's colon as Pyro's `(?P<object>\S+?)(@(?P<location>.+))?$` does. The
+/// object ends at the first `@` after its first character, if text follows that `@`. One newline at the very
+/// end is ignored.
 fn split_object(rest: &str) -> Option<(&str, Option<&str>)> {
     let line = rest.strip_suffix('\n').unwrap_or(rest);
     if line.contains('\n') {
@@ -302,8 +301,8 @@ fn split_object(rest: &str) -> Option<(&str, Option<&str>)> {
     (!object.is_empty() && !object.chars().any(is_python_space)).then_some((object, location))
 }
 
-/// Host and port text of `[host]:port` without its opening bracket. What follows the port's digits
-/// is ignored, as Pyro's unanchored pattern does.
+/// Splits `[host]:port`, given without its opening bracket, into host and port text. Text after the port's
+/// digits is ignored, as in Pyro's unanchored pattern.
 fn split_ipv6(rest: &str) -> Result<(&str, &str), UriError> {
     if rest.starts_with('[') {
         return Err(UriError::Brackets);
@@ -322,18 +321,19 @@ fn split_ipv6(rest: &str) -> Result<(&str, &str), UriError> {
     Ok((host, port.get(..end).unwrap_or("")))
 }
 
-/// What `\s` and `str.isspace` mean in Python: Unicode's white space and four separators of ASCII.
+/// Returns true for the characters of `\s` and `str.isspace` in Python: Unicode white space and four ASCII
+/// separators.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// Digits that Python's `int()` reads at most, leading zeros included.
+/// Maximum number of digits that Python's `int()` reads, leading zeros included.
 const INT_DIGITS_MAX: usize = 4300;
 
-/// Python's `int(text)`: surrounding white space, a sign, single underscores between digits and the
-/// decimal digits of every script. `None` where Python raises, and for numbers beyond 64 bits.
+/// Python's `int(text)`: surrounding white space, a sign, single underscores between digits, and the decimal
+/// digits of every script. `None` if Python raises or the number does not fit 64 bits.
 fn python_int(text: &str) -> Option<i64> {
-    // `int()` does not count the separators U+001C to U+001F as white space, unlike `str.isspace`.
+    // Unlike `str.isspace`, `int()` does not count the separators U+001C to U+001F as white space.
     let trimmed = text.trim_matches(char::is_whitespace);
     let (negative, digits) = match trimmed.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -348,7 +348,7 @@ fn python_int(text: &str) -> Option<i64> {
             continue;
         }
         let digit = i64::from(decimal_digit(c)?);
-        // Downwards, because the lowest number has no positive counterpart.
+        // Accumulates a negative number, because the lowest i64 has no positive counterpart.
         value = value.checked_mul(10)?.checked_sub(digit)?;
         count += 1;
         after_digit = true;
@@ -363,7 +363,7 @@ fn python_int(text: &str) -> Option<i64> {
     }
 }
 
-/// The zeros of all scripts' decimal digits (Unicode 14, category Nd): each begins a run of ten.
+/// The zeros of all scripts' decimal digits (Unicode 14, category Nd). Each begins a run of ten digits.
 const ZEROS: [u32; 66] = [
     0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66,
     0xde6, 0xe50, 0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90,

@@ -4,12 +4,12 @@ use num_bigint::BigInt;
 
 use crate::{Exception, Uri};
 
-/// A Python value as it stands on the wire.
+/// A Python value as it is sent on the wire.
 ///
-/// `Set` and `FrozenSet` hold no duplicates and `Dict` holds each key once (the last one wins), both
-/// in the order in which they were written. Dicts with a `__class__` key do not appear: the decoders
-/// turn them into `Uri`, `Exception`, `ExceptionWrapper` or `Object`, or refuse them. Only inside an
-/// exception's arguments or an object's state Pyro leaves them as they were sent.
+/// `Set` and `FrozenSet` hold no duplicates, and `Dict` holds each key once (the last one wins), all in the
+/// order in which they were written. Dicts with a `__class__` key do not occur: the decoders turn them into
+/// `Uri`, `Exception`, `ExceptionWrapper` or `Object`, or refuse them. The exceptions are an exception's
+/// arguments and an object's state, in which Pyro leaves class dicts as they were sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `None`.
@@ -18,9 +18,9 @@ pub enum Value {
     Bool(bool),
     /// An int that fits 64 bits.
     Int(i64),
-    /// An int that does not.
+    /// An int that does not fit 64 bits.
     BigInt(Box<BigInt>),
-    /// A float, infinities and not-a-number included.
+    /// A float, including infinities and not-a-number.
     Float(f64),
     /// A complex number: real and imaginary part.
     Complex(f64, f64),
@@ -40,30 +40,30 @@ pub enum Value {
     Set(Vec<Value>),
     /// A frozenset.
     FrozenSet(Vec<Value>),
-    /// A dict, in order of insertion.
+    /// A dict, in insertion order.
     Dict(Vec<(Value, Value)>),
     /// A Pyro URI object, of the family that the dialect names.
     Uri(Box<Uri>),
     /// An exception object.
     Exception(Box<Exception>),
-    /// The slot of a batch's failed call (`_ExceptionWrapper`).
+    /// The item that stands for a failed call of a batch (`_ExceptionWrapper`).
     ExceptionWrapper(Box<Exception>),
-    /// Any other object that a peer may send and nobody here looks into, such as a datetime, a
-    /// proxy, or the `SerializedBlob` of a keep-serialized call.
+    /// Any other object that a peer may send. Its content is not interpreted. Examples are a datetime, a proxy,
+    /// and the `SerializedBlob` of a keep-serialized call.
     Object(Box<Object>),
 }
 
-/// An object that is known by its Python class only.
+/// An object of which only the Python class is known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
-    /// The name as Python's error texts show it: a class written in C has its module in front.
+    /// The class name as Python's error texts show it. Classes written in C include their module.
     pub type_name: String,
-    /// What was sent with it, if anything.
+    /// The state that was sent with the object; `None` without one.
     pub state: Value,
 }
 
 impl Value {
-    /// The name that Python's error texts use for this value's class, such as `NoneType` or `int`.
+    /// The class name that Python's error texts use for this value, such as `NoneType` or `int`.
     pub fn type_name(&self) -> &str {
         match self {
             Self::None => "NoneType",
@@ -86,7 +86,7 @@ impl Value {
         }
     }
 
-    /// Python's truth of this value: `None`, zero and everything empty are false.
+    /// Python's truth value: `None`, zero and everything empty are false.
     pub fn is_truthy(&self) -> bool {
         match self {
             Self::None => false,

@@ -1,4 +1,4 @@
-//! Frames against the traffic of real clients and servers; see `captures/README.md`.
+//! Tests of frames against the recorded traffic of real clients and servers; see `captures/README.md`.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +39,7 @@ fn family(name: &Value) -> Family {
     }
 }
 
-/// `MAX_MESSAGE_SIZE` of the Pyro5 server that was recorded.
+/// The limits of the recorded Pyro5 server, with its `MAX_MESSAGE_SIZE`.
 fn limits() -> Limits {
     Limits {
         message_len_max: 1 << 30,
@@ -47,7 +47,7 @@ fn limits() -> Limits {
     }
 }
 
-/// The text in the payload of a recorded CONNECTFAIL, in CPython's own marshal.
+/// Returns the text in the payload of a recorded CONNECTFAIL, which is in CPython's own marshal.
 fn marshal_text(payload: &[u8]) -> &str {
     let (code, rest) = payload.split_first().unwrap();
     let text = match code & 0x7f {
@@ -58,7 +58,7 @@ fn marshal_text(payload: &[u8]) -> &str {
     std::str::from_utf8(text).unwrap()
 }
 
-/// All frames of one message stream, each of which must encode to the bytes that it was read from.
+/// Decodes all frames of one message stream. Each must encode to the bytes that it was decoded from.
 fn round_trip(id: &str, stream: &[u8], key: Option<&[u8]>) -> Vec<Frame> {
     let mut decoder = FrameDecoder::new(limits(), key.map(Into::into));
     let mut frames = Vec::new();
@@ -77,7 +77,7 @@ fn round_trip(id: &str, stream: &[u8], key: Option<&[u8]>) -> Vec<Frame> {
         let mut encoded = Vec::new();
         plain.encode(&options, &mut encoded).unwrap();
         if frame.flags.compressed {
-            // Compressed bytes depend on the version of zlib, so the message's length does too.
+            // Compressed bytes depend on the version of zlib, and so does the length of the message.
             let mut decoder = FrameDecoder::new(limits(), key.map(Into::into));
             decoder.push(&encoded);
             assert_eq!(decoder.next_frame(), Ok(Some(plain)), "{id}");
@@ -85,7 +85,7 @@ fn round_trip(id: &str, stream: &[u8], key: Option<&[u8]>) -> Vec<Frame> {
         } else {
             let (message, tail) = rest.split_at(encoded.len());
             rest = tail;
-            // Python 2 sends annotations in no order, so the signature may come first.
+            // Python 2 sends annotations in arbitrary order, so the signature may come first.
             if !(id.contains("/py27/") && frame.correlation_id.is_some()) {
                 assert_eq!(encoded, message, "{id}");
             }
@@ -97,7 +97,7 @@ fn round_trip(id: &str, stream: &[u8], key: Option<&[u8]>) -> Vec<Frame> {
     frames
 }
 
-/// The messages of both directions of an ordinary record.
+/// Returns the messages of both directions of an ordinary record, as pairs of request and reply.
 fn messages(record: &Value) -> [(&Value, &Value); 2] {
     [
         (&record["connect"][0], &record["connect"][1]),
@@ -147,7 +147,7 @@ fn keys_that_differ_are_refused_with_pyros_texts() {
         };
         assert_eq!(decoded, Err(expected.clone()));
 
-        // The recorded server signs its refusal, so that it reads with the server's key only.
+        // The recorded server signs its refusal, so that only the server's key can verify it.
         let answer = bytes(&record["connect"][1]);
         let answer = round_trip("refusal", &answer, server.map(str::as_bytes));
         let refusal = expected.refusal().unwrap();
@@ -195,18 +195,18 @@ fn compressed_messages_are_read_and_compressed_by_the_same_rule() {
     );
 }
 
-/// What a server's frame layer does with a record's first bytes or with later ones.
+/// The reaction of a server's frame layer to a record's bytes.
 #[derive(Debug, PartialEq)]
 enum Reaction {
-    /// All messages are whole and well-formed: the answer is for others to say.
+    /// All messages are complete and well-formed. The layers above the frames decide about the reply.
     Passed,
-    /// More bytes are waited for.
+    /// The decoder needs more bytes.
     Waiting,
-    /// CONNECTFAIL with this text, then the end.
+    /// A CONNECTFAIL with this text, then the server closes the connection.
     Refused(String),
-    /// The end, without a word.
+    /// The server closes the connection without a reply.
     Dropped,
-    /// An exception reply of this text; the connection stays.
+    /// An exception reply with this text; the connection stays open.
     Raised(String),
 }
 
@@ -221,7 +221,7 @@ fn react(decoder: &mut FrameDecoder, sent: &[u8], is_first: bool) -> Reaction {
             }
             Ok(None) if decoder.is_mid_frame() => return Reaction::Waiting,
             Ok(None) => return Reaction::Passed,
-            // In the request's own serializer, which is not this test's to read.
+            // This refusal is in the request's own serializer, which this test does not read.
             Err(error) if is_first && error.is_recoverable() => {
                 return Reaction::Refused(error.to_string());
             }
@@ -241,7 +241,7 @@ fn react(decoder: &mut FrameDecoder, sent: &[u8], is_first: bool) -> Reaction {
     }
 }
 
-/// Whether a recorded refusal or end was decided above the frames: by the payload or its serializer.
+/// Returns true if a recorded refusal or close was decided above the frames, by the payload or its serializer.
 fn is_decided_above(id: &str) -> bool {
     [
         "/serializer-",
@@ -268,7 +268,7 @@ fn bad_input_has_the_reactions_of_the_real_servers() {
             let is_last = index + 1 == steps.len();
             let is_closed = is_last && record["ended"] != "open";
             let answer = round_trip(id, &bytes(&step["receive"]), None);
-            // Each step after a refusal meets a closed connection.
+            // Every step after a refusal has a closed connection.
             if decoder.next_frame().is_err() {
                 assert!(answer.is_empty(), "{id}");
                 continue;
@@ -344,7 +344,7 @@ fn what_raw_clients_send_well_formed_encodes_alike() {
     let mut frames = 0;
     for record in records("raw.jsonl") {
         let id = record["id"].as_str().unwrap();
-        // These differ on purpose in what is not kept: unknown bits, fields without their flag.
+        // These messages differ in parts that the decoder drops: unknown bits, and fields without their flag.
         if ["unused-flag-bits", "without-flag", "message-with-flags"]
             .iter()
             .any(|case| id.ends_with(case))

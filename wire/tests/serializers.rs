@@ -1,5 +1,5 @@
-//! Payloads that real Pyro programs sent: each must mean here what it means to Pyro itself, and what
-//! is written here must be what they write. `captures/README.md` says where they come from.
+//! Tests against payloads that real Pyro programs sent: each must decode to the value that Pyro reads, and
+//! encode to the bytes that Pyro writes. `captures/README.md` describes their origin.
 
 use std::fs;
 use std::path::Path;
@@ -12,12 +12,12 @@ struct Record {
     dialect: Dialect,
     /// `call`, `connect`, `connect-ok`, `connect-fail` or `result`.
     kind: String,
-    /// Who wrote it: `python3`, `python2`, `server`, or `hand` for what no program writes.
+    /// The writer: `python3`, `python2`, `server`, or `hand` for payloads that no program writes.
     from: String,
     payload: Vec<u8>,
-    /// `repr()` of what Pyro reads, or class and arguments of what it raises.
+    /// The `repr()` of the value that Pyro reads, or class and arguments of the exception that it raises.
     expected: Result<String, (String, String)>,
-    /// It holds an exception whose traceback was cut to its first and last line.
+    /// True if it holds an exception whose traceback was cut to its first and last line.
     has_traceback: bool,
 }
 
@@ -52,19 +52,19 @@ impl Record {
         out
     }
 
-    /// Whether the recorded bytes are the only ones that Pyro writes for this value.
+    /// Returns true if the recorded bytes are the only ones that Pyro writes for this value.
     fn has_one_form(&self) -> bool {
         let is_text = matches!(
             self.dialect.serializer,
             Serializer::Serpent | Serializer::Json
         );
-        // Bytes come back as a dict, which is then written without spaces, by Pyro as well. Exceptions
-        // that were never raised have no traceback; here they always have one.
+        // Bytes are decoded to a dict, which is then written without spaces, in Pyro as well. An exception that
+        // was never raised has no traceback in Pyro; Hearth always adds one.
         let payload = String::from_utf8_lossy(&self.payload);
         let changes = payload.contains("'encoding': 'base64'")
             || payload.contains("'attributes':{}")
             || payload.contains("\"attributes\": {}")
-            // Lines of a traceback hold no lone surrogates here.
+            // Tracebacks of Hearth hold no lone surrogates.
             || self.kind == "result" && payload.contains("\\ud800");
         is_text && !changes && matches!(self.from.as_str(), "python3" | "server")
     }
@@ -124,8 +124,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The same value with the elements of its sets in the order of their `repr()`, as the captures show
-/// them.
+/// Returns the same value with the elements of its sets in the order of their `repr()`, as in the captures.
 fn in_order(value: &Value) -> Value {
     let all = |items: &[Value]| items.iter().map(in_order).collect::<Vec<_>>();
     let sorted = |items: &[Value]| {
@@ -148,7 +147,7 @@ fn in_order(value: &Value) -> Value {
     }
 }
 
-/// `value` without the tracebacks of the exceptions in it.
+/// Returns `value` without the tracebacks of its exceptions.
 fn without_tracebacks(value: Value) -> Value {
     let all = |items: Vec<Value>| items.into_iter().map(without_tracebacks).collect();
     match value {
@@ -166,8 +165,8 @@ fn without_tracebacks(value: Value) -> Value {
     }
 }
 
-/// Values that are read so that calls with them can be refused, but that nobody here writes; bytes in
-/// marshal, which could as well be the text of a Python 2 peer.
+/// Returns true for values that are read, so that calls with them can be refused, but never written. Bytes in
+/// marshal count as well, because they might be the text of a Python 2 peer.
 fn is_only_received(record: &Record, shown: &str) -> bool {
     let objects = shown.replace("<_ExceptionWrapper object>", "");
     let is_marshal = record.dialect.serializer == Serializer::Marshal;
@@ -178,8 +177,8 @@ fn is_only_received(record: &Record, shown: &str) -> bool {
 fn every_payload_means_what_pyro_reads() {
     let mut wrong = Vec::new();
     for record in records() {
-        // A server in Python 3 takes the names that Python 2 sends for bytes, and knows no such object;
-        // here they are text.
+        // A Python 3 server takes the names that Python 2 sends for bytes and does not find the object; Hearth
+        // takes them as text.
         if record.id.contains("marshal-bytes-names") {
             continue;
         }
@@ -230,7 +229,7 @@ fn every_value_is_written_as_pyro_writes_it() {
             ..record
         };
         let same = again.decode().is_ok_and(|again| {
-            // Not-a-number is not equal to itself, but it looks the same.
+            // Not-a-number is not equal to itself, but its `repr()` is the same.
             again == value || repr::repr(&again) == shown
         });
         if !same {
@@ -248,7 +247,8 @@ fn every_value_is_written_as_pyro_writes_it() {
 fn exceptions_without_a_traceback_get_the_lines_that_python_begins_and_ends_with() {
     let mut compared_count = 0;
     for record in records() {
-        // An exception that could not be serialized lends its traceback to the one that says so.
+        // If an exception could not be serialized, the exception that reports this has the traceback of the
+        // first one.
         let is_lent =
             String::from_utf8_lossy(&record.payload).contains("Error serializing exception");
         if !record.has_traceback || !record.has_one_form() || is_lent {

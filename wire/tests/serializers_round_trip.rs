@@ -1,4 +1,5 @@
-//! Whatever a dialect can express comes back as it was, in all eight dialects of Python 3.
+//! Tests that every value that a dialect can express survives a round trip, in all eight dialects
+//! of Python 3.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ fn dialects() -> impl Strategy<Value = Dialect> {
     (family, serializer).prop_map(|(family, serializer)| Dialect::new(family, serializer))
 }
 
-/// Text of all kinds: letters, quotes, escapes, controls, any Unicode.
+/// Texts of all kinds: letters, quotes, escapes, control characters, any Unicode.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z.]{0,12}",
@@ -37,7 +38,7 @@ fn numbers() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::Int),
         (-300_i64..300).prop_map(Value::Int),
         any::<(u128, bool)>().prop_map(|(number, negative)| {
-            // Beyond 64 bits, or it would come back as an `Int`.
+            // Larger than 64 bits; otherwise it would be decoded as an `Int`.
             let number = BigInt::from(number) + BigInt::from(u64::MAX);
             Value::BigInt(Box::new(if negative { -number } else { number }))
         }),
@@ -98,7 +99,8 @@ fn leaves(serializer: Serializer) -> BoxedStrategy<Value> {
     match serializer {
         S::Serpent => prop_oneof![6 => everywhere, 1 => complex, 1 => surrogates].boxed(),
         S::Json => everywhere.boxed(),
-        // Bytes are left out: from a payload without Python 3's own codes they come back as text.
+        // Bytes are left out, because without Python 3's own codes in the payload they are decoded
+        // as text.
         S::Marshal => {
             prop_oneof![6 => everywhere, 1 => complex, 1 => surrogates, 1 => Just(Value::Ellipsis)]
                 .boxed()
@@ -110,7 +112,7 @@ fn leaves(serializer: Serializer) -> BoxedStrategy<Value> {
     }
 }
 
-/// Keys and set elements; different texts and ints are different keys.
+/// Keys and set elements. Different texts and ints are different keys.
 fn keys(serializer: Serializer) -> BoxedStrategy<Value> {
     let text = texts().prop_map(Value::Str);
     match serializer {
@@ -154,7 +156,7 @@ fn values(serializer: Serializer) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// A key that can be told apart from others.
+/// A key that can be compared with others.
 #[derive(Debug, Clone)]
 struct Key(Value);
 
@@ -204,14 +206,14 @@ proptest! {
         object in texts(),
         method in texts(),
     ) {
-        // In calls Pyro4 leaves msgpack's extensions as they are.
+        // In calls Pyro4 does not interpret msgpack's extensions.
         let keeps_extensions = dialect == Dialect::new(Family::Pyro4, Serializer::Msgpack);
         prop_assume!(!keeps_extensions || !needs_extension(&value));
         let args = vec![value.clone()];
         let call = Call {
             object: object.into(),
             method: method.into(),
-            // Only serpent keeps the tuple.
+            // Only serpent calls keep the tuple; the others carry a list.
             args: match dialect.serializer {
                 Serializer::Serpent => Value::Tuple(args),
                 _ => Value::List(args),
@@ -240,7 +242,7 @@ proptest! {
     }
 }
 
-/// Whether msgpack writes some part of `value` as an extension.
+/// Returns true if msgpack writes some part of `value` as an extension.
 fn needs_extension(value: &Value) -> bool {
     match value {
         Value::BigInt(_) | Value::Complex(..) => true,

@@ -1,4 +1,4 @@
-//! Any bytes as an INVOKE payload, in every dialect.
+//! Fuzzes an INVOKE payload of any bytes, in every dialect.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! A connection's first message, from its bytes to the value in its payload or to the refusal.
+//! Fuzzes the first message of a connection, from its bytes to the value in its payload or the
+//! refusal.
 
 #![no_main]
 

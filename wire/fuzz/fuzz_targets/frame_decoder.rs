@@ -1,5 +1,6 @@
-//! A connection's bytes in pieces of any size: no panic, the same frames however they arrive, and
-//! every frame encodes to something that decodes to itself.
+//! Fuzzes the frame decoder with a connection's bytes in pieces of any size. Nothing panics, the
+//! frames do not depend on the pieces, and every frame encodes to bytes that decode to the same
+//! frame.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as a json payload of either family.
+//! Fuzzes a json payload of any bytes, in either family.
 
 #![no_main]
 

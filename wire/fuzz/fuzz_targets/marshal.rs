@@ -1,4 +1,4 @@
-//! Any bytes as a marshal payload of either family.
+//! Fuzzes a marshal payload of any bytes, in either family.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as a msgpack payload of either family.
+//! Fuzzes a msgpack payload of any bytes, in either family.
 
 #![no_main]
 

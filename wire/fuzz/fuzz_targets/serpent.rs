@@ -1,4 +1,4 @@
-//! Any bytes as a serpent payload of either family.
+//! Fuzzes a serpent payload of any bytes, in either family.
 
 #![no_main]
 

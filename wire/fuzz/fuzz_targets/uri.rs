@@ -1,5 +1,5 @@
-//! Any text as a URI: no panic, its state gives it back, and so does its text form where Pyro's own
-//! grammar allows it.
+//! Fuzzes URIs with any text. Nothing panics, the state gives the same URI, and so does the printed
+//! form where Pyro's own grammar allows it.
 
 #![no_main]
 
@@ -12,9 +12,9 @@ fuzz_target!(|text: &str| {
     };
     assert_eq!(Uri::from_state(uri.state()).as_ref(), Ok(&uri));
     let printed = uri.to_string();
-    // What Pyro prints and cannot read back: no host at all, a host that looks like a socket's
-    // prefix, a negative port behind brackets, and tags that sorting moves to where the grammar
-    // reads them differently.
+    // Pyro cannot read these URIs in the form in which it prints them: an empty host, a host that
+    // looks like a socket's prefix, a negative port after brackets, and tags that sorting moves to
+    // a position where the grammar reads them differently.
     let host_is_odd = match &uri.location {
         Some(Location::Tcp { host, port }) => {
             host.is_empty() || host == "./u" || (host.contains(':') && *port < 0)

@@ -1,10 +1,10 @@
-//! What the fuzz targets share: settings taken from the first input bytes, and the properties that
-//! every decoded message or value must have.
+//! The common parts of the fuzz targets: settings from the first input bytes, and the properties that every
+//! decoded message or value must have.
 
 use hearth_wire::frame::{EncodeOptions, FrameDecoder};
 use hearth_wire::{Call, DecodeError, Dialect, Exception, Family, Frame, Limits, Serializer};
 
-/// The key of signed conversations.
+/// The key of signed connections.
 pub const KEY: &[u8] = b"s3cr3t";
 
 /// Limits that small inputs can exceed.
@@ -17,12 +17,12 @@ pub fn limits() -> Limits {
     }
 }
 
-/// The settings byte and what follows it.
+/// Splits the input into the settings byte and the rest.
 pub fn settings(data: &[u8]) -> Option<(u8, &[u8])> {
     data.split_first().map(|(first, rest)| (*first, rest))
 }
 
-/// A dialect of `serializer` by two bits of the settings.
+/// Returns a dialect of `serializer`: bit 0 of the settings selects the family, bit 1 Python 2.
 pub fn dialect(settings: u8, serializer: Serializer) -> Dialect {
     let family = if settings & 1 == 0 {
         Family::Pyro4
@@ -35,8 +35,8 @@ pub fn dialect(settings: u8, serializer: Serializer) -> Dialect {
     }
 }
 
-/// All frames that come out when `data` arrives in pieces of `piece_len` bytes, and the error that
-/// ended it, if one did.
+/// Decodes `data` in pieces of `piece_len` bytes. Returns all frames, and the error that ended the decoding, if
+/// any.
 pub fn decode_all(
     mut decoder: FrameDecoder,
     data: &[u8],
@@ -63,8 +63,8 @@ pub fn decode_all(
     (frames, None)
 }
 
-/// Makes the headers in `data` pass their checksum or magic number, so that what lies behind them is
-/// reached; lengths, types and flags stay as they are.
+/// Repairs the checksum or magic number of the headers in `data`, so that the code after these checks is
+/// reached. Lengths, types and flags stay as they are.
 pub fn mend_headers(data: &mut [u8]) {
     let mut at = 0;
     while let Some(message) = data.get_mut(at..) {
@@ -95,10 +95,10 @@ pub fn mend_headers(data: &mut [u8]) {
     }
 }
 
-/// A frame that was decoded encodes, and decodes again to itself.
+/// Checks that a decoded frame encodes, and that the result decodes to the same frame.
 pub fn check_frame(frame: &Frame, key: Option<&[u8]>) {
     let mut frame = frame.clone();
-    // How the payload travels is the encoder's decision.
+    // The encoder decides about compression.
     frame.flags.compressed = false;
     for compress in [false, true] {
         let options = EncodeOptions {
@@ -108,7 +108,8 @@ pub fn check_frame(frame: &Frame, key: Option<&[u8]>) {
         };
         let mut bytes = Vec::new();
         if frame.encode(&options, &mut bytes).is_err() {
-            // A signature is longer than a cut one that was accepted as an annotation.
+            // A truncated signature was accepted as an annotation; the whole signature is longer and does not
+            // fit.
             assert_eq!(frame.family, Family::Pyro4);
             return;
         }
@@ -124,8 +125,8 @@ pub fn check_frame(frame: &Frame, key: Option<&[u8]>) {
     }
 }
 
-/// A value that was decoded can be written by the same dialect, unless it is of a class that the
-/// dialect cannot write, and what was written can be read.
+/// Checks that a decoded value can be encoded in the same dialect, unless its class cannot be expressed, and
+/// that the result can be decoded.
 pub fn check_value(settings: u8, serializer: Serializer, data: &[u8]) {
     let dialect = dialect(settings, serializer);
     let Ok(value) = dialect.decode(data, &limits()) else {
@@ -143,7 +144,7 @@ pub fn check_value(settings: u8, serializer: Serializer, data: &[u8]) {
     }
 }
 
-/// The call in a payload, like [`check_value`].
+/// Does the same as [`check_value`] for the call in a payload.
 pub fn check_call(dialect: Dialect, payload: &[u8]) {
     let Ok((call, dialect)) = Call::decode(dialect, payload, &limits()) else {
         return;
@@ -160,8 +161,8 @@ pub fn check_call(dialect: Dialect, payload: &[u8]) {
     }
 }
 
-/// Python's serpent writes bytes and not-a-number as dicts even where they are keys or items of a
-/// set, and cannot read that; neither can ours.
+/// Returns true for an error that Python has as well: serpent writes bytes and not-a-number as dicts even if
+/// they are keys or set elements, and cannot read the result.
 fn is_key_of_serpent(serializer: Serializer, error: &Exception) -> bool {
     serializer == Serializer::Serpent && *error == Exception::type_error("unhashable type: 'dict'")
 }

@@ -1,4 +1,4 @@
-//! Annotation chunks: order and bounds.
+//! Annotation chunks: their layout, order and limits.
 //!
 //! | Pyro4 | Pyro5 | Field |
 //! |---|---|---|
@@ -8,14 +8,15 @@
 
 use crate::{DecodeError, Family};
 
-/// Chunks that one message may carry. Pyro programs send a handful; the bound keeps a message of
-/// empty chunks from costing many times its size in memory.
+/// Maximum number of chunks in one message. Pyro programs send a handful. The limit keeps a message
+/// of empty chunks from taking many times its size in memory.
 pub const ANNOTATION_COUNT_MAX: usize = 256;
 
-/// Bytes of a chunk's key.
+/// Length of a chunk's key in bytes.
 const KEY_LEN: usize = 4;
 
-/// Extra data beside the payload, by four-letter ASCII key. A later chunk with the same key wins.
+/// Extra data beside the payload, by four-letter ASCII key. If a key occurs twice, the later chunk
+/// wins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Annotations {
     chunks: Vec<([u8; 4], Vec<u8>)>,
@@ -30,7 +31,7 @@ impl Annotations {
             .map(|(_, data)| data.as_slice())
     }
 
-    /// Sets the data under `key`, replacing what was there.
+    /// Sets the data under `key` and replaces any earlier data.
     pub fn insert(&mut self, key: [u8; 4], data: Vec<u8>) {
         match self.chunks.iter_mut().find(|(found, _)| *found == key) {
             Some(chunk) => chunk.1 = data,
@@ -38,33 +39,37 @@ impl Annotations {
         }
     }
 
-    /// Takes the data under `key` out.
+    /// Removes the data under `key` and returns it.
     pub fn remove(&mut self, key: [u8; 4]) -> Option<Vec<u8>> {
         let index = self.chunks.iter().position(|(found, _)| *found == key)?;
         Some(self.chunks.remove(index).1)
     }
 
-    /// All chunks, in the order of their first appearance.
+    /// All chunks, in the order of the first occurrence of their keys.
     pub fn iter(&self) -> impl Iterator<Item = ([u8; 4], &[u8])> {
         self.chunks
             .iter()
             .map(|(key, data)| (*key, data.as_slice()))
     }
 
-    /// How many there are.
+    /// The number of chunks.
     pub fn len(&self) -> usize {
         self.chunks.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no chunks.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
     /// Reads the chunks in the first `len` bytes of `body`, a message without its header.
     ///
-    /// Pyro4 cuts the data of a last chunk that is too long; Pyro5 refuses it, but reads its key
-    /// first, into the payload if need be.
+    /// If the last chunk is too long, Pyro4 truncates its data, and Pyro5 refuses it. Pyro5 reads
+    /// the chunk's key first, even beyond the announced length, where the payload begins.
+    ///
+    /// # Errors
+    /// [`DecodeError::ChunkCut`], [`DecodeError::ChunkTooLong`], [`DecodeError::ChunkKey`] or
+    /// [`DecodeError::TooManyChunks`].
     pub(super) fn decode(family: Family, body: &[u8], len: usize) -> Result<Self, DecodeError> {
         let mut found = Self::default();
         let announced = body.get(..len).unwrap_or(body);
@@ -115,7 +120,7 @@ impl Annotations {
     }
 }
 
-/// Bytes of a chunk before its data.
+/// Length of a chunk's key and length field in bytes.
 pub(super) const fn header_len(family: Family) -> usize {
     match family {
         Family::Pyro4 => KEY_LEN + 2,

@@ -1,4 +1,4 @@
-//! Compressed payloads: when each family compresses, and inflating within a limit.
+//! Compressed payloads: the rules by which each family compresses, and inflating within a limit.
 //!
 //! The format is zlib's. Annotations are never compressed.
 
@@ -10,11 +10,12 @@ use super::{Flags, MessageType};
 use crate::Family;
 use crate::error::InflateError;
 
-/// Output space to begin with, and the least to grow by.
+/// Initial output space in bytes, and the least by which it grows.
 const CHUNK_LEN: usize = 4096;
 
-/// Whether a sender of `family` that has compression on tries it on this message: Pyro4 from 200
-/// bytes on and not for exceptions, pings and refusals, Pyro5 for every type above 100 bytes.
+/// Returns true if a sender of `family` with compression on tries to compress this message. Pyro4
+/// does so from 200 bytes on, but not for exceptions, pings and refusals. Pyro5 does so above 100
+/// bytes, for every type.
 pub(super) fn applies(family: Family, kind: MessageType, flags: Flags, payload_len: usize) -> bool {
     match (family, kind) {
         (Family::Pyro4, MessageType::ConnectFail | MessageType::Ping) => false,
@@ -23,8 +24,9 @@ pub(super) fn applies(family: Family, kind: MessageType, flags: Flags, payload_l
     }
 }
 
-/// Appends the compressed payload to `out`; false, with `out` unchanged, if it should go out plain:
-/// Pyro4 keeps only what became smaller, Pyro5 keeps it always.
+/// Appends the compressed payload to `out`. Returns false and leaves `out` unchanged if the payload
+/// must be sent plain: Pyro4 sends the compressed form only if it is smaller, Pyro5 sends it
+/// always.
 pub(super) fn deflate(family: Family, payload: &[u8], out: &mut Vec<u8>) -> bool {
     let level = match family {
         Family::Pyro4 => 6,
@@ -51,7 +53,11 @@ pub(super) fn deflate(family: Family, payload: &[u8], out: &mut Vec<u8>) -> bool
     true
 }
 
-/// The plain payload. Like Python's `zlib.decompress` it ignores what follows the stream's end.
+/// Returns the plain payload, of at most `len_max` bytes. Ignores bytes after the end of the
+/// stream, as Python's `zlib.decompress` does.
+///
+/// # Errors
+/// [`InflateError`] if the data is not one whole zlib stream or is longer than the limit.
 pub(super) fn inflate(data: &[u8], len_max: usize) -> Result<Vec<u8>, InflateError> {
     let mut stream = Decompress::new(true);
     let mut plain = Vec::new();
@@ -82,7 +88,7 @@ pub(super) fn inflate(data: &[u8], len_max: usize) -> Result<Vec<u8>, InflateErr
     }
 }
 
-/// What is left of `data` after `total_in` bytes of it were used.
+/// The rest of `data` after the first `total_in` bytes.
 fn consumed(data: &[u8], total_in: u64) -> &[u8] {
     usize::try_from(total_in)
         .ok()
@@ -90,8 +96,8 @@ fn consumed(data: &[u8], total_in: u64) -> &[u8] {
         .unwrap_or(&[])
 }
 
-/// The text of Python's `zlib.error` for `data`. zlib-rs differs from zlib in the words of one
-/// message, and its fast loop loses the message on the way.
+/// The text of Python's `zlib.error` for `data`. zlib-rs differs from zlib in one message, and its
+/// fast loop loses the message.
 fn zlib_error_text(error: &DecompressError, data: &[u8]) -> String {
     if error.needs_dictionary().is_some() {
         return "Error 2 while decompressing data".to_owned();
@@ -108,7 +114,8 @@ fn zlib_error_text(error: &DecompressError, data: &[u8]) -> String {
     format!("Error -3 while decompressing data: {reason}")
 }
 
-/// The message at which inflating `data` ends when there is never room enough for the fast loop.
+/// The message that inflating `data` ends with if the output space is always too small for the fast
+/// loop.
 fn slow_error(data: &[u8]) -> Option<String> {
     let mut stream = Decompress::new(true);
     let mut scratch = [0; 128];
@@ -134,7 +141,7 @@ mod tests {
 
     #[test]
     fn errors_have_the_texts_of_pythons_zlib() {
-        // As CPython 3.11 answers zlib.decompress() of the same bytes.
+        // CPython 3.11 gives these texts for `zlib.decompress()` of the same bytes.
         for (data, text) in [
             (
                 &b"not zlib"[..],
@@ -184,7 +191,7 @@ mod tests {
 
     #[test]
     fn errors_in_the_fast_loop_keep_their_texts() {
-        // Streams that were damaged on purpose, and what CPython 3.11 says about them.
+        // Deliberately damaged streams, and the texts of CPython 3.11 for them.
         for (hex, reason) in [
             (
                 "7801934429f0d6d2ae8bda69750a2f0deb036f",

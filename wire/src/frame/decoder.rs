@@ -1,8 +1,8 @@
-//! Bytes pushed in, whole frames out, limits kept.
+//! The frame decoder: takes bytes as they arrive and returns whole frames, within limits.
 //!
-//! The decoder holds what has arrived of a message and nothing else: between messages it owns no
-//! buffer at all, so that an idle connection costs a few dozen bytes. A message's announced length
-//! never decides about memory; what has arrived does.
+//! The decoder holds only the received bytes of the current message. Between messages it owns no buffer at all,
+//! so that an idle connection costs a few dozen bytes. An announced length makes room for at most 64 KiB;
+//! beyond that, memory is taken only for bytes that have arrived.
 
 use super::compression::inflate;
 use super::header::Header;
@@ -10,13 +10,13 @@ use super::{Annotations, CORR, Frame, MessageType};
 use crate::hmac::{self, HMAC};
 use crate::{DecodeError, Family, Limits};
 
-/// Room that [`FrameDecoder::buffer_mut`] makes at least. Most messages fit, and allocators keep
-/// blocks of up to this size at hand per thread.
+/// Minimum room in bytes that [`FrameDecoder::buffer_mut`] makes. Most messages fit, and allocators keep blocks
+/// of up to this size in per-thread caches.
 const READ_LEN_MIN: usize = 1024;
-/// Room that it makes at most for the rest of a message that was announced.
+/// Maximum room in bytes that it makes for the rest of an announced message.
 const READ_LEN_MAX: usize = 64 << 10;
 
-/// All message types: what a new decoder accepts.
+/// All message types, the set that a new decoder accepts.
 const ALL: &[MessageType] = &[
     MessageType::Connect,
     MessageType::ConnectOk,
@@ -26,29 +26,30 @@ const ALL: &[MessageType] = &[
     MessageType::Ping,
 ];
 
-/// Turns a stream of bytes into frames, for servers and clients alike. The first message fixes the
-/// family for the life of the connection.
+/// Turns a stream of bytes into frames, for servers and clients alike. The first message fixes the family for
+/// the life of the connection.
 ///
-/// After an error the connection is of no more use, and the decoder answers with the same error for
-/// ever, unless [`DecodeError::is_recoverable`] says that it went on to the next message.
+/// After an error the connection cannot be used any more, and the decoder returns the same error for ever. The
+/// exception is an error for which [`DecodeError::is_recoverable`] is true: the decoder has moved on to the
+/// next message.
 #[derive(Debug)]
 pub struct FrameDecoder {
     limits: Limits,
     hmac_key: Option<Box<[u8]>>,
     family: Option<Family>,
     accepted: &'static [MessageType],
-    /// What arrived; the bytes before `start` are consumed.
+    /// Received bytes; those before `start` are consumed.
     buffer: Vec<u8>,
     start: usize,
-    /// The header at `start`, once it has arrived and was found good.
+    /// The header at `start`, once it has arrived and passed its checks.
     header: Option<Header>,
     failed: Option<DecodeError>,
 }
 
 impl FrameDecoder {
-    /// A decoder for one connection. With `hmac_key`, Pyro4 messages must be signed with it; without,
-    /// they must not be signed. An empty key counts as none. Pyro5 knows no signatures: whoever sets
-    /// a key decides about Pyro5 peers himself.
+    /// Creates a decoder for one connection. With `hmac_key`, Pyro4 messages must be signed with it; without
+    /// it, they must not be signed. An empty key counts as none. Pyro5 has no signatures, so a key does not
+    /// restrict Pyro5 peers: the owner of the connection must decide about them.
     pub fn new(limits: Limits, hmac_key: Option<Box<[u8]>>) -> Self {
         Self {
             limits,
@@ -62,7 +63,7 @@ impl FrameDecoder {
         }
     }
 
-    /// A decoder that expects one family from the first byte on: that of a client.
+    /// Creates a decoder that expects one family from the first byte on, as a client does.
     pub fn for_family(family: Family, limits: Limits, hmac_key: Option<Box<[u8]>>) -> Self {
         Self {
             family: Some(family),
@@ -70,14 +71,14 @@ impl FrameDecoder {
         }
     }
 
-    /// From the next message on, takes messages of these types only; others are
-    /// [`DecodeError::MessageType`] as soon as their header is there, as in the real programs. A
-    /// server accepts CONNECT first, then INVOKE and PING.
+    /// Restricts the types that are accepted from the next message on. Any other type is
+    /// [`DecodeError::MessageType`] as soon as the header has arrived, as in the real programs. A server
+    /// accepts CONNECT first, then INVOKE and PING.
     pub fn accept(&mut self, kinds: &'static [MessageType]) {
         self.accepted = kinds;
     }
 
-    /// Adds bytes that arrived.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_none() && !bytes.is_empty() {
             self.compact();
@@ -85,9 +86,9 @@ impl FrameDecoder {
         }
     }
 
-    /// The buffer, with room for a read of at least a kilobyte: whoever reads from a socket appends
-    /// to it and changes nothing else. Asked for when bytes are known to be there, it spares a copy,
-    /// and connections without bytes own no buffer.
+    /// Returns the buffer, with room for at least 1024 bytes. A caller that reads from a socket appends to it
+    /// and changes nothing else. This saves a copy. Call it only when bytes are ready to be read, so that
+    /// connections without data own no buffer.
     pub fn buffer_mut(&mut self) -> &mut Vec<u8> {
         self.compact();
         let missing = self.header.map_or(0, |header| {
@@ -98,11 +99,11 @@ impl FrameDecoder {
         &mut self.buffer
     }
 
-    /// The next whole message, or `None` until more bytes arrive. To be asked until it says `None`
-    /// before more is read.
+    /// Returns the next whole message, or `None` if more bytes are needed. Call it until it returns `None`
+    /// before reading more.
     ///
     /// # Errors
-    /// [`DecodeError`] as soon as the bytes at hand cannot become a message.
+    /// [`DecodeError`] as soon as the received bytes cannot become a message.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, DecodeError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -119,12 +120,12 @@ impl FrameDecoder {
         next
     }
 
-    /// The family, once six bytes have told it.
+    /// The family, once the first six bytes have arrived.
     pub fn family(&self) -> Option<Family> {
         self.family
     }
 
-    /// Whether a message has begun and is not yet whole: the header timeout applies.
+    /// Returns true if a message has begun and is not complete: the header timeout applies.
     pub fn is_mid_frame(&self) -> bool {
         !self.pending().is_empty()
     }
@@ -149,7 +150,7 @@ impl FrameDecoder {
         self.take_frame(&header).map(Some)
     }
 
-    /// Judges size, type and sign in the order in which the real programs do.
+    /// Checks size, type and sign in the order of the real programs.
     fn check(&self, header: &Header) -> Result<(), DecodeError> {
         let family = header.family;
         let max = self.limits.message_len_max;
@@ -167,7 +168,7 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// The message's type, if it is an accepted one.
+    /// Returns the message's type if it is accepted.
     fn kind(&self, header: &Header) -> Result<MessageType, DecodeError> {
         MessageType::from_number(header.kind)
             .filter(|kind| self.accepted.contains(kind))
@@ -178,7 +179,7 @@ impl FrameDecoder {
             })
     }
 
-    /// Takes the whole message that `header` begins.
+    /// Consumes the whole message that `header` begins, and returns its frame.
     fn take_frame(&mut self, header: &Header) -> Result<Frame, DecodeError> {
         let kind = self.kind(header)?;
         let body = Header::len(header.family)..message_len(header);
@@ -229,7 +230,7 @@ impl FrameDecoder {
         }
     }
 
-    /// Takes the signature out of `annotations` and compares it.
+    /// Removes the signature from `annotations` and verifies it.
     fn check_hmac(&self, annotations: &mut Annotations, payload: &[u8]) -> Result<(), DecodeError> {
         match (&self.hmac_key, annotations.remove(HMAC)) {
             (None, None) => Ok(()),
@@ -246,8 +247,8 @@ impl FrameDecoder {
         }
     }
 
-    /// Consumes the message and returns its payload. A large one that is alone in the buffer takes
-    /// the buffer with it, so that it is never there twice.
+    /// Consumes the message and returns its payload. A large payload that is alone in the buffer takes over the
+    /// buffer, so that it is never in memory twice.
     fn take_payload(&mut self, header: &Header) -> Vec<u8> {
         let end = self.start + message_len(header);
         let payload_start =
@@ -262,13 +263,13 @@ impl FrameDecoder {
         self.buffer.get(payload_start..end).unwrap_or(&[]).to_vec()
     }
 
-    /// What has arrived and is not consumed.
+    /// Received bytes that are not consumed yet.
     fn pending(&self) -> &[u8] {
         self.buffer.get(self.start..).unwrap_or(&[])
     }
 
-    /// Moves what is left of the buffer to its front, into a smaller one if it once held much. Costs
-    /// no more than the bytes of one message that has just begun.
+    /// Moves the unconsumed bytes to the front of the buffer, or to a smaller buffer if the old one is large.
+    /// The bytes moved are at most those of one message that has just begun.
     fn compact(&mut self) {
         if self.start == 0 {
             return;
@@ -281,14 +282,14 @@ impl FrameDecoder {
         self.start = 0;
     }
 
-    /// Gives the buffer's memory back.
+    /// Frees the buffer's memory.
     fn release(&mut self) {
         self.buffer = Vec::new();
         self.start = 0;
     }
 }
 
-/// Bytes of the whole message.
+/// Length of the whole message in bytes, header included.
 fn message_len(header: &Header) -> usize {
     usize::try_from(header.payload_len)
         .unwrap_or(0)
@@ -298,7 +299,7 @@ fn message_len(header: &Header) -> usize {
 
 #[cfg(test)]
 impl FrameDecoder {
-    /// Bytes that the buffer holds or could hold.
+    /// Capacity of the buffer in bytes.
     pub(super) fn capacity(&self) -> usize {
         self.buffer.capacity()
     }

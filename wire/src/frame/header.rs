@@ -6,9 +6,9 @@
 use super::{Flags, MessageType};
 use crate::{DecodeError, EncodeError, Family};
 
-/// What every message begins with.
+/// The four letters at the start of every message.
 const TAG: &[u8; 4] = b"PYRO";
-/// Bytes that hold the tag and the version.
+/// Length of the tag and the version in bytes.
 const START_LEN: usize = 6;
 /// Offset of the version, u16.
 const VERSION: usize = 4;
@@ -82,25 +82,26 @@ mod bit {
     pub(super) const PYRO5_CORRELATION_ID: u16 = 0x40;
 }
 
-/// A header whose fields are consistent. The type and the lengths are not yet judged.
+/// A header whose checksum or magic number is valid. The type and the lengths are not checked yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) family: Family,
-    /// The message type's number; may be one that nobody knows.
+    /// The message type's number; may be unknown.
     pub(super) kind: u16,
     pub(super) flags: Flags,
     pub(super) seq: u16,
     pub(super) serializer_id: u16,
-    /// Bytes of payload. Pyro4's field is signed, so that a peer may announce less than nothing.
+    /// Length of the payload in bytes. Pyro4's field is signed, so that a peer may send a negative length.
     pub(super) payload_len: i64,
-    /// Bytes of all annotation chunks.
+    /// Length of all annotation chunks in bytes.
     pub(super) annotations_len: u32,
     /// Pyro5's field, if its flag is set.
     pub(super) correlation_id: Option<[u8; 16]>,
 }
 
 impl Header {
-    /// The family whose tag and version `bytes` begin with.
+    /// The family whose tag and version are the first six bytes; `None` if there are fewer or they match
+    /// neither.
     pub(super) fn family(bytes: &[u8]) -> Option<Family> {
         let start = bytes.first_chunk::<START_LEN>()?;
         let version = u16::from_be_bytes(field(start, VERSION));
@@ -109,12 +110,15 @@ impl Header {
             .find(|family| start.starts_with(TAG) && family.version() == version)
     }
 
-    /// Reads the header at the start of `bytes`; `None` until there are enough of them. `known` is
-    /// the connection's family, once a message has fixed it.
+    /// Reads the header at the start of `bytes`; `None` if more bytes are needed. `known` is the connection's
+    /// family, once a message has fixed it.
     ///
-    /// What is not Pyro at all is judged where the real server of the family judges it: Pyro5 after
-    /// 6 bytes, Pyro4 after its whole header. While no family is known, foreign bytes and versions
-    /// below 500 are Pyro4's.
+    /// Bytes that are not Pyro are refused at the point where the real server of the family refuses them: Pyro5
+    /// after 6 bytes, Pyro4 after its whole header. While no family is known, foreign bytes and versions below
+    /// 500 count as Pyro4.
+    ///
+    /// # Errors
+    /// [`DecodeError::NotPyro`], [`DecodeError::Version`], [`DecodeError::Checksum`] or [`DecodeError::Magic`].
     pub(super) fn decode(bytes: &[u8], known: Option<Family>) -> Result<Option<Self>, DecodeError> {
         let Some(start) = bytes.first_chunk::<START_LEN>() else {
             return Ok(None);
@@ -188,7 +192,7 @@ impl Header {
         })
     }
 
-    /// Bytes of the family's header.
+    /// Length of the family's header in bytes.
     pub(super) const fn len(family: Family) -> usize {
         match family {
             Family::Pyro4 => pyro4::LEN,
@@ -196,10 +200,10 @@ impl Header {
         }
     }
 
-    /// Writes the header into `out`, which has the family's length.
+    /// Writes the header into `out`, whose length is [`Self::len`] of the family.
     ///
     /// # Errors
-    /// [`EncodeError`] when a value does not fit its field.
+    /// [`EncodeError`] if a value does not fit its field.
     pub(super) fn encode(&self, out: &mut [u8]) -> Result<(), EncodeError> {
         put(out, 0, *TAG);
         put(out, VERSION, self.family.version().to_be_bytes());
@@ -298,7 +302,7 @@ impl Flags {
 }
 
 impl MessageType {
-    /// The type with this number, if there is one.
+    /// Returns the type with this number, or `None` if there is none.
     pub const fn from_number(number: u16) -> Option<Self> {
         Some(match number {
             1 => Self::Connect,
@@ -317,7 +321,7 @@ impl MessageType {
     }
 }
 
-/// The sum of the fields of Pyro4's header, modulo 2^16. Of the payload's length only the lower half
+/// The sum of the fields of Pyro4's header and the seed, modulo 2^16. Only the lower half of the payload length
 /// can matter.
 fn checksum(header: &[u8; pyro4::LEN]) -> u16 {
     [
@@ -334,7 +338,7 @@ fn checksum(header: &[u8; pyro4::LEN]) -> u16 {
     .fold(pyro4::CHECKSUM_SEED, u16::wrapping_add)
 }
 
-/// The `N` bytes at `at`, one of the tables' offsets.
+/// Returns the `N` bytes at the offset `at`, which is one of the tables' offsets.
 fn field<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
     header
         .get(at..)
@@ -343,7 +347,7 @@ fn field<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
         .expect("the tables' fields lie inside the header")
 }
 
-/// Writes `value` at `at`, one of the tables' offsets.
+/// Writes `value` at the offset `at`, which is one of the tables' offsets.
 fn put<const N: usize>(header: &mut [u8], at: usize, value: [u8; N]) {
     *header
         .get_mut(at..)
@@ -419,7 +423,8 @@ mod tests {
         for at in (0..6).chain(38..40) {
             let mut bytes = pyro5_ping();
             bytes[at] ^= 1;
-            // Version 47 below is Pyro4's to refuse, with 24 bytes at hand.
+            // Flipping byte 5 turns version 502 into 503, which Pyro5 refuses; byte 4 makes it 246, which Pyro4
+            // refuses.
             assert!(Header::decode(&bytes, None).is_err(), "byte {at}");
         }
     }

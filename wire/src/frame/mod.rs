@@ -1,4 +1,4 @@
-//! One message of either family.
+//! Frames: one message of either family, encoded and decoded.
 
 mod annotations;
 mod compression;
@@ -15,11 +15,11 @@ use header::Header;
 /// Key of the annotation in which Pyro4 carries its correlation id.
 const CORR: [u8; 4] = *b"CORR";
 
-/// What a message is for; the same numbers in both families.
+/// The purpose of a message. The numbers are the same in both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MessageType {
-    /// A client opens the conversation.
+    /// A client opens the connection.
     Connect = 1,
     /// The server accepts it.
     ConnectOk = 2,
@@ -27,67 +27,67 @@ pub enum MessageType {
     ConnectFail = 3,
     /// A call.
     Invoke = 4,
-    /// Its result or exception.
+    /// The call's result or exception.
     Result = 5,
     /// Keep-alive; answered with the same type.
     Ping = 6,
 }
 
-/// Message flags by meaning; the bits differ by family. Unknown bits are dropped.
+/// Message flags by meaning. The bits differ by family; unknown bits are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags {
-    /// The payload is an exception to raise.
+    /// The payload is an exception that the client raises.
     pub exception: bool,
-    /// The payload was compressed on the wire. [`Frame::payload`] is always the plain one, except
-    /// for Pyro4's PING, where nobody looks at this flag. [`Frame::encode`] decides anew.
+    /// The payload was compressed on the wire. [`Frame::payload`] is always the plain payload, except for
+    /// Pyro4's PING, whose flag is ignored. [`Frame::encode`] ignores this value and decides anew.
     pub compressed: bool,
-    /// No reply is wanted.
+    /// The client expects no reply.
     pub oneway: bool,
     /// The call is a list of calls.
     pub batch: bool,
-    /// Pyro4 only: CONNECT asks for metadata, CONNECTOK brings it.
+    /// Pyro4 only: CONNECT asks for metadata, CONNECTOK carries it.
     pub meta_on_connect: bool,
     /// The result is an item stream.
     pub item_stream_result: bool,
-    /// The argument travels as an opaque blob.
+    /// The argument is an opaque blob.
     pub keep_serialized: bool,
 }
 
 /// One whole message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Which header layout it came in or goes out in.
+    /// The family, which determines the header layout.
     pub family: Family,
-    /// What it is for.
+    /// The message type.
     pub kind: MessageType,
-    /// Its flags.
+    /// The flags.
     pub flags: Flags,
-    /// Sequence number; a RESULT echoes its INVOKE's.
+    /// Sequence number; a RESULT repeats that of its INVOKE.
     pub seq: u16,
-    /// Serializer id as on the wire, which differs by family.
+    /// Serializer id as on the wire; the ids differ by family.
     pub serializer_id: u16,
-    /// Correlation id: Pyro5's header field when its flag is set, Pyro4's `CORR` annotation.
+    /// Correlation id: Pyro5's header field if its flag is set, or Pyro4's `CORR` annotation.
     pub correlation_id: Option<[u8; 16]>,
-    /// All annotations but `HMAC` and Pyro4's `CORR`; that is left where it does not have 16 bytes.
+    /// All annotations but `HMAC` and Pyro4's `CORR`. A `CORR` that does not have 16 bytes stays here.
     pub annotations: Annotations,
     /// The payload, decompressed.
     pub payload: Vec<u8>,
 }
 
-/// How messages are put on the wire.
+/// Options for putting messages on the wire.
 #[derive(Debug, Clone, Default)]
 pub struct EncodeOptions<'a> {
     /// The sender's `COMPRESSION` setting; each family has its own threshold and level.
     pub compress: bool,
     /// Key with which Pyro4 messages are signed; an empty one counts as none.
     pub hmac_key: Option<&'a [u8]>,
-    /// Payload plus annotations of one message as sent, in bytes, inclusive (`MAX_MESSAGE_SIZE`
-    /// holds in both directions). `None`: what the format allows.
+    /// Limit on payload plus annotations of one message in bytes, inclusive, after compression
+    /// (`MAX_MESSAGE_SIZE` holds in both directions). `None`: only the limits of the format hold.
     pub message_len_max: Option<usize>,
 }
 
 impl Frame {
-    /// A message without flags, correlation id and annotations.
+    /// Creates a message without flags, correlation id and annotations.
     pub fn new(
         family: Family,
         kind: MessageType,
@@ -107,15 +107,15 @@ impl Frame {
         }
     }
 
-    /// A CONNECTFAIL for a request that was not understood: in marshal, with sequence number 0.
+    /// Creates a CONNECTFAIL for a request that was not understood: in marshal, with sequence number 0.
     pub fn connect_fail(family: Family, text: &str) -> Self {
         let serializer_id = Serializer::Marshal.id(family);
         let payload = marshal_str(text);
         Self::new(family, MessageType::ConnectFail, 0, serializer_id, payload)
     }
 
-    /// The CONNECTFAIL that answers this request, with its sequence number and in its serializer, or
-    /// in marshal if that is not one that is spoken here.
+    /// Creates the CONNECTFAIL that answers this request: with its sequence number and in its serializer, or in
+    /// marshal if that serializer is not supported.
     pub fn refused(&self, text: &str) -> Self {
         let mut reply = Self::connect_fail(self.family, text);
         reply.seq = self.seq;
@@ -133,11 +133,11 @@ impl Frame {
         reply
     }
 
-    /// Refuses a correlation id that does not have its 16 bytes, as Pyro4 does, with Python's own words.
-    /// Pyro5's header has room for nothing else.
+    /// Checks that Pyro4's correlation id, if there is one, has 16 bytes. Pyro5's header always has room for
+    /// exactly 16.
     ///
     /// # Errors
-    /// The exception for the caller.
+    /// The exception for the caller, with Python's own text, if the length is wrong.
     pub fn check_correlation_id(&self) -> Result<(), Exception> {
         let is_malformed = self.family == Family::Pyro4
             && self.correlation_id.is_none()
@@ -151,8 +151,8 @@ impl Frame {
     /// Appends the message's bytes to `out`.
     ///
     /// # Errors
-    /// [`EncodeError::TooLarge`] when a length does not fit its header field or exceeds the sender's
-    /// limit, [`EncodeError::SerializerId`] for an id above 255 in Pyro5; `out` is then unchanged.
+    /// [`EncodeError::TooLarge`] if a length does not fit its header field or exceeds the sender's limit,
+    /// [`EncodeError::SerializerId`] for an id above 255 in Pyro5. `out` is unchanged after an error.
     pub fn encode(
         &self,
         options: &EncodeOptions<'_>,
@@ -164,11 +164,11 @@ impl Frame {
         })
     }
 
-    /// [`Self::encode`] of a payload that `write_payload` appends, in place of [`Self::payload`]: it is written
-    /// where it goes, and not copied.
+    /// Does the same as [`Self::encode`] with a payload that `write_payload` appends, in place of
+    /// [`Self::payload`]. The payload is written directly into `out`, without a copy.
     ///
     /// # Errors
-    /// As for [`Self::encode`], and those of `write_payload`; `out` is then unchanged.
+    /// Those of [`Self::encode`] and of `write_payload`. `out` is unchanged after an error.
     pub fn encode_with(
         &self,
         options: &EncodeOptions<'_>,
@@ -249,7 +249,7 @@ impl Frame {
         }
     }
 
-    /// The chunks to be sent, without the signature: the correlation id first, as Pyro4 does.
+    /// The chunks to be sent, without the signature. The correlation id comes first, as in Pyro4.
     fn chunks(&self) -> impl Iterator<Item = ([u8; 4], &[u8])> {
         let correlation_id = match self.family {
             Family::Pyro4 => self.correlation_id.as_ref(),
@@ -269,7 +269,7 @@ impl Frame {
             )
     }
 
-    /// Bytes of all annotation chunks.
+    /// Length of all annotation chunks in bytes.
     fn annotations_len(&self, signed: bool) -> Result<u32, EncodeError> {
         let header_len = annotations::header_len(self.family);
         let digest = if signed { header_len + DIGEST_LEN } else { 0 };
@@ -292,8 +292,8 @@ impl Frame {
     }
 }
 
-/// A text as marshal writes it in every version that is still read: code `u`, the length in bytes as
-/// a little-endian u32, UTF-8.
+/// Encodes a text as marshal in the form that every version reads: code `u`, the length in bytes as a
+/// little-endian u32, UTF-8.
 fn marshal_str(text: &str) -> Vec<u8> {
     let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
     let mut payload = Vec::with_capacity(5 + text.len());

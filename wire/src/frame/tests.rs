@@ -1,4 +1,4 @@
-//! Frames and the decoder together: reactions to bad input, memory, round trips.
+//! Tests of frames and the decoder together: reactions to invalid input, memory, round trips.
 
 use proptest::prelude::*;
 
@@ -26,17 +26,17 @@ fn invoke(family: Family) -> Frame {
     Frame::new(family, MessageType::Invoke, 7, 1, b"payload".to_vec())
 }
 
-/// What a fresh decoder makes of `bytes` that end in an error.
+/// Returns the error of a new decoder for `bytes`.
 fn error_of(bytes: &[u8]) -> DecodeError {
     let mut decoder = decoder();
     decoder.push(bytes);
     decoder.next_frame().unwrap_err()
 }
 
-/// Bytes of a message whose header announces `annotations.len()` bytes of annotations.
+/// Returns a message whose header announces `annotations.len()` bytes of annotations.
 fn with_raw_annotations(family: Family, annotations: &[u8]) -> Vec<u8> {
     let mut frame = invoke(family);
-    // One chunk of the right total length makes room, header and checksum included.
+    // One chunk of the right total length makes the room, with a valid header and checksum.
     let data_len = annotations.len() - annotations::header_len(family);
     frame.annotations.insert(*b"XXXX", vec![0; data_len]);
     let mut bytes = plain(&frame);
@@ -138,7 +138,7 @@ fn a_message_above_the_limit_is_refused_from_its_header() {
 fn a_negative_length_is_pyro4s_receive_error() {
     let mut bytes = plain(&invoke(Family::Pyro4));
     bytes[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
-    // The lower half of the length is what the checksum sees: from 7 to 0xffff.
+    // The checksum covers the lower half of the length only, which changes from 7 to 0xffff.
     let checksum = u16::from_be_bytes([bytes[22], bytes[23]]).wrapping_sub(8);
     bytes[22..24].copy_from_slice(&checksum.to_be_bytes());
     assert_eq!(error_of(&bytes), DecodeError::NegativeLength { len: -1 });
@@ -322,7 +322,8 @@ fn signatures_are_checked_before_anything_else() {
         result(Some(KEY), &plain(&frame)),
         Err(DecodeError::HmacMissing)
     );
-    // Key, digest and payload; of the digest's length Pyro sees only what is left after cutting.
+    // Key, digest and payload. The digest's length field is left out, because Pyro truncates a
+    // chunk that is too long and sees only the remaining bytes.
     for at in (24..28).chain(30..bytes.len()) {
         let mut changed = bytes.clone();
         changed[at] ^= 0x01;

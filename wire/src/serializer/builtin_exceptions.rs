@@ -1,4 +1,4 @@
-//! The exception classes that Pyro finds by name without importing anything.
+//! The exception classes that Pyro resolves by name without an import.
 
 /// The built-in exceptions of CPython 3.11 and 3.13, in ASCII order.
 const BUILTIN: &[&str] = &[
@@ -85,7 +85,8 @@ pub(super) const SQLITE: &[&str] = &[
     "ProgrammingError",
 ];
 
-/// The class's own name if `name` is a built-in exception or one of the two old names of `OSError`.
+/// Returns the class's own name if `name` is a built-in exception or one of the two old names of
+/// `OSError`.
 pub(super) fn canonical(name: &str) -> Option<&'static str> {
     match name {
         "EnvironmentError" | "IOError" => Some("OSError"),

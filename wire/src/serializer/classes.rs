@@ -1,9 +1,9 @@
-//! Class dicts: how objects travel in formats that know plain data only.
+//! Class dicts: the form of objects in formats that have only plain data.
 //!
-//! Pyro sends an object as a dict whose `__class__` names it. The receiver reads the whole payload
-//! first and then replaces such dicts from the outside in ([`recreate`]); what lies inside a class
-//! dict stays as it was sent. msgpack alone replaces each map as soon as it is complete
-//! ([`revive`]). Nothing is ever imported or called: the classes below are all there are.
+//! Pyro sends an object as a dict whose `__class__` names its class. The receiver reads the whole payload first
+//! and then replaces such dicts from the outside in ([`recreate`]); the content of a class dict stays as it was
+//! sent. msgpack alone replaces each map as soon as it is complete ([`revive`]). Nothing is ever imported or
+//! called: only the classes below exist.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use crate::uri::{UriObject, UriState};
 use crate::value::Object;
 use crate::{Dialect, Exception, Family, PyroClass, Serializer, Uri, Value};
 
-/// The key that makes a dict a class dict.
+/// The key that marks a class dict.
 pub(super) const CLASS_KEY: &str = "__class__";
 
-/// Whether these are the items of a class dict.
+/// Returns true if these are the items of a class dict.
 pub(super) fn has_class(items: &[(Value, Value)]) -> bool {
     items.iter().any(|(key, _)| key.as_str() == Some(CLASS_KEY))
 }
 
-/// Replaces the class dicts in `value`, from the outside in, as Pyro's `recreate_classes` does: in
-/// lists, tuples and the values of dicts.
+/// Replaces the class dicts in `value` from the outside in, in lists, tuples and the values of dicts, as Pyro's
+/// `recreate_classes` does.
 ///
 /// # Errors
 /// Those of [`revive`].
@@ -47,12 +47,12 @@ pub(super) fn recreate(dialect: Dialect, value: Value) -> Result<Value, Exceptio
     }
 }
 
-/// Turns a dict that has a `__class__` key into what it stands for; a dict without one stays a dict.
-/// Values inside are taken as they are, but for the exception inside an `_ExceptionWrapper`.
+/// Turns a dict with a `__class__` key into the object that it describes; a dict without one stays a dict.
+/// Values inside are taken as they are, except for the exception inside an `_ExceptionWrapper`.
 ///
 /// # Errors
-/// The exception that Pyro raises for this dict: `SerializeError` for a class that it does not know,
-/// `SecurityError` for a name with two underscores, built-in errors for a missing or unfit part.
+/// The exception that Pyro raises for this dict: `SerializeError` for an unknown class, `SecurityError` for a
+/// class name with two underscores, a built-in error for a missing part or a part of the wrong type.
 pub(super) fn revive(dialect: Dialect, items: Vec<(Value, Value)>) -> Result<Value, Exception> {
     let Some(class) = get(&items, CLASS_KEY) else {
         return Ok(Value::Dict(items));
@@ -107,8 +107,8 @@ pub(super) fn revive(dialect: Dialect, items: Vec<(Value, Value)>) -> Result<Val
     }
 }
 
-/// The class dict that stands for a URI, an exception or an exception wrapper; `None` for values
-/// that need none. Parts may themselves be values that need one.
+/// Returns the items of the class dict that describes a URI, an exception or an exception wrapper; `None` for
+/// other values. The items may hold values that need a class dict themselves.
 pub(super) fn flatten(dialect: Dialect, value: &Value) -> Option<Vec<(Value, Value)>> {
     let family = dialect.family;
     match value {
@@ -153,7 +153,7 @@ pub(super) const fn uri_class(family: Family) -> &'static str {
     }
 }
 
-/// `__class__` of a batch's failed slot.
+/// `__class__` of the item that stands for a failed call of a batch.
 const fn wrapper_class(family: Family) -> &'static str {
     match family {
         Family::Pyro4 => "Pyro4.futures._ExceptionWrapper",
@@ -179,8 +179,8 @@ fn uri_state(uri: &Uri) -> [Value; 5] {
     ]
 }
 
-/// The URI with this state. Pyro takes any five things and fails later, when it prints the URI; here
-/// a state that no URI can have is refused at once.
+/// Creates the URI with this state. Pyro takes any five items and fails later, when it prints the URI; this
+/// function refuses an impossible state at once.
 fn uri_from_state(state: &Value) -> Result<Value, Exception> {
     let [protocol, object, sockname, host, port] = five(state)?;
     let optional = |value: &'_ Value| match value {
@@ -218,7 +218,7 @@ fn uri_from_state(state: &Value) -> Result<Value, Exception> {
         .map_err(|error| Exception::pyro(PyroClass::PyroError, error.to_string()))
 }
 
-/// Python's unpacking of a URI's state.
+/// Unpacks a URI's state as Python does, with Python's errors.
 fn five(state: &Value) -> Result<[&Value; 5], Exception> {
     let (Value::Tuple(items) | Value::List(items)) = state else {
         return Err(Exception::type_error(format!(
@@ -242,12 +242,12 @@ fn invalid_state() -> Exception {
     Exception::pyro(PyroClass::PyroError, "invalid uri")
 }
 
-/// serpent's stand-in for not-a-number, read with Python's `float()`.
+/// Reads the class dict that serpent writes for not-a-number, as Python's `float()` does.
 fn revive_float(items: &[(Value, Value)]) -> Result<Value, Exception> {
     match require(items, "value")? {
         Value::Str(text) => {
-            // Rust reads what Python reads but for single underscores between digits, which no peer
-            // writes here.
+            // Rust accepts the same texts as Python, except for single underscores between digits, which no
+            // peer writes here.
             text.trim().parse().map(Value::Float).map_err(|_| {
                 Exception::value_error(format!(
                     "could not convert string to float: {}",
@@ -271,7 +271,7 @@ fn revive_float(items: &[(Value, Value)]) -> Result<Value, Exception> {
 
 fn revive_wrapper(dialect: Dialect, items: Vec<(Value, Value)>) -> Result<Value, Exception> {
     let inner = match require(&items, "exception")? {
-        // Pyro looks up this one with the rules that all serializers share, where `float` is unknown.
+        // Pyro looks up this class with the rules that all serializers share, in which `float` is unknown.
         Value::Dict(inner) if has_class(inner) => {
             if get(inner, CLASS_KEY).and_then(Value::as_str) == Some("float") {
                 return Err(unsupported("float"));
@@ -333,7 +333,7 @@ fn revive_exception(
     })))
 }
 
-/// The class of a dict that calls itself an exception and is none of Pyro's own modules.
+/// The class of a dict that is marked as an exception and does not belong to Pyro's own modules.
 fn plain_exception_class(class: &str) -> Result<ExceptionClass, Exception> {
     if let Some(name) = builtin_exceptions::canonical(class) {
         return Ok(ExceptionClass::Builtin(name.into()));

@@ -1,4 +1,4 @@
-//! What the four readers share: limits while reading, and Python's rules for dict keys and sets.
+//! The parts that the four readers share: limits, and Python's rules for dict keys and sets.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,13 +7,13 @@ use num_bigint::BigInt;
 
 use crate::{Exception, Limits, PyroClass, Value};
 
-/// Deepest nesting that any limit may allow: the readers, the writers and `Drop` recurse.
+/// Maximum nesting, whatever the limits say: the readers, the writers and `Drop` recurse.
 const DEPTH_CEILING: usize = 500;
 
-/// Up to this many items duplicates are found by comparing each with each.
+/// Up to this number of items, duplicates are found by comparing all pairs.
 const LINEAR_MAX: usize = 8;
 
-/// What one payload may still use up.
+/// The nesting and the values that one payload may still use.
 #[derive(Debug)]
 pub(super) struct Budget {
     depth_left: usize,
@@ -21,7 +21,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// A fresh budget for one payload.
+    /// Creates the budget for one payload.
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             depth_left: limits.depth_max.min(DEPTH_CEILING),
@@ -32,7 +32,7 @@ impl Budget {
     /// Counts one value of any kind.
     ///
     /// # Errors
-    /// `MessageTooLargeError` when the payload has more values than allowed.
+    /// `MessageTooLargeError` if the payload has more values than allowed.
     pub(super) fn value(&mut self) -> Result<(), Exception> {
         match self.values_left.checked_sub(1) {
             Some(left) => {
@@ -46,7 +46,7 @@ impl Budget {
         }
     }
 
-    /// Opens a container; false when the nesting is too deep. Each format has its own error for that.
+    /// Opens a container. Returns false if the nesting is too deep; each format has its own error for that.
     #[must_use]
     pub(super) fn enter(&mut self) -> bool {
         match self.depth_left.checked_sub(1) {
@@ -58,21 +58,21 @@ impl Budget {
         }
     }
 
-    /// Closes a container that was opened.
+    /// Closes an open container.
     pub(super) fn leave(&mut self) {
         self.depth_left += 1;
     }
 }
 
-/// Collects the items of a dict as Python does: keys that are equal (`1 == True == 1.0`) count as
-/// one, the first such key and its place stay, the last value wins.
+/// Collects the items of a dict as Python does. Keys that are equal (`1 == True == 1.0`) are one key: the first
+/// of them and its position stay, the last value wins.
 #[derive(Debug, Default)]
 pub(super) struct DictBuilder {
     items: Vec<(Value, Value)>,
 }
 
 impl DictBuilder {
-    /// An empty dict.
+    /// Creates an empty dict.
     pub(super) fn new() -> Self {
         Self::default()
     }
@@ -80,14 +80,14 @@ impl DictBuilder {
     /// Adds an item.
     ///
     /// # Errors
-    /// `TypeError` if `key` is of a class that cannot be a key.
+    /// `TypeError` if Python cannot hash `key`.
     pub(super) fn insert(&mut self, key: Value, value: Value) -> Result<(), Exception> {
         check_hashable(&key)?;
         self.items.push((key, value));
         Ok(())
     }
 
-    /// The items without duplicates.
+    /// Returns the items without duplicates.
     pub(super) fn finish(mut self) -> Vec<(Value, Value)> {
         let same_as = duplicates(self.items.len(), |index| {
             self.items.get(index).map(|(key, _)| key)
@@ -109,14 +109,14 @@ impl DictBuilder {
     }
 }
 
-/// Collects the elements of a set: the first of equal elements stays.
+/// Collects the elements of a set. The first of equal elements stays.
 #[derive(Debug, Default)]
 pub(super) struct SetBuilder {
     items: Vec<Value>,
 }
 
 impl SetBuilder {
-    /// An empty set.
+    /// Creates an empty set.
     pub(super) fn new() -> Self {
         Self::default()
     }
@@ -124,14 +124,14 @@ impl SetBuilder {
     /// Adds an element.
     ///
     /// # Errors
-    /// `TypeError` if `item` is of a class that cannot be in a set.
+    /// `TypeError` if Python cannot hash `item`.
     pub(super) fn insert(&mut self, item: Value) -> Result<(), Exception> {
         check_hashable(&item)?;
         self.items.push(item);
         Ok(())
     }
 
-    /// The elements without duplicates, in the order in which they came.
+    /// Returns the elements without duplicates, in the order of insertion.
     pub(super) fn finish(mut self) -> Vec<Value> {
         let same_as = duplicates(self.items.len(), |index| self.items.get(index));
         drop_positions(&mut self.items, &same_as);
@@ -139,15 +139,15 @@ impl SetBuilder {
     }
 }
 
-/// Python's error for a value that has no hash.
+/// Python's error for a value that cannot be hashed.
 pub(super) fn unhashable(value: &Value) -> Exception {
     Exception::type_error(format!("unhashable type: '{}'", value.type_name()))
 }
 
-/// Whether Python can hash `value`.
+/// Checks that Python can hash `value`.
 ///
 /// # Errors
-/// `TypeError`, naming the class that cannot be hashed.
+/// `TypeError` that names the class that cannot be hashed.
 fn check_hashable(value: &Value) -> Result<(), Exception> {
     match value {
         Value::List(_) | Value::Set(_) | Value::Dict(_) => Err(unhashable(value)),
@@ -156,7 +156,8 @@ fn check_hashable(value: &Value) -> Result<(), Exception> {
     }
 }
 
-/// Which positions repeat an earlier one: pairs of position and first position, ascending.
+/// Returns the positions that repeat an earlier one, as pairs of position and first position, in ascending
+/// order.
 fn duplicates<'a>(len: usize, key_at: impl Fn(usize) -> Option<&'a Value>) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     if len <= LINEAR_MAX {
@@ -197,7 +198,7 @@ fn drop_positions<T>(items: &mut Vec<T>, same_as: &[(usize, usize)]) {
     });
 }
 
-/// A key in the form in which Python's `==` on keys is plain equality.
+/// A key in a form for which plain equality is Python's `==` on keys.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Key<'a> {
     Text(&'a str),
@@ -205,8 +206,8 @@ enum Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// `None` for keys that equal nothing, not even themselves: those with a not-a-number in them,
-    /// and objects, which Python compares by identity.
+    /// Returns `None` for keys that equal nothing, not even themselves: keys that contain a not-a-number, and
+    /// objects, which Python compares by identity.
     fn of(value: &'a Value) -> Option<Self> {
         if let Value::Str(text) = value {
             return Some(Self::Text(text));
@@ -216,8 +217,8 @@ impl<'a> Key<'a> {
     }
 }
 
-/// Appends bytes that are the same for exactly the values that Python calls equal. False: the value
-/// equals no other.
+/// Appends bytes that are the same for exactly those values that Python calls equal. Returns false if the value
+/// equals no other value.
 fn canonical(value: &Value, out: &mut Vec<u8>) -> bool {
     let text = |tag: u8, bytes: &[u8], out: &mut Vec<u8>| {
         out.push(tag);
@@ -275,7 +276,7 @@ fn canonical(value: &Value, out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// A float; one that stands for an integer must come out as that integer does.
+/// Appends a float. An integral float gets the same bytes as the int.
 fn number(value: f64, out: &mut Vec<u8>) -> bool {
     if value.is_nan() {
         return false;
@@ -305,7 +306,7 @@ fn integer(value: &BigInt, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// The integer that a finite float without a fraction stands for.
+/// The integer that a finite float without a fraction represents.
 fn exact_integer(value: f64) -> BigInt {
     let bits = value.to_bits();
     let exponent = (bits >> 52 & 0x7ff) as i64 - 1075;
@@ -352,7 +353,7 @@ mod tests {
             (Value::Float(1.5), "f".into()),
         ];
         assert_eq!(dict(items.clone()), expected);
-        // The same above the size at which the table takes over.
+        // The same dict, above the size at which the hash table is used.
         let filler = (0..20).map(|n| (Value::Str(format!("k{n}")), Value::None));
         let mut long = items;
         long.extend(filler.clone());

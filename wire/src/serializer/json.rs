@@ -1,8 +1,9 @@
 //! JSON as CPython's `json` module reads and writes it.
 //!
-//! The reader is our own because serde_json's data model cannot hold what Pyro's peers send: lone
-//! surrogates, `NaN` and `Infinity`. It would also need its `arbitrary_precision` feature, which
-//! changes serde_json for every other user in the build, and its errors are not Python's.
+//! The reader is hand-written because serde_json's data model cannot hold all values that Pyro's
+//! peers send: lone surrogates, `NaN` and `Infinity`. It would also need its `arbitrary_precision`
+//! feature, which changes serde_json for every other user in the build, and its errors are not
+//! Python's.
 
 mod reader;
 
@@ -13,11 +14,11 @@ use super::{classes, pairs, utf8};
 use crate::repr::{DECIMAL_BITS_MAX, write_float_repr};
 use crate::{Dialect, EncodeError, Exception, Limits, Value};
 
-/// Reads one payload. Class dicts come back as plain dicts.
+/// Reads one payload. Class dicts stay plain dicts.
 ///
 /// # Errors
-/// What Python raises: `UnicodeDecodeError`, `json.decoder.JSONDecodeError`, `RecursionError`,
-/// `ValueError` for an int with too many digits.
+/// The exceptions that Python raises: `UnicodeDecodeError`, `json.decoder.JSONDecodeError`,
+/// `RecursionError`, and `ValueError` for an int with too many digits.
 pub(super) fn decode(payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
     reader::read(utf8::text(payload)?, limits)
 }
@@ -25,7 +26,7 @@ pub(super) fn decode(payload: &[u8], limits: &Limits) -> Result<Value, Exception
 /// Appends one payload as `json.dumps(ensure_ascii=False)` writes it.
 ///
 /// # Errors
-/// [`EncodeError::Unserializable`] for what JSON has no form for.
+/// [`EncodeError::Unserializable`] for a value that JSON cannot express.
 pub(super) fn encode(
     dialect: Dialect,
     value: &Value,
@@ -67,7 +68,8 @@ pub(super) fn encode(
     Ok(())
 }
 
-/// Appends a dict as [`encode`] does, of items that are made one after the other.
+/// Appends a dict as [`encode`] does, from an iterator, so that the items need not be in memory
+/// together.
 pub(super) fn write_object<V: Borrow<Value>>(
     dialect: Dialect,
     items: impl Iterator<Item = (V, V)>,
@@ -86,7 +88,7 @@ pub(super) fn write_object<V: Borrow<Value>>(
     Ok(())
 }
 
-/// A key. Python turns plain values into text and refuses the others.
+/// Appends a key. Python turns simple values into text and refuses the others.
 fn write_key(dialect: Dialect, key: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match key {
         Value::Str(text) => write_string(text, out),
@@ -124,7 +126,7 @@ fn write_float(value: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// Text with escapes for quotes, backslashes and the control characters below U+0020 only.
+/// Appends a text. Only quotes, backslashes and the control characters below U+0020 are escaped.
 fn write_string(text: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -154,7 +156,7 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Writing to memory cannot fail.
+/// Appends formatted text. Writing to memory cannot fail.
 fn write_infallible(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(arguments);
 }

@@ -1,8 +1,8 @@
 //! CPython's marshal format.
 //!
-//! A payload is one object; bytes after it are ignored. All integers are little-endian. Bit 0x80 of
-//! the type byte (`FLAG_REF`) gives the object the next number, which `r` then names. Containers take
-//! their number before their items do, constants take none.
+//! A payload is one object; bytes after it are ignored. All integers are little-endian. Bit 0x80 of the type
+//! byte (`FLAG_REF`) gives the object the next number, by which `r` refers to it. A container takes its number
+//! before its items do; constants take none.
 //!
 //! | code | content | object |
 //! |---|---|---|
@@ -22,21 +22,21 @@
 //!
 //! Code objects (`c`) are refused as an unknown code: nothing here could run one.
 //!
-//! **Text from Python 2.** A Python 2 client's `str` arrives as `s`, which Python 3 reads as bytes, so
-//! that the real server finds neither object nor handshake. Here `s` is text if it is valid UTF-8 and
-//! the payload comes from Python 2. That shows in the payload: it has at least one code that no Python
-//! since 3.4 writes there (`(` for fewer than 256 items, `t` for ASCII, `R`), and not one that Python 2
-//! does not know (`)`, `a`, `A`, `z`, `Z`, `r`, `FLAG_REF`). Every call of a Python 2 client starts
-//! with such a `(`, and every handshake with a `t`; every call of a later one starts with `)`.
+//! **Text from Python 2.** A Python 2 client's `str` arrives as `s`, which Python 3 reads as bytes, so that the
+//! real server finds neither object nor handshake. This reader takes `s` as text if it is valid UTF-8 and the
+//! payload comes from Python 2. A payload comes from Python 2 if it has at least one code that no Python since
+//! 3.4 writes in that place (`(` for fewer than 256 items, `t` for ASCII, `R`), and no code that Python 2 does
+//! not know (`)`, `a`, `A`, `z`, `Z`, `r`, `FLAG_REF`). Every call of a Python 2 client starts with such a `(`,
+//! and every handshake with a `t`; every call of a later Python starts with `)`.
 //!
-//! **References** are read again at their target instead of being copied from a table, so that a
-//! payload without them pays nothing. Each reading counts against the limits, thus nested references
-//! cannot grow into more than a plain payload may hold. A reference to a container that is still being
-//! read would close a cycle; Python builds it and fails a moment later, when Pyro walks through the
-//! arguments, with the `RecursionError` that is given here.
+//! **References.** The target of a reference is read again instead of being copied from a table, so that a
+//! payload without references pays nothing. Each reading counts against the limits, so that nested references
+//! cannot grow into more than a plain payload may hold. A reference to a container that is still being read
+//! would close a cycle. Python builds the cycle and fails a moment later, when Pyro walks through the
+//! arguments, with the `RecursionError` that this reader returns.
 //!
-//! The writer uses `N T F . i l g y u s ( [ { < > 0` and never `FLAG_REF`, which every Python from 2.7
-//! on reads.
+//! The writer uses the codes `N T F . i l g y u s ( [ { < > 0` and never `FLAG_REF`; every Python from 2.7 on
+//! reads them.
 
 #[cfg(test)]
 mod tests;
@@ -57,20 +57,19 @@ const FLAG_REF: u8 = 0x80;
 /// Bits per digit of an `l` integer.
 const DIGIT_BITS: u32 = 15;
 
-/// The first digit value that is too large.
+/// The lowest digit value that is too large.
 const DIGIT_BASE: u16 = 1 << DIGIT_BITS;
 
-/// The most digits that surely fit an i64.
+/// Maximum number of digits that always fit an i64.
 const SMALL_DIGITS_MAX: usize = 4;
 
-/// Items for which room is made before the first of them has been read.
+/// Maximum number of items for which memory is allocated before the first item has been read.
 const ITEMS_AHEAD_MAX: usize = 64;
 
-/// The longest tuple for which Python 3.4 and later write `)`.
+/// Length of the longest tuple for which Python 3.4 and later write `)`.
 const SMALL_TUPLE_LEN_MAX: usize = 255;
 
-/// Reads one payload.
-/// Class dicts come back as plain dicts: the caller revives them, from the outside in.
+/// Reads one payload. Class dicts stay plain dicts: the caller revives them, from the outside in.
 ///
 /// # Errors
 /// The exception that Python's reader raises.
@@ -84,22 +83,22 @@ pub(super) fn decode(payload: &[u8], limits: &Limits) -> Result<Value, Exception
     Ok(value)
 }
 
-/// What `s` stands for.
+/// The meaning of `s`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bytes {
     AreBytes,
-    /// Text where it is valid UTF-8: the payload comes from Python 2.
+    /// Text if it is valid UTF-8: the payload comes from Python 2.
     AreText,
 }
 
-/// What the codes seen so far say about the writer.
+/// The evidence about the writer's Python version in the codes read so far.
 #[derive(Default)]
 struct Origin {
     /// A code that Python 2 does not know.
     modern: bool,
     /// A code that no Python since 3.4 writes in that place.
     old: bool,
-    /// There was an `s`, so that the answer matters.
+    /// There is an `s`, so that the version matters.
     bytes: bool,
 }
 
@@ -116,16 +115,16 @@ struct Numbered {
     state: State,
 }
 
-/// How far a numbered object has been read.
+/// The progress of reading a numbered object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Complete,
     Open,
-    /// An incomplete frozenset, which CPython itself keeps out of reach.
+    /// An incomplete frozenset. CPython does not let references reach it.
     OpenFrozenSet,
 }
 
-/// The containers that hold a counted row of items.
+/// The containers that consist of a count and the items.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Row {
     Tuple,
@@ -142,7 +141,7 @@ impl Row {
         }
     }
 
-    /// As CPython's error texts name it.
+    /// The name in CPython's error texts.
     const fn name(self) -> &'static str {
         match self {
             Self::Tuple => "tuple",
@@ -158,11 +157,11 @@ struct Reader<'a> {
     budget: Budget,
     bytes: Bytes,
     numbered: Vec<Numbered>,
-    /// Offsets of the `t` strings, which `R` names.
+    /// Offsets of the `t` strings; `R` refers to them by position.
     interned: Vec<usize>,
-    /// Inside the target of a reference: what is read there has its numbers already.
+    /// True inside the target of a reference: its objects have their numbers already.
     again: bool,
-    /// Payload bytes that may still be read a second time.
+    /// Number of payload bytes that may still be read again.
     again_len_left: usize,
     origin: Origin,
 }
@@ -186,7 +185,7 @@ impl<'a> Reader<'a> {
         self.value("object")
     }
 
-    /// An object that must not be the end mark `0`; `inside` names its container in the error.
+    /// Reads an object. The end mark `0` is an error, whose text names the container `inside`.
     fn value(&mut self, inside: &str) -> Result<Value, Exception> {
         match self.value_or_end()? {
             Some(value) => Ok(value),
@@ -194,10 +193,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An object, or `None` for the end mark `0`.
+    /// Reads an object, or the end mark `0`, for which it returns `None`.
     ///
-    /// Nesting passes through this function, so that its stack frame is kept small: what needs room
-    /// is done by functions that return before the next object is read.
+    /// Nested values recurse through this function, so its stack frame is kept small: work that needs stack
+    /// space is done by functions that return before the next object is read.
     fn value_or_end(&mut self) -> Result<Option<Value>, Exception> {
         let start = self.at;
         let Some(&type_byte) = self.payload.get(start) else {
@@ -207,7 +206,7 @@ impl<'a> Reader<'a> {
         self.budget.value()?;
         let flagged = type_byte & FLAG_REF != 0;
         self.origin.modern |= flagged;
-        // What is read again has its number already.
+        // An object that is read again has its number already.
         let start = (flagged && !self.again).then_some(start);
         match type_byte & !FLAG_REF {
             b'0' => Ok(None),
@@ -221,7 +220,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An object without items, which takes a number if its `start` is given.
+    /// Reads an object without items. It takes a number if its `start` is given.
     fn leaf(&mut self, code: u8, start: Option<usize>) -> Result<Value, Exception> {
         let value = match code {
             b'N' => return Ok(Value::None),
@@ -256,7 +255,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A container of counted items, which takes a number if its `start` is given.
+    /// Reads a container with a count. It takes a number if its `start` is given.
     fn row(&mut self, row: Row, code: u8, start: Option<usize>) -> Result<Value, Exception> {
         let count = self.count(row, code)?;
         let number = self.open(start, row.open_state())?;
@@ -300,7 +299,7 @@ impl<'a> Reader<'a> {
         Ok(members.finish())
     }
 
-    /// Keys and values up to the end mark, which may also stand in the place of a value.
+    /// Reads keys and values up to the end mark, which CPython also accepts in the place of a value.
     fn dict(&mut self, start: Option<usize>) -> Result<Value, Exception> {
         let number = self.open(start, State::Open)?;
         let mut items = DictBuilder::new();
@@ -314,7 +313,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Dict(items.finish()))
     }
 
-    /// Begins a container, and numbers it if its `start` is given.
+    /// Begins a container and numbers it if its `start` is given.
     fn open(&mut self, start: Option<usize>, state: State) -> Result<Option<usize>, Exception> {
         if !self.budget.enter() {
             return Err(too_deep());
@@ -325,7 +324,7 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// Ends the container that `open` gave this number.
+    /// Ends the container to which `open` gave this number.
     fn close(&mut self, number: Option<usize>) {
         self.budget.leave();
         if let Some(object) = number.and_then(|number| self.numbered.get_mut(number)) {
@@ -333,7 +332,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `r` or `R`: an object once more.
+    /// Reads the rest of an `r` or `R`, and the object that it refers to.
     fn repeated(&mut self, code: u8) -> Result<Value, Exception> {
         let start = if code == b'r' {
             self.referred()?
@@ -343,7 +342,7 @@ impl<'a> Reader<'a> {
         self.value_at(start)
     }
 
-    /// Where the object is that `r` refers to.
+    /// Reads the number of an `r` and returns the offset of the object.
     fn referred(&mut self) -> Result<usize, Exception> {
         self.origin.modern = true;
         let number = u32::from_le_bytes(self.array()?) as usize;
@@ -354,7 +353,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Where the interned string is that `R` refers to.
+    /// Reads the number of an `R` and returns the offset of the interned string.
     fn interned_referred(&mut self) -> Result<usize, Exception> {
         self.origin.old = true;
         let number = u32::from_le_bytes(self.array()?) as usize;
@@ -377,7 +376,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// An int of any size.
+    /// Reads an int of any size.
     fn long(&mut self) -> Result<Value, Exception> {
         let signed = i32::from_le_bytes(self.array()?);
         if signed == i32::MIN {
@@ -415,7 +414,7 @@ impl<'a> Reader<'a> {
         self.array().map(f64::from_le_bytes)
     }
 
-    /// A float as text, up to a NUL as C reads it.
+    /// Reads a float as text, up to a NUL byte as C does.
     fn float_text(&mut self) -> Result<f64, Exception> {
         let len = self.byte()?.into();
         let bytes = self.take(len)?;
@@ -465,7 +464,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A size or count of four bytes; `what` names its owner in the error.
+    /// Reads a size or count of four bytes. `what` names its owner in the error.
     fn size(&mut self, what: &str) -> Result<usize, Exception> {
         let size = i32::from_le_bytes(self.array()?);
         usize::try_from(size).map_err(|_| bad(&format!("{what} size out of range")))
@@ -492,7 +491,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Packs digits of 15 bits into bytes, least significant first.
+/// Packs 15-bit digits into bytes, least significant first.
 #[derive(Default)]
 struct LongBytes {
     bytes: Vec<u8>,
@@ -519,7 +518,7 @@ impl LongBytes {
     }
 }
 
-/// The class `StopIteration` itself, the only class that marshal can carry.
+/// The class `StopIteration`, the only class that marshal can carry.
 fn class_object() -> Value {
     Value::Object(Box::new(Object {
         type_name: "type".to_owned(),
@@ -543,7 +542,7 @@ fn too_short() -> Exception {
     eof("marshal data too short")
 }
 
-/// References were used to make a small payload large.
+/// The error for a small payload that references would make large.
 fn too_many_copies() -> Exception {
     Exception::pyro(
         PyroClass::MessageTooLargeError,
@@ -551,8 +550,8 @@ fn too_many_copies() -> Exception {
     )
 }
 
-/// What Pyro answers to nesting without end; for nesting that merely is deeper than our limit it is
-/// what Pyro answers a few hundred levels later.
+/// The error for nesting that is too deep. Pyro raises it for endless nesting. For finite nesting beyond the
+/// limit of this reader, Pyro raises it a few hundred levels later.
 fn too_deep() -> Exception {
     Exception::builtin("RecursionError", "maximum recursion depth exceeded")
 }

@@ -29,7 +29,7 @@ pub enum Serializer {
 }
 
 impl Serializer {
-    /// The id in the header; json and marshal swap theirs between the families.
+    /// The id in the header. The ids of json and marshal are swapped between the families.
     pub const fn id(self, family: Family) -> u16 {
         match (self, family) {
             (Self::Serpent, _) => 1,
@@ -40,7 +40,7 @@ impl Serializer {
         }
     }
 
-    /// The serializer with this id in `family`; `None` for pickle and its kin and for unknown ids.
+    /// Returns the serializer with this id in `family`; `None` for pickle, cloudpickle, dill and unknown ids.
     pub const fn from_id(id: u16, family: Family) -> Option<Self> {
         match (id, family) {
             (1, _) => Some(Self::Serpent),
@@ -62,20 +62,20 @@ impl Serializer {
     }
 }
 
-/// A serializer as one family, and one generation of Python, speaks it.
+/// A serializer as one family and one major version of Python use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Dialect {
-    /// Decides class names and which types survive.
+    /// The family, which determines class names and the types that are kept.
     pub family: Family,
     /// The format.
     pub serializer: Serializer,
-    /// The peer is Python 2: its serpent reader knows no set literals. The marshal writer always
-    /// uses the version 2 codes that every Python reads.
+    /// True if the peer is Python 2, whose serpent reader has no set literals. The marshal writer always uses
+    /// the version 2 codes that every Python reads.
     pub python2: bool,
 }
 
 impl Dialect {
-    /// The dialect of a Python 3 peer.
+    /// Creates the dialect of a Python 3 peer.
     pub const fn new(family: Family, serializer: Serializer) -> Self {
         Self {
             family,
@@ -84,7 +84,7 @@ impl Dialect {
         }
     }
 
-    /// Reads one payload that is no call: a handshake or a result.
+    /// Reads one payload that is not a call: a handshake or a result.
     ///
     /// # Errors
     /// The exception that the real server sends for this payload: class, text and arguments.
@@ -95,7 +95,7 @@ impl Dialect {
         }
     }
 
-    /// Replaces the class dicts in a plain value by what they stand for.
+    /// Replaces the class dicts in a plain value by the objects that they describe.
     pub(crate) fn recreate(&self, value: Value) -> Result<Value, Exception> {
         match self.serializer {
             Serializer::Msgpack => Ok(value),
@@ -103,8 +103,8 @@ impl Dialect {
         }
     }
 
-    /// Reads one call as the format has it. The class dicts of all formats but msgpack, which knows
-    /// no state in between, are still plain dicts.
+    /// Reads one call. Class dicts are still plain dicts, except in msgpack, whose reader replaces them as it
+    /// reads.
     pub(crate) fn decode_plain(&self, payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
         match self.serializer {
             Serializer::Serpent => serpent::decode(payload, limits),
@@ -114,10 +114,11 @@ impl Dialect {
         }
     }
 
-    /// Appends `value` to `out` as the real peer of this family writes it.
+    /// Appends `value` to `out` in the form in which the real peer of this family writes it.
     ///
     /// # Errors
-    /// [`EncodeError::Unserializable`]; `out` is then as before.
+    /// [`EncodeError::Unserializable`] for a value that the format cannot express, [`EncodeError::TooLarge`]
+    /// for a length that does not fit its field. `out` is unchanged after an error.
     pub fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let len_before = out.len();
         let result = match self.serializer {
@@ -132,11 +133,11 @@ impl Dialect {
         result
     }
 
-    /// [`Self::encode`] of the [`Value::Dict`] with these items, without having them all in memory: each one is
-    /// dropped before the next one is made. They must have different keys.
+    /// Appends the [`Value::Dict`] with these items as [`Self::encode`] does, without all items in memory: each
+    /// item is dropped before the next one is requested. The keys must be distinct.
     ///
     /// # Errors
-    /// As for [`Self::encode`].
+    /// Those of [`Self::encode`].
     pub fn encode_dict(
         &self,
         items: impl ExactSizeIterator<Item = (Value, Value)>,
@@ -156,7 +157,7 @@ impl Dialect {
     }
 }
 
-/// The items of a dict, as those who write them take them.
+/// The items of a dict in the form that the writers take.
 fn pairs(items: &[(Value, Value)]) -> impl ExactSizeIterator<Item = (&Value, &Value)> {
     items.iter().map(|(key, value)| (key, value))
 }

@@ -1,8 +1,8 @@
 //! MessagePack with Pyro's extension types.
 //!
-//! Strings are UTF-8, bytes have their own type, and maps with a `__class__` key become objects as
-//! soon as they are complete, from the inside out. Tuples and sets are written as arrays. Pyro's
-//! extensions, in the byte order of the sender (little-endian on all that matter today):
+//! Strings are UTF-8, and bytes have their own type. Maps with a `__class__` key become objects as soon as they
+//! are complete, from the inside out. Tuples and sets are written as arrays. Pyro's extensions are in the byte
+//! order of the sender, which is little-endian on all platforms that matter today:
 //!
 //! | type | data | object |
 //! |---|---|---|
@@ -15,10 +15,10 @@
 //! Pyro5 reads them everywhere. Pyro4 reads them in handshakes and results, and leaves them as
 //! `ExtType` in calls.
 //!
-//! The reader is our own, on `rmp`'s type bytes, rather than `rmpv`'s tree: objects must be made, and
-//! values counted against the limits, while maps are being read, and each refusal needs the class and
-//! text that Python's msgpack gives it. Errors of classes in `msgpack.exceptions` carry no arguments:
-//! no Pyro client knows these classes, so none would show them.
+//! The reader is hand-written, on `rmp`'s type bytes, instead of `rmpv`'s tree: objects must be created and
+//! values counted against the limits while maps are read, and each refusal needs the class and text of Python's
+//! msgpack. Errors of classes in `msgpack.exceptions` carry no arguments: no Pyro client knows these classes,
+//! so none would show the arguments.
 
 mod extension;
 #[cfg(test)]
@@ -33,13 +33,13 @@ use super::{classes, utf8};
 use crate::exception::ExceptionClass;
 use crate::{Dialect, Exception, Family, Limits, Value};
 
-/// Items for which room is made before the first of them has been read.
+/// Maximum number of items for which memory is allocated before the first item has been read.
 const ITEMS_AHEAD_MAX: usize = 64;
 
 /// Reads a handshake or a result.
 ///
 /// # Errors
-/// What Python's `msgpack.unpackb` or Pyro's hooks raise.
+/// The exceptions that Python's `msgpack.unpackb` or Pyro's hooks raise.
 pub(super) fn decode(
     dialect: Dialect,
     payload: &[u8],
@@ -48,10 +48,10 @@ pub(super) fn decode(
     read(dialect, payload, limits, true)
 }
 
-/// Reads a call, in which Pyro4 leaves extensions as they are.
+/// Reads a call. Pyro4 does not interpret extensions in calls.
 ///
 /// # Errors
-/// As for [`decode`].
+/// Those of [`decode`].
 pub(crate) fn decode_call(
     dialect: Dialect,
     payload: &[u8],
@@ -86,13 +86,13 @@ struct Reader<'a> {
     payload: &'a [u8],
     rest: &'a [u8],
     budget: Budget,
-    /// Read Pyro's extension types; else make an `ExtType` of each.
+    /// True: read Pyro's extension types. False: return an `ExtType` for each.
     pyro_extensions: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// Nesting passes through this function, so that its stack frame is kept small: what needs room
-    /// is done by functions that return before the next value is read.
+    /// Reads one value. Nested values recurse through this function, so its stack frame is kept small: work
+    /// that needs stack space is done by functions that return before the next value is read.
     fn value(&mut self) -> Result<Value, Exception> {
         self.budget.value()?;
         match Marker::from_u8(self.byte()?) {
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value that holds no others.
+    /// Reads a value that contains no other values.
     fn leaf(&mut self, marker: Marker) -> Result<Value, Exception> {
         Ok(match marker {
             Marker::Null => Value::None,
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         Ok(Value::List(items))
     }
 
-    /// A map, or the object that it stands for.
+    /// Reads a map and returns it or the object that it describes.
     fn map(&mut self, count: usize) -> Result<Value, Exception> {
         self.enter("map", count, self.payload.len() / 2)?;
         let mut items = DictBuilder::new();
@@ -196,8 +196,8 @@ impl<'a> Reader<'a> {
         classes::revive(self.dialect, items.finish())
     }
 
-    /// Begins a container whose announced count may be as large as the payload has bytes, or pairs of
-    /// bytes; Python's msgpack has the same rule.
+    /// Begins a container. Its announced count must be at most `max`: the number of bytes in the payload for an
+    /// array, half of it for a map. Python's msgpack has the same rule.
     fn enter(&mut self, what: &str, count: usize, max: usize) -> Result<(), Exception> {
         if count > max {
             return Err(Exception::value_error(format!(
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The type byte and `len` bytes of data of an extension.
+    /// Reads the type byte and the `len` bytes of data of an extension.
     fn extension(&mut self, len: usize) -> Result<Value, Exception> {
         let code = i8::from_be_bytes(self.array()?);
         let data = self.take(len)?;
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An unsigned int of 64 bits.
+/// The value of a 64-bit unsigned int.
 fn unsigned(number: u64) -> Value {
     match i64::try_from(number) {
         Ok(number) => Value::Int(number),
@@ -258,7 +258,7 @@ fn unsigned(number: u64) -> Value {
     }
 }
 
-/// Python's msgpack takes strings and bytes as keys only.
+/// Checks the type of a map key. Python's msgpack accepts strings and bytes only.
 fn check_key(key: &Value) -> Result<(), Exception> {
     match key {
         Value::Str(_) | Value::Bytes(_) => Ok(()),
@@ -273,7 +273,7 @@ fn incomplete() -> Exception {
     Exception::value_error("Unpack failed: incomplete input")
 }
 
-/// One of the exceptions of Python's msgpack itself.
+/// Creates one of the exceptions of Python's msgpack itself.
 fn msgpack_error(name: &str) -> Exception {
     Exception {
         class: ExceptionClass::Other(format!("msgpack.exceptions.{name}").into()),

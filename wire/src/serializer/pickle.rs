@@ -1,13 +1,13 @@
-//! The one pickle that Hearth writes: the refusal of a pickled request.
+//! The only pickle that Hearth writes: the refusal of a pickled request.
 //!
-//! Nothing here reads pickles. A Pyro4 client may switch to pickle, cloudpickle or dill after it has
-//! connected. A server that does not accept the serializer answers with an exception reply in that
-//! same serializer, because a client reads replies in no other, and closes the connection.
+//! This module does not read pickles. A Pyro4 client may switch to pickle, cloudpickle or dill after it has
+//! connected. A server that does not accept the serializer answers with an exception reply in that same
+//! serializer, because the client reads replies in no other, and closes the connection.
 
-/// Appends the pickle of `Pyro4.errors.SerializeError(text)` to `out`, for a reply with the request's
-/// own serializer id (pickle 4, dill 5 or cloudpickle 7: all three read plain pickles).
+/// Appends the pickle of `Pyro4.errors.SerializeError(text)` to `out`, for a reply with the request's own
+/// serializer id (pickle 4, dill 5 or cloudpickle 7; all three read plain pickles).
 ///
-/// Pickle protocol 2, the highest that Python 2 knows:
+/// The format is pickle protocol 2, the highest that Python 2 reads:
 ///
 /// | bytes | opcode |
 /// |---|---|
@@ -18,7 +18,7 @@
 /// | `52` | REDUCE: call the class |
 /// | `2E` | STOP |
 ///
-/// A text longer than its length field can say is cut off at a character's end.
+/// A text that is longer than the length field allows is cut at a character boundary.
 pub fn write_serialize_error(text: &str, out: &mut Vec<u8>) {
     let mut end = text.len().min(u32::MAX as usize);
     while !text.is_char_boundary(end) {

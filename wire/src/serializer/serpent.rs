@@ -1,8 +1,8 @@
 //! serpent: values as Python literals in UTF-8, read by `ast.literal_eval`.
 //!
-//! A first line such as `# serpent utf-8 python3.2` names the writer's Python. For the reader it is
-//! a comment like any other; [`is_from_python2`] looks into it, because the reply must then do
-//! without set literals.
+//! A first line such as `# serpent utf-8 python3.2` names the writer's Python. The reader treats it
+//! as a comment. [`is_from_python2`] reads it, because a reply to Python 2 must not contain set
+//! literals.
 
 mod escape;
 mod literal;
@@ -19,14 +19,14 @@ use crate::repr::{write_big_int, write_float_repr, write_points_repr, write_str_
 use crate::uri::UriObject;
 use crate::{Dialect, EncodeError, Exception, Limits, Uri, Value};
 
-/// The first line of what Python 3 writes, and of every reply.
+/// The first line of every payload that is written here, as Python 3 writes it.
 const HEADER: &[u8] = b"# serpent utf-8 python3.2\n";
 
-/// Reads one payload. Class dicts come back as plain dicts.
+/// Reads one payload. Class dicts stay plain dicts.
 ///
 /// # Errors
-/// What `serpent.loads` raises: `UnicodeDecodeError`, `ValueError`, `SyntaxError`, `TypeError` for
-/// keys that cannot be hashed.
+/// The exceptions that `serpent.loads` raises: `UnicodeDecodeError`, `ValueError`, `SyntaxError`,
+/// and `TypeError` for keys that cannot be hashed.
 pub(super) fn decode(payload: &[u8], limits: &Limits) -> Result<Value, Exception> {
     let text = utf8::text(payload)?;
     if payload.contains(&0) {
@@ -38,7 +38,7 @@ pub(super) fn decode(payload: &[u8], limits: &Limits) -> Result<Value, Exception
     reader::read(text, limits)
 }
 
-/// Whether the writer says that it is Python 2.
+/// Returns true if the first line says that the writer is Python 2.
 pub(crate) fn is_from_python2(payload: &[u8]) -> bool {
     let header: &[u8] = b"# serpent utf-8 python2";
     payload.starts_with(header)
@@ -48,7 +48,7 @@ pub(crate) fn is_from_python2(payload: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`EncodeError::Unserializable`] for an object without a literal form, and for keys and set
-/// elements that are no number, text, bytes or tuple.
+/// elements that are not numbers, texts, bytes or tuples.
 pub(super) fn encode(
     dialect: Dialect,
     value: &Value,
@@ -72,7 +72,7 @@ fn write(dialect: Dialect, value: &Value, out: &mut Vec<u8>) -> Result<(), Encod
         Value::Bytes(bytes) => write_bytes(bytes, out),
         Value::List(items) => write_items(dialect, b"[", items, b"]", out)?,
         Value::Tuple(items) => write_tuple(dialect, items, out)?,
-        // There is no literal for the empty set, and Python 2.6 knows none at all.
+        // The empty set has no literal, and Python 2.6 has no set literals at all.
         Value::Set(items) | Value::FrozenSet(items) => {
             items.iter().try_for_each(check_key)?;
             if items.is_empty() || dialect.python2 {
@@ -119,10 +119,11 @@ fn write_tuple(dialect: Dialect, items: &[Value], out: &mut Vec<u8>) -> Result<(
     write_items(dialect, b"(", items, close, out)
 }
 
-/// Appends a payload that is a dict, of items that are made one after the other.
+/// Appends a payload that is a dict, from an iterator, so that the items need not be in memory
+/// together.
 ///
 /// # Errors
-/// As for [`encode`].
+/// Those of [`encode`].
 pub(super) fn encode_dict(
     dialect: Dialect,
     items: impl Iterator<Item = (Value, Value)>,
@@ -151,7 +152,8 @@ fn write_dict<V: Borrow<Value>>(
     Ok(())
 }
 
-/// serpent refuses keys and set elements of other classes, even where Python can hash them.
+/// Checks the type of a key or set element. serpent refuses other types even if Python can hash
+/// them.
 fn check_key(key: &Value) -> Result<(), EncodeError> {
     match key {
         Value::Bool(_)
@@ -169,7 +171,8 @@ fn check_key(key: &Value) -> Result<(), EncodeError> {
     }
 }
 
-/// The class dict of a URI, written without building it first: the answer of every look-up.
+/// Appends a URI's class dict without building it first, because every lookup is answered with a
+/// URI.
 fn write_uri(dialect: Dialect, uri: &Uri, out: &mut Vec<u8>) {
     let state = uri.state();
     let optional = |text: Option<&str>, out: &mut Vec<u8>| match text {
@@ -210,7 +213,8 @@ fn write_uri(dialect: Dialect, uri: &Uri, out: &mut Vec<u8>) {
     out.extend_from_slice(b")}");
 }
 
-/// A float as a literal: one that overflows stands for infinity, a class dict for not-a-number.
+/// Appends a float as a literal. Infinity becomes a literal that overflows, not-a-number a class
+/// dict.
 fn write_float(value: f64, out: &mut Vec<u8>) {
     if value.is_nan() {
         out.extend_from_slice(b"{'__class__':'float','value':'nan'}");
@@ -239,7 +243,7 @@ fn write_complex(real: f64, imaginary: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"j)");
 }
 
-/// Bytes: the `repr()` of a dict, hence the spaces.
+/// Appends bytes as serpent does: as the `repr()` of a dict, which has spaces.
 fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{'data': '");
     write_base64(bytes, out);
@@ -276,7 +280,7 @@ fn base64_digit(bits: u32) -> u8 {
     }
 }
 
-/// Writing to memory cannot fail.
+/// Appends formatted text. Writing to memory cannot fail.
 fn write_infallible(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(arguments);
 }

@@ -1,12 +1,12 @@
-//! Building a Python `str`, which may hold lone surrogates.
+//! A builder for Python's `str`, which may hold lone surrogates.
 
 use crate::Value;
 
-/// Builds a Python `str` out of text and code points.
+/// Builds a Python `str` from texts and code points.
 #[derive(Debug, Default)]
 pub(super) struct TextBuilder {
     text: String,
-    /// All code points so far, once one of them was a surrogate.
+    /// All code points, once one of them is a surrogate; `text` is then no longer used.
     points: Option<Vec<u32>>,
 }
 
@@ -19,7 +19,8 @@ impl TextBuilder {
         }
     }
 
-    /// Appends one code point, which may be a surrogate. False: there is no such code point.
+    /// Appends one code point, which may be a surrogate. Returns false if there is no such code
+    /// point.
     #[must_use]
     pub(super) fn push_point(&mut self, point: u32) -> bool {
         match (char::from_u32(point), &mut self.points) {
@@ -42,7 +43,7 @@ impl TextBuilder {
         true
     }
 
-    /// The finished `str`.
+    /// Returns the finished `str`.
     pub(super) fn finish(self) -> Value {
         match self.points {
             None => Value::Str(self.text),

@@ -1,9 +1,9 @@
-//! Python's UTF-8 decoder: the same text, and the same error for what is none.
+//! Python's UTF-8 decoder: the same text, and the same errors for invalid bytes.
 
 use crate::exception::ExceptionClass;
 use crate::{Exception, Value};
 
-/// `bytes` as text.
+/// Returns `bytes` as text.
 ///
 /// # Errors
 /// `UnicodeDecodeError` with Python's five arguments.
@@ -11,12 +11,12 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Exception> {
     std::str::from_utf8(bytes).map_err(|error| decode_error(bytes, error))
 }
 
-/// Text in which lone surrogates stand as the three bytes that UTF-8 would have for them (Python's
-/// error handler `surrogatepass`). A pair of them stays two code points.
+/// Decodes text that may hold lone surrogates, each in the three bytes that UTF-8's scheme gives (Python's
+/// error handler `surrogatepass`). A pair of surrogates stays two code points.
 ///
 /// # Errors
-/// As for [`text`], but the arguments name the first surrogate, if there is one before the bad bytes:
-/// Python makes the exception there, and later changes its attributes alone.
+/// Those of [`text`]. If a surrogate precedes the invalid bytes, the arguments name the first surrogate: Python
+/// creates the exception there, and later changes only its attributes.
 pub(super) fn text_or_surrogates(bytes: &[u8]) -> Result<Value, Exception> {
     let mut points = Vec::new();
     let mut start = 0;
@@ -44,7 +44,7 @@ pub(super) fn text_or_surrogates(bytes: &[u8]) -> Result<Value, Exception> {
     }
 }
 
-/// The reverse of [`text_or_surrogates`].
+/// Encodes code points as [`text_or_surrogates`] decodes them.
 pub(super) fn surrogate_bytes(points: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(points.len() * 3);
     for &point in points {
@@ -65,7 +65,7 @@ pub(super) fn surrogate_bytes(points: &[u32]) -> Vec<u8> {
     bytes
 }
 
-/// Python's error for `error`.
+/// Converts a Rust error to Python's.
 fn decode_error(bytes: &[u8], error: std::str::Utf8Error) -> Exception {
     let at = error.valid_up_to();
     let (end, reason) = match (error.error_len(), bytes.get(at)) {
@@ -91,7 +91,7 @@ fn decode_error(bytes: &[u8], error: std::str::Utf8Error) -> Exception {
 mod tests {
     use super::*;
 
-    /// Position, end and reason as CPython 3.11 gives them for these bytes.
+    /// The expected values are those of CPython 3.11.
     #[test]
     fn errors_name_the_bytes_that_python_names() {
         let cases: &[(&[u8], i64, i64, &str)] = &[

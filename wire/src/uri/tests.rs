@@ -1,10 +1,10 @@
-//! What Pyro4 4.82 and Pyro5 5.17 on CPython 3.11 answered for the same texts, and round trips.
+//! Tests against the answers of Pyro4 4.82 and Pyro5 5.17 on CPython 3.11 for the same texts, and round trips.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Protocol, object (tags sorted and joined), sockname, host, port and text form; or the error.
+/// Protocol, object (tags sorted and joined), sockname, host, port and printed form, or the error's text.
 type Expected = Result<
     (
         &'static str,
@@ -17,7 +17,7 @@ type Expected = Result<
     &'static str,
 >;
 
-/// Printed by running `URI(text)` of both families, which agreed on every line, with `NS_PORT` 9090.
+/// The results of `URI(text)` with `NS_PORT` 9090. Both families gave the same result for every line.
 #[rustfmt::skip]
 const ANSWERS: &[(&str, Expected)] = &[
     ("nonsense", Err("invalid uri")),
@@ -202,7 +202,7 @@ fn an_empty_host_is_no_location() {
     assert_eq!(uri.location(), None);
 }
 
-/// Found by fuzzing: Pyro, too, prints what it then reads as a socket's path.
+/// Found by fuzzing: Pyro, too, prints this host in a form that it then reads as a socket's path.
 #[test]
 fn a_host_like_the_prefix_of_a_socket_prints_like_one() {
     let uri = Uri::parse("PYRONAME:n@./u", 9090).unwrap();
@@ -273,7 +273,7 @@ fn state_of_a_peer_is_checked() {
     assert_eq!(Uri::from_state(bare).unwrap().to_string(), "PYRO:o");
 }
 
-/// Texts near the grammar: most are URIs, the rest fail late.
+/// Texts near the grammar: most are URIs, the others fail late in the parser.
 fn near_uri() -> impl Strategy<Value = String> {
     let protocol = prop_oneof!["(PYRO|pyro|PYRONAME|PYROMETA|PyroX)"];
     let object = prop_oneof!["[a-z,@:.\\[]{0,8}", "\\PC{0,6}"];
@@ -297,8 +297,8 @@ proptest! {
     fn printed_uris_parse_to_themselves(text in near_uri()) {
         let Ok(uri) = Uri::parse(&text, 9090) else { return Ok(()) };
         prop_assert_eq!(&Uri::from_state(uri.state()).unwrap(), &uri);
-        // Pyro prints no empty host, the host `./u` like a socket, and sorting may move an empty tag
-        // or an `@` to where the grammar reads them differently.
+        // Pyro does not print an empty host and prints the host `./u` like a socket. Sorting may move an empty
+        // tag or an `@` to a position where the grammar reads it differently.
         let host_is_odd = matches!(&uri.location, Some(Location::Tcp { host, .. })
             if host.is_empty() || host == "./u");
         let is_odd = |tag: &String| tag.is_empty() || tag.contains('@');

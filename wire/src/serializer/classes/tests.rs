@@ -11,7 +11,7 @@ fn dict(items: &[(&str, Value)]) -> Vec<(Value, Value)> {
         .collect()
 }
 
-/// `repr()` of what comes out, or class and text of the error.
+/// Returns the `repr()` of the revived value, or class and text of the error.
 fn revived(dialect: Dialect, class: &str, items: &[(&str, Value)]) -> String {
     let mut all = dict(&[(CLASS_KEY, class.into())]);
     all.extend(dict(items));
@@ -200,7 +200,7 @@ fn what_lies_inside_a_class_dict_stays_as_it_was_sent() {
         revived(P5, "ValueError", &items),
         "ValueError({'__class__': 'foo.Bar'})"
     );
-    // But for the exception in a batch's failed slot.
+    // The exception in a batch's failed item is the only part that is replaced.
     assert_eq!(
         revived(
             P5,

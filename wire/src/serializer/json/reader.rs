@@ -1,4 +1,4 @@
-//! The reader: `json.loads`, with the places and texts of its errors.
+//! The JSON reader: Python's `json.loads`, with the positions and texts of its errors.
 
 use num_bigint::BigInt;
 
@@ -7,10 +7,10 @@ use crate::serializer::serpent::{INT_DIGITS_MAX, integer};
 use crate::serializer::text::TextBuilder;
 use crate::{Exception, ExceptionClass, Limits, Value};
 
-/// Reads one JSON document that fills `text`.
+/// Reads one JSON document. Nothing but white space may surround it in `text`.
 ///
 /// # Errors
-/// The exception of `json.loads`.
+/// The exception that `json.loads` raises.
 pub(super) fn read(text: &str, limits: &Limits) -> Result<Value, Exception> {
     let mut reader = Reader {
         text,
@@ -105,7 +105,8 @@ impl<'a> Reader<'a> {
         Ok(Value::Dict(dict.finish()))
     }
 
-    /// Behind an item: true when another one must follow, false before the closing bracket.
+    /// Reads the separator after an item. Returns true if another item must follow, false before
+    /// the closing bracket.
     fn separator(&mut self, close: u8) -> Result<bool, Exception> {
         self.skip_space();
         match self.peek() {
@@ -119,7 +120,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes into the bracket at `pos`.
+    /// Enters the bracket at `pos`.
     fn enter(&mut self, kind: &str) -> Result<(), Exception> {
         self.pos += 1;
         if self.budget.enter() {
@@ -133,7 +134,7 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    /// Goes out of the bracket that closes at `pos`.
+    /// Leaves the container whose closing bracket is at `pos`.
     fn leave(&mut self) {
         self.pos += 1;
         self.budget.leave();
@@ -212,13 +213,13 @@ impl<'a> Reader<'a> {
                 return Ok(text.finish());
             }
             let point = self.escape(open)?;
-            // An escape makes at most U+10FFFF.
+            // An escape gives at most U+10FFFF.
             let _ = text.push_point(point);
             text.push_str(self.plain_part(open)?);
         }
     }
 
-    /// The characters up to the next quote or backslash, which is there.
+    /// Reads the characters up to the next quote or backslash.
     fn plain_part(&mut self, open: usize) -> Result<&'a str, Exception> {
         let rest = self.rest();
         let Some(len) = rest
@@ -234,7 +235,8 @@ impl<'a> Reader<'a> {
         Ok(rest.get(..len).unwrap_or_default())
     }
 
-    /// Reads the escape at `pos`: its code point, a surrogate only if it is not half of a pair.
+    /// Reads the escape at `pos` and returns its code point. A pair of surrogate escapes gives one
+    /// code point.
     fn escape(&mut self, open: usize) -> Result<u32, Exception> {
         let backslash = self.pos;
         self.pos += 2;
@@ -252,7 +254,7 @@ impl<'a> Reader<'a> {
         Ok(character.into())
     }
 
-    /// Reads the four digits at `pos`, and the second half of a surrogate pair.
+    /// Reads the four digits at `pos`, and the second escape of a surrogate pair.
     fn unicode_escape(&mut self) -> Result<u32, Exception> {
         let Some(first) = self.four_digits(self.pos) else {
             return Err(self.error("Invalid \\uXXXX escape", self.pos - 1));
@@ -295,7 +297,7 @@ impl<'a> Reader<'a> {
         self.error("Expecting value", self.pos)
     }
 
-    /// A `JSONDecodeError` about the byte `at`; Python counts characters.
+    /// Creates a `JSONDecodeError` for the byte offset `at`. Python counts characters, not bytes.
     fn error(&self, message: &str, at: usize) -> Exception {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;

@@ -3,7 +3,7 @@ use crate::{Family, Serializer, repr};
 
 const DIALECT: Dialect = Dialect::new(Family::Pyro5, Serializer::Json);
 
-/// `repr()` of what is read, or class and text of the error.
+/// Returns the `repr()` of the value, or class and text of the error.
 fn shown(text: &str) -> String {
     match decode(text.as_bytes(), &Limits::default()) {
         Ok(value) => repr::repr(&value),
@@ -17,7 +17,7 @@ fn check(cases: &[(&str, &str)]) {
     }
 }
 
-/// What CPython 3.11 prints for `repr(json.loads(text))`.
+/// The expected texts are those of CPython 3.11 for `repr(json.loads(text))`.
 #[test]
 fn documents_mean_what_they_mean_in_python() {
     check(&[
@@ -38,7 +38,7 @@ fn documents_mean_what_they_mean_in_python() {
     ]);
 }
 
-/// Texts and positions of CPython 3.11; positions count characters.
+/// The expected texts and positions are those of CPython 3.11. Positions count characters.
 #[test]
 fn malformed_documents_are_refused_as_python_does() {
     check(&[

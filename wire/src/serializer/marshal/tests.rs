@@ -11,7 +11,7 @@ fn read(payload: &[u8]) -> Value {
     decode(payload, &Limits::default()).unwrap()
 }
 
-/// Class and text of the error for `payload`.
+/// Returns class and text of the error for `payload`.
 fn refusal(payload: &[u8]) -> (String, String) {
     described(&decode(payload, &Limits::default()).unwrap_err())
 }
@@ -28,7 +28,7 @@ fn text(text: &str) -> Value {
     text.into()
 }
 
-/// A type byte and a count or length, in front of `rest`.
+/// Returns a type byte and a count or length, followed by `rest`.
 fn sized(code: u8, size: i32, rest: &[u8]) -> Vec<u8> {
     [&[code], &size.to_le_bytes()[..], rest].concat()
 }
@@ -37,7 +37,7 @@ fn reference(number: i32) -> Vec<u8> {
     sized(b'r', number, b"")
 }
 
-/// Each code once, with the bytes that CPython writes or has once written for the value.
+/// Tests each code once. The bytes are those that some version of CPython writes for the value.
 #[test]
 fn every_code_is_read() {
     let big: BigInt = BigInt::from(2).pow(70) + 5;
@@ -124,7 +124,7 @@ fn every_code_is_read() {
     }
 }
 
-/// Class and text as CPython 3.11 gives them.
+/// The expected classes and texts are those of CPython 3.11.
 #[test]
 fn malformed_payloads_get_pythons_errors() {
     let null = |inside: &str| format!("NULL object in marshal data for {inside}");
@@ -291,7 +291,8 @@ fn announced_sizes_are_not_believed() {
 
 #[test]
 fn a_payload_cut_anywhere_is_refused() {
-    // As CPython 3.11 writes ('o', 'lookup', ['o', 2**70, 1.5, {1}], {'a': b'x'}), with more flags.
+    // The bytes that CPython 3.11 writes for ('o', 'lookup', ['o', 2**70, 1.5, {1}], {'a': b'x'}), with more
+    // flags.
     let payload = [
         b"\xa9\x04\xda\x01oz\x06lookup\xdb\x04\0\0\0r\x01\0\0\0".as_slice(),
         b"l\x05\0\0\0\0\0\0\0\0\0\0\0\0\x04g\0\0\0\0\0\0\xf8?\xbc\x01\0\0\0\xe9\x01\0\0\0",
@@ -339,7 +340,7 @@ fn constants_and_references_take_no_number() {
 
 #[test]
 fn what_is_read_again_takes_no_second_number() {
-    // ([7], <the list>, 8, <8>): number 2 is the 8, although the 7 was read twice.
+    // ([7], <the list>, 8, <8>): number 2 is the 8, although the 7 is read twice.
     let payload = [
         b")\x04\xdb\x01\0\0\0\xe9\x07\0\0\0".as_slice(),
         &reference(0),
@@ -376,7 +377,7 @@ fn cycles_are_refused() {
 
 #[test]
 fn references_cannot_multiply_without_end() {
-    // Thirty lists, each with the one before it ten times: 10 to the 30th values.
+    // Thirty lists, each with ten references to the one before it: 10 to the 30th values.
     let mut payload = sized(b'[', 30, b"\xdb\x01\0\0\0N");
     for number in 0..29 {
         payload.extend_from_slice(b"\xdb\x0a\0\0\0");
@@ -435,7 +436,7 @@ fn nesting_ends_at_the_limit() {
 
 #[test]
 fn references_do_not_evade_the_nesting_limit() {
-    // Each list holds the one before it, so that every reference is one level deeper.
+    // Each list holds the one before it, so every reference is one level deeper.
     let depth = Limits::default().depth_max;
     let chain = |count: usize| {
         let mut payload = sized(b'[', i32::try_from(count + 1).unwrap(), b"\xdb\0\0\0\0");
@@ -464,8 +465,8 @@ fn values_are_counted() {
     );
 }
 
-/// As Python 2.7.18 writes `(object, "register", ["a b", uri], {"safe": True, "metadata": ["t1",
-/// "t1", u"caf\xe9"]})` and the two handshakes.
+/// The bytes that Python 2.7.18 writes for `(object, "register", ["a b", uri], {"safe": True, "metadata":
+/// ["t1", "t1", u"caf\xe9"]})` and for the two kinds of handshake.
 #[test]
 fn strings_of_python_2_are_text() {
     let call = b"(\x04\x00\x00\x00s\x0f\x00\x00\x00Pyro.NameServert\x08\x00\x00\x00register\
@@ -561,7 +562,7 @@ fn uris_are_written_at_any_depth() {
     }
 }
 
-/// The shapes that a URI's state can have, written without and with the detour over a dict.
+/// The possible shapes of a URI's state, written directly and by way of a class dict.
 #[test]
 fn uris_are_written_as_their_class_dicts() {
     for text in [
@@ -584,8 +585,8 @@ fn uris_are_written_as_their_class_dicts() {
     }
 }
 
-/// Values that marshal carries unchanged. Bytes are no valid UTF-8: inside a tuple of ours, which has
-/// the shape of Python 2's, others would be read as text.
+/// Values that marshal carries unchanged. Bytes are never valid UTF-8 here: the writer's tuples have the shape
+/// of Python 2's, so valid UTF-8 inside them would be read as text.
 fn values() -> impl Strategy<Value = Value> {
     let hashable = prop_oneof![
         Just(Value::None),
@@ -650,7 +651,7 @@ proptest! {
         let _ = decode(&payload, &Limits::default());
     }
 
-    /// Bytes that are mostly codes, small sizes and references get further than random ones.
+    /// Payloads of mostly codes, small sizes and references reach more of the reader than random ones.
     #[test]
     fn near_misses_are_read_or_refused(
         payload in prop::collection::vec(
@@ -669,7 +670,7 @@ proptest! {
     }
 }
 
-/// The deepest that any limits allow, on the stack that Rust gives a thread.
+/// The deepest nesting that any limits allow must fit the default stack of a Rust thread.
 #[test]
 fn the_deepest_nesting_fits_a_small_stack() {
     let limits = Limits {

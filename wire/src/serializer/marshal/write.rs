@@ -1,4 +1,4 @@
-//! The writer of marshal: version 2 codes only, and no references.
+//! The marshal writer. It writes version 2 codes only, and no references.
 
 use std::borrow::Borrow;
 
@@ -9,11 +9,12 @@ use super::{DIGIT_BASE, DIGIT_BITS};
 use crate::uri::UriObject;
 use crate::{Dialect, EncodeError, Uri, Value};
 
-/// Appends `value` to `out`. Unlike Pyro this writes URIs and exceptions at any depth: every client
-/// reads them there.
+/// Appends `value` to `out`. Unlike Pyro, it writes URIs and exceptions as class dicts at any depth; every
+/// client reads them there.
 ///
 /// # Errors
-/// [`EncodeError`] for an object without a marshal form; `out` may then hold a part of the payload.
+/// [`EncodeError`] for an object without a marshal form, or a length that does not fit its field. `out` may
+/// then hold a part of the payload.
 pub(in crate::serializer) fn encode(
     dialect: Dialect,
     value: &Value,
@@ -55,8 +56,8 @@ pub(in crate::serializer) fn encode(
     Ok(())
 }
 
-/// A URI's class dict, without the values in between that [`classes::flatten`] makes: every look-up is
-/// answered with one.
+/// Appends a URI's class dict without the intermediate values of [`classes::flatten`], because every lookup is
+/// answered with a URI.
 fn write_uri(dialect: Dialect, uri: &Uri, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let state = uri.state();
     out.push(b'{');
@@ -100,7 +101,7 @@ fn write_row(
     items.iter().try_for_each(|item| encode(dialect, item, out))
 }
 
-/// Appends a dict as [`encode`] does, of items that are made one after the other.
+/// Appends a dict as [`encode`] does, from an iterator, so that the items need not be in memory together.
 pub(in crate::serializer) fn write_dict<V: Borrow<Value>>(
     dialect: Dialect,
     items: impl Iterator<Item = (V, V)>,
@@ -121,7 +122,7 @@ fn write_bytes(code: u8, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeEr
     Ok(())
 }
 
-/// A type byte and a size that must fit a signed field.
+/// Appends a type byte and a size, which must fit a signed 32-bit field.
 fn write_size(code: u8, size: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let field = i32::try_from(size).map_err(|_| EncodeError::TooLarge {
         len: size,

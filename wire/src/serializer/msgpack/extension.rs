@@ -17,16 +17,16 @@ const DATE: i8 = 0x33;
 /// Extension type of msgpack's timestamp.
 pub(super) const TIMESTAMP: i8 = -1;
 
-/// Digits that Python's `int()` takes from text.
+/// Maximum number of digits that Python's `int()` reads from text.
 const INT_DIGITS_MAX: usize = 4300;
 
-/// Characters of a refused text that Python's `int()` shows in its error.
+/// Maximum number of characters of a refused text in the error of Python's `int()`.
 const INT_ERROR_LEN_MAX: usize = 200;
 
-/// What Pyro's `ext_hook` makes of an extension.
+/// Reads an extension as Pyro's `ext_hook` does.
 ///
 /// # Errors
-/// Those of the Python functions that it calls, and `SerializeError` for an unknown type.
+/// Those of the Python functions that `ext_hook` calls, and `SerializeError` for an unknown type.
 pub(super) fn read(code: i8, data: &[u8]) -> Result<Value, Exception> {
     match code {
         COMPLEX => {
@@ -55,7 +55,8 @@ pub(super) fn read(code: i8, data: &[u8]) -> Result<Value, Exception> {
     }
 }
 
-/// The whole of `data` as Python's `struct.unpack` takes it.
+/// Returns the whole of `data`, with the error of Python's `struct.unpack` if its length is not
+/// `LEN`.
 fn fixed<const LEN: usize>(data: &[u8]) -> Result<[u8; LEN], Exception> {
     data.try_into().map_err(|_| Exception {
         class: ExceptionClass::Other("struct.error".into()),
@@ -64,7 +65,8 @@ fn fixed<const LEN: usize>(data: &[u8]) -> Result<[u8; LEN], Exception> {
     })
 }
 
-/// Python's `int()` of bytes: space around, a sign, digits with single underscores between them.
+/// Python's `int()` of bytes: surrounding white space, a sign, and digits with single underscores
+/// between them.
 fn int_from_text(data: &[u8]) -> Result<Value, Exception> {
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
     let start = data.iter().take_while(|byte| is_space(byte)).count();
@@ -77,7 +79,7 @@ fn int_from_text(data: &[u8]) -> Result<Value, Exception> {
     };
     let invalid = || {
         let mut shown = crate::repr::bytes_repr(data);
-        // The repr of bytes is ASCII, so that any place is a character's end.
+        // The repr of bytes is ASCII, so every offset is a character boundary.
         shown.truncate(INT_ERROR_LEN_MAX);
         Exception::value_error(format!("invalid literal for int() with base 10: {shown}"))
     };
@@ -109,10 +111,10 @@ fn int_from_text(data: &[u8]) -> Result<Value, Exception> {
     })
 }
 
-/// msgpack's timestamp of 32, 64 or 96 bits.
+/// Reads msgpack's timestamp of 32, 64 or 96 bits.
 ///
 /// # Errors
-/// `ValueError` for any other length, and for more nanoseconds than a second has.
+/// `ValueError` for any other length, and for more than 999999999 nanoseconds.
 pub(super) fn timestamp(data: &[u8]) -> Result<Value, Exception> {
     let (seconds, nanoseconds) = if let Ok(seconds) = <[u8; 4]>::try_from(data) {
         (u32::from_be_bytes(seconds).into(), 0)
@@ -142,11 +144,11 @@ pub(super) fn timestamp(data: &[u8]) -> Result<Value, Exception> {
     ))
 }
 
-/// Refuses what `datetime.fromtimestamp` refuses, with the time zone taken as UTC.
+/// Refuses the timestamps that `datetime.fromtimestamp` refuses, in the time zone UTC.
 fn check_timestamp(seconds: f64) -> Result<(), Exception> {
     /// Seconds from 0001-01-01 to 1970-01-01.
     const EPOCH: i64 = 719_162 * 86_400;
-    /// Beyond this C's `tm_year` overflows.
+    /// Limit on the absolute value; beyond it C's `tm_year` overflows.
     const YEAR_SECONDS_MAX: f64 = 6.7768e16;
     if seconds.is_nan() {
         return Err(Exception::value_error("Invalid value NaN (not a number)"));
@@ -171,7 +173,7 @@ fn check_timestamp(seconds: f64) -> Result<(), Exception> {
     check_year(year_of_day(day))
 }
 
-/// Refuses what `date.fromordinal` refuses.
+/// Refuses the ordinals that `date.fromordinal` refuses.
 fn check_ordinal(ordinal: i64) -> Result<(), Exception> {
     let overflow = |text: &'static str| Err(Exception::builtin("OverflowError", text));
     if ordinal > i32::MAX.into() {
@@ -195,13 +197,14 @@ fn check_year(year: i64) -> Result<(), Exception> {
     )))
 }
 
-/// The Gregorian year of a day, counted from 0001-01-01.
+/// The Gregorian year of a day. Day 0 is 0001-01-01.
 fn year_of_day(day: i64) -> i64 {
     const DAYS_400: i64 = 146_097;
     const DAYS_100: i64 = 36_524;
     const DAYS_4: i64 = 1_461;
     let (cycles, day) = (day.div_euclid(DAYS_400), day.rem_euclid(DAYS_400));
-    // The last day of a leap year would begin one more century, or one more year.
+    // Without the limit, the last day of a leap year would count as the first day of another
+    // century or year.
     let centuries = (day / DAYS_100).min(3);
     let day = day - centuries * DAYS_100;
     let (fours, day) = (day / DAYS_4, day % DAYS_4);
@@ -209,7 +212,8 @@ fn year_of_day(day: i64) -> i64 {
     cycles * 400 + centuries * 100 + fours * 4 + years + 1
 }
 
-/// The `ExtType` that an extension is for those who do not read it.
+/// Returns the extension as an `ExtType`, which Python's msgpack creates for an extension that no
+/// hook reads.
 ///
 /// # Errors
 /// `ValueError` for a negative type.

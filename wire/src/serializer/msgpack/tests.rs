@@ -32,7 +32,7 @@ fn object(type_name: &str, state: Value) -> Value {
     }))
 }
 
-/// An extension of any length up to 255.
+/// Returns an extension of at most 255 bytes.
 fn extension(code: u8, data: &[u8]) -> Vec<u8> {
     let len = u8::try_from(data.len()).unwrap();
     [&[0xc7, len, code], data].concat()
@@ -105,7 +105,7 @@ fn every_type_byte_is_read() {
     }
 }
 
-/// Class and text as msgpack 1.2 for CPython 3.11 gives them.
+/// The expected classes and texts are those of msgpack 1.2 for CPython 3.11.
 #[test]
 fn malformed_payloads_get_pythons_errors() {
     let cases: Vec<(&[u8], &str)> = vec![
@@ -260,7 +260,7 @@ fn pyro4_reads_no_extensions_in_calls() {
     assert_eq!(timestamp.type_name(), "Timestamp");
 }
 
-/// Bounds as `datetime.fromtimestamp` and `date.fromordinal` of CPython 3.11 have them in UTC.
+/// The bounds are those of `datetime.fromtimestamp` and `date.fromordinal` in CPython 3.11 in UTC.
 #[test]
 fn datetimes_end_where_pythons_end() {
     let datetime = |seconds: f64| {
@@ -359,7 +359,7 @@ fn maps_with_a_class_become_objects_from_the_inside_out() {
             "unsupported serialized class: Pyro5.core.URI"
         )
     );
-    // The inner map is refused although the payload is cut off right behind it.
+    // The inner map is refused although the payload ends directly after it.
     assert_eq!(
         refused(b"\x92\x81\xa9__class__\xa1x"),
         Exception::pyro(PyroClass::SerializeError, "unsupported serialized class: x")
@@ -494,7 +494,7 @@ proptest! {
     }
 }
 
-/// The deepest that any limits allow, on the stack that Rust gives a thread.
+/// The deepest nesting that any limits allow must fit the default stack of a Rust thread.
 #[test]
 fn the_deepest_nesting_fits_a_small_stack() {
     let limits = Limits {

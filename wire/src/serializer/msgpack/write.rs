@@ -1,4 +1,4 @@
-//! The writer of MessagePack.
+//! The MessagePack writer.
 
 use std::borrow::Borrow;
 
@@ -13,8 +13,8 @@ use crate::{Dialect, EncodeError, Uri, Value};
 /// Appends `value` to `out`.
 ///
 /// # Errors
-/// [`EncodeError`] for what Pyro's msgpack cannot send: frozensets, text with lone surrogates, `...`
-/// and foreign objects; `out` may then hold a part of the payload.
+/// [`EncodeError`] for a value that Pyro's msgpack cannot send: frozensets, text with lone surrogates, `...`
+/// and foreign objects. `out` may then hold a part of the payload.
 pub(in crate::serializer) fn encode(
     dialect: Dialect,
     value: &Value,
@@ -60,8 +60,8 @@ pub(in crate::serializer) fn encode(
     Ok(())
 }
 
-/// A URI's class dict, without the values in between that [`classes::flatten`] makes: every look-up is
-/// answered with one.
+/// Appends a URI's class dict without the intermediate values of [`classes::flatten`], because every lookup is
+/// answered with a URI.
 fn write_uri(dialect: Dialect, uri: &Uri, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let state = uri.state();
     written(rmp_write::write_map_len(out, 2));
@@ -98,7 +98,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     Ok(())
 }
 
-/// Appends a dict as [`encode`] does, of items that are made one after the other.
+/// Appends a dict as [`encode`] does, from an iterator, so that the items need not be in memory together.
 pub(in crate::serializer) fn write_map<V: Borrow<Value>>(
     dialect: Dialect,
     items: impl ExactSizeIterator<Item = (V, V)>,
@@ -124,7 +124,7 @@ fn write_big_int(number: &BigInt, out: &mut Vec<u8>) -> Result<(), EncodeError> 
     Ok(())
 }
 
-/// A length or count that must fit 32 bits.
+/// Converts a length or count, which must fit 32 bits.
 fn check_len(len: usize) -> Result<u32, EncodeError> {
     u32::try_from(len).map_err(|_| EncodeError::TooLarge {
         len,
@@ -132,7 +132,7 @@ fn check_len(len: usize) -> Result<u32, EncodeError> {
     })
 }
 
-/// `rmp` can only pass on its writer's errors, and a vector has none.
+/// Unwraps a result of `rmp`, whose only errors are those of its writer. A vector has none.
 fn written<T, E: std::fmt::Debug>(result: Result<T, E>) {
     result.expect("a vector takes every byte");
 }

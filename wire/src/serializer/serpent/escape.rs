@@ -1,14 +1,14 @@
-//! Backslash escapes of Python's strings and bytes.
+//! Backslash escapes in Python's string and bytes literals.
 
 use crate::serializer::text::TextBuilder;
 
-/// Replaces the escapes of a `str`.
+/// Appends `body` to `out` with the escapes of a `str` replaced.
 ///
 /// # Errors
 /// The text of the `SyntaxError`.
 pub(super) fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), String> {
     let mut rest = body;
-    // CPython reports positions in a copy in which each character beyond ASCII takes ten.
+    // CPython reports positions in a copy in which each non-ASCII character takes ten characters.
     let position = |rest: &str| -> usize {
         body.get(..body.len() - rest.len())
             .unwrap_or(body)
@@ -30,7 +30,7 @@ pub(super) fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), Str
         let mut after = escape.chars();
         after.next();
         let Some(kind) = after.next() else {
-            // A body never ends in a lone backslash: it would have hidden the quote.
+            // A body never ends in a lone backslash, because it would have escaped the quote.
             return Err(fail(1, "\\ at end of string"));
         };
         let tail = after.as_str();
@@ -97,9 +97,9 @@ pub(super) fn unescape_text(body: &str, out: &mut TextBuilder) -> Result<(), Str
     Ok(())
 }
 
-/// The character of this name or alias, as exact as Python is: only the case is free.
+/// Returns the character with this name or alias. Like Python, it ignores case and nothing else.
 fn named_character(name: &str) -> Option<char> {
-    // The look-up reads the byte before a hyphen, and panics where there is none.
+    // The crate's lookup reads the byte before a hyphen, and panics if there is none.
     if name.starts_with('-') {
         return None;
     }
@@ -110,8 +110,8 @@ fn named_character(name: &str) -> Option<char> {
             .map(|letter| letter.to_ascii_uppercase())
             .collect()
     };
-    // The look-up is loose about spaces, underscores and hyphens. A name that differs from the
-    // character's own by more than these is one of its aliases.
+    // The crate's lookup ignores spaces, underscores and hyphens. A name that differs from the
+    // character's own name by more than these is an alias.
     let is_loose = unicode_names2::name(character).is_some_and(|own| {
         let own = own.to_string();
         letters(&own) == letters(name) && !own.eq_ignore_ascii_case(name)
@@ -119,7 +119,7 @@ fn named_character(name: &str) -> Option<char> {
     (!is_loose).then_some(character)
 }
 
-/// Replaces the escapes of `bytes`.
+/// Appends `body` to `out` with the escapes of `bytes` replaced.
 ///
 /// # Errors
 /// The text of the `SyntaxError`.
@@ -164,7 +164,7 @@ pub(super) fn unescape_bytes(body: &[u8], out: &mut Vec<u8>) -> Result<(), Strin
     Ok(())
 }
 
-/// Up to three octal digits: their value and number.
+/// Reads up to three octal digits and returns their value and their number.
 fn octal(digits: &[u8]) -> (u32, usize) {
     let digits = digits
         .iter()

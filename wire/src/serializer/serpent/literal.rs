@@ -8,13 +8,13 @@ use super::refusal::End;
 use crate::serializer::text::TextBuilder;
 use crate::{Exception, Value};
 
-/// Most decimal digits that CPython turns into an int (`sys.int_info.default_max_str_digits`).
+/// Maximum number of decimal digits that CPython converts to an int (`sys.int_info.default_max_str_digits`).
 pub(in crate::serializer) const INT_DIGITS_MAX: usize = 4300;
 
-/// Bits of the largest int that is below a float's infinity.
+/// Maximum number of bits of an int that can be below a float's infinity.
 const FLOAT_BITS_MAX: u64 = 1024;
 
-/// An int in its smallest form.
+/// The value of an int: [`Value::Int`] if it fits 64 bits.
 pub(in crate::serializer) fn integer(value: BigInt) -> Value {
     match i64::try_from(&value) {
         Ok(value) => Value::Int(value),
@@ -22,18 +22,18 @@ pub(in crate::serializer) fn integer(value: BigInt) -> Value {
     }
 }
 
-/// The nearest float, if the int is not too large for one.
+/// The nearest float, or `None` if the int is too large for one.
 pub(super) fn finite_float(value: &BigInt) -> Option<f64> {
-    // Printing takes time that grows with the square of the length, so the length is looked at first.
+    // Printing takes time quadratic in the length, so the length is checked first.
     if value.bits() > FLOAT_BITS_MAX {
         return None;
     }
-    // Printing and reading rounds correctly; this is not a hot path.
+    // Printing and parsing rounds correctly; this is not a hot path.
     let float: f64 = value.to_string().parse().ok()?;
     float.is_finite().then_some(float)
 }
 
-/// Whether Python keeps this word for itself.
+/// Returns true if `word` is one of Python's keywords.
 pub(super) fn is_keyword(word: &str) -> bool {
     matches!(
         word,
@@ -131,8 +131,7 @@ pub(super) fn number(reader: &mut Reader<'_>) -> Result<Value, Exception> {
         text
     };
     if is_float || is_imaginary {
-        // Rust reads every decimal that Python reads, rounds in the same way, and overflows to
-        // infinity.
+        // Rust reads every decimal that Python reads, rounds in the same way, and overflows to infinity.
         let float = text
             .parse()
             .map_err(|_| invalid_literal(reader, "decimal"))?;
@@ -167,7 +166,7 @@ pub(super) fn number(reader: &mut Reader<'_>) -> Result<Value, Exception> {
         .ok_or_else(|| invalid_literal(reader, "decimal"))
 }
 
-/// `0x`, `0o` or `0b` and digits, each of which may follow one underscore.
+/// Reads `0x`, `0o` or `0b` and digits. One underscore may precede each digit.
 fn radix_integer(reader: &mut Reader<'_>, radix: u32, name: &str) -> Result<Value, Exception> {
     reader.pos += 2;
     let start = reader.pos;
@@ -203,7 +202,7 @@ fn radix_integer(reader: &mut Reader<'_>, radix: u32, name: &str) -> Result<Valu
         .ok_or_else(|| invalid_literal(reader, name))
 }
 
-/// Digits with single underscores between them.
+/// Skips digits with single underscores between them.
 fn digits(reader: &mut Reader<'_>) -> Result<(), Exception> {
     loop {
         while matches!(reader.peek(), Some(b'0'..=b'9')) {
@@ -219,7 +218,7 @@ fn digits(reader: &mut Reader<'_>) -> Result<(), Exception> {
     }
 }
 
-/// No letter may touch a number, but those of an operator such as `if`.
+/// Checks that no letter follows the number directly, except for those of a keyword such as `if`.
 fn expect_end_of_number(reader: &Reader<'_>, kind: &str) -> Result<(), Exception> {
     match reader.peek() {
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'_') if !is_keyword(reader.peek_word()) => {
@@ -230,7 +229,7 @@ fn expect_end_of_number(reader: &Reader<'_>, kind: &str) -> Result<(), Exception
     }
 }
 
-/// The error that CPython reports at the last character that still belongs to the number.
+/// The error that CPython reports at the last character of the number.
 fn invalid_literal(reader: &Reader<'_>, kind: &str) -> Exception {
     let message = format!("invalid {kind} literal");
     let at = match reader.peek() {
@@ -240,7 +239,7 @@ fn invalid_literal(reader: &Reader<'_>, kind: &str) -> Exception {
     reader.syntax_error(&message, at, End::SameColumn)
 }
 
-/// What the letters before a string's quote say.
+/// The meaning of the letters before a string's quote.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Prefix {
     len: usize,
@@ -249,7 +248,7 @@ pub(super) struct Prefix {
     is_format: bool,
 }
 
-/// The prefix of the string that begins here, if one does.
+/// Returns the prefix of the string that begins `text`; `None` if no string begins there.
 pub(super) fn string_prefix(text: &str) -> Option<Prefix> {
     let mut prefix = Prefix::default();
     for byte in text.bytes().take(3) {
@@ -258,7 +257,7 @@ pub(super) fn string_prefix(text: &str) -> Option<Prefix> {
             b'r' | b'R' if !prefix.is_raw => prefix.is_raw = true,
             b'b' | b'B' if !prefix.is_bytes && !prefix.is_format => prefix.is_bytes = true,
             b'f' | b'F' if !prefix.is_bytes && !prefix.is_format => prefix.is_format = true,
-            // `u` stands alone.
+            // `u` allows no other letter beside it.
             b'u' | b'U'
                 if prefix.len == 0 && matches!(text.as_bytes().get(1), Some(b'\'' | b'"')) => {}
             _ => return None,
@@ -268,13 +267,13 @@ pub(super) fn string_prefix(text: &str) -> Option<Prefix> {
     None
 }
 
-/// What adjacent strings have grown to.
+/// The value of adjacent strings so far.
 enum Joined {
     Text(TextBuilder),
     Bytes(Vec<u8>),
 }
 
-/// Reads a string or bytes literal and those that follow it, which Python joins. `None`: one of them
+/// Reads a string or bytes literal and the adjacent literals, which Python joins. Returns `None` if one of them
 /// is an f-string.
 ///
 /// # Errors
@@ -288,7 +287,7 @@ pub(super) fn strings(reader: &mut Reader<'_>) -> Result<Option<Value>, Exceptio
         reader.pos += prefix.len;
         let (body, is_plain) = body(reader, token_start)?;
         reader.skip_space()?;
-        // By far the most strings stand alone and mean what they say.
+        // Most strings have no neighbour and no escapes.
         let is_plain = is_plain && !prefix.is_bytes && !prefix.is_format;
         if is_plain && joined.is_none() && !may_begin_string(reader.peek()) {
             return Ok(Some(Value::Str(body.to_owned())));
@@ -340,7 +339,7 @@ fn may_begin_string(byte: Option<u8>) -> bool {
     )
 }
 
-/// Python reads all kinds of line ends as `\n`.
+/// Replaces all kinds of line ends by `\n`, as Python does.
 fn normalized(body: &str) -> std::borrow::Cow<'_, str> {
     if body.contains('\r') {
         body.replace("\r\n", "\n").replace('\r', "\n").into()
@@ -349,8 +348,8 @@ fn normalized(body: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// The text between the quotes, and whether it holds neither backslashes nor line ends; the reader
-/// stands at the first quote and is left behind the last.
+/// Reads a quoted body. Returns the text between the quotes, and true if it has neither backslashes nor line
+/// ends. The reader starts at the opening quote and ends after the closing one.
 fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<(&'a str, bool), Exception> {
     let bytes = reader.bytes();
     let quote = reader.peek().unwrap_or(b'\'');
@@ -372,7 +371,7 @@ fn body<'a>(reader: &mut Reader<'a>, token_start: usize) -> Result<(&'a str, boo
         at += found;
         is_plain &= rest.get(found) == Some(&quote);
         match rest.get(found..).unwrap_or_default() {
-            // A backslash hides what follows, line ends too.
+            // A backslash escapes the next character, a line end included.
             [b'\\', b'\r', b'\n', ..] => at += 3,
             [b'\\', _, ..] => at += 2,
             [b'\\'] => at += 1,

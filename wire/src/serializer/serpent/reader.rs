@@ -1,8 +1,8 @@
-//! The reader: `ast.literal_eval` by recursive descent.
+//! The serpent reader: Python's `ast.literal_eval` as a recursive descent parser.
 //!
-//! It takes every literal that CPython 3.11 takes. What is no literal but may be a Python expression
-//! is refused at the place where that becomes clear, with CPython's `ValueError`; whether the rest of
-//! the payload is valid Python is not looked at.
+//! It accepts every literal that CPython 3.11 accepts. A payload that may be a Python expression but is not a
+//! literal is refused at the point where that becomes clear, with CPython's `ValueError`. The reader does not
+//! check that the rest of such a payload is valid Python.
 
 use num_bigint::BigInt;
 
@@ -11,10 +11,10 @@ use super::refusal::End;
 use crate::serializer::collect::{Budget, DictBuilder, SetBuilder};
 use crate::{Exception, Limits, Value};
 
-/// Reads one literal that fills `text`.
+/// Reads one literal. Nothing but white space, blank lines and comments may surround it in `text`.
 ///
 /// # Errors
-/// The exception of `ast.literal_eval`.
+/// The exception that `ast.literal_eval` raises.
 pub(super) fn read(text: &str, limits: &Limits) -> Result<Value, Exception> {
     let mut reader = Reader {
         text,
@@ -32,12 +32,12 @@ pub(super) fn read(text: &str, limits: &Limits) -> Result<Value, Exception> {
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
     pub(super) pos: usize,
-    /// Where the open brackets stand: inside them line ends are spaces.
+    /// Offsets of the open brackets. Inside brackets, line ends are white space.
     pub(super) unclosed: Vec<usize>,
     budget: Budget,
 }
 
-/// The node that CPython's parser makes of an expression, as far as `literal_eval` looks at it.
+/// The node type that CPython's parser gives an expression, as far as `literal_eval` distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Node {
     /// A number without a sign.
@@ -46,7 +46,7 @@ enum Node {
     Constant,
     /// A number with a sign.
     Signed,
-    /// A sum or difference that made a complex number.
+    /// A sum or difference that gives a complex number.
     Sum,
     Tuple,
     List,
@@ -73,7 +73,7 @@ impl Node {
 type Read<T> = Result<T, Exception>;
 
 impl<'a> Reader<'a> {
-    /// The literal; outside all brackets a comma makes a tuple as well.
+    /// Reads the literal. Outside all brackets a comma makes a tuple, too.
     fn top(&mut self) -> Read<Value> {
         let (first, _) = self.expression()?;
         if self.peek() != Some(b',') {
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Tuple(items))
     }
 
-    /// One expression and the space behind it.
+    /// Reads one expression and the white space after it.
     fn expression(&mut self) -> Read<(Value, Node)> {
         let start = self.pos;
         let (mut value, mut node) = self.operand()?;
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A literal, with a sign if it has one.
+    /// Reads a literal with its sign, if any.
     fn operand(&mut self) -> Read<(Value, Node)> {
         self.budget.value()?;
         let Some(byte) = self.peek() else {
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A sign and the number behind it; CPython allows one sign only.
+    /// Reads a sign and the number after it. CPython allows only one sign.
     fn signed(&mut self, is_minus: bool) -> Read<(Value, Node)> {
         self.pos += 1;
         self.skip_space()?;
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         Ok((value, Node::Signed))
     }
 
-    /// A tuple, or an expression in parentheses, which is the same node as without them.
+    /// Reads a tuple or an expression in parentheses. The latter gives the same node as without them.
     fn parentheses(&mut self) -> Read<(Value, Node)> {
         self.open()?;
         if self.peek() == Some(b')') {
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A dict or a set.
+    /// Reads a dict or a set.
     fn braces(&mut self) -> Read<(Value, Node)> {
         self.open()?;
         if self.peek() == Some(b'}') {
@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
         Ok((Value::Set(set.finish()), Node::Set))
     }
 
-    /// The rest of a dict whose first key has been read.
+    /// Reads the rest of a dict after its first key.
     fn dict(&mut self, first: Value) -> Read<(Value, Node)> {
         let mut dict = DictBuilder::new();
         let mut key = first;
@@ -269,7 +269,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Behind an item: true if another one follows, false if the bracket was closed.
+    /// Reads the separator after an item. Returns true if another item follows, false if the bracket was
+    /// closed.
     fn separator(&mut self, close: u8) -> Read<bool> {
         if self.peek() == Some(b',') {
             self.pos += 1;
@@ -285,7 +286,7 @@ impl<'a> Reader<'a> {
         Ok(false)
     }
 
-    /// Goes into a bracket.
+    /// Enters the bracket at `pos`.
     fn open(&mut self) -> Read<()> {
         if !self.budget.enter() {
             return Err(self.syntax_error(
@@ -305,7 +306,7 @@ impl<'a> Reader<'a> {
         self.budget.leave();
     }
 
-    /// A name: a constant, `set()`, or nothing that a literal may hold.
+    /// Reads a name: a constant or `set()`. A literal cannot contain any other name.
     fn word(&mut self) -> Read<(Value, Node)> {
         let start = self.pos;
         let word = self.peek_word();
@@ -338,7 +339,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `set()`, which Python writes for want of a literal.
+    /// Reads `set()`, which stands for the empty set because that has no literal.
     fn empty_set(&mut self, start: usize) -> Read<(Value, Node)> {
         self.open()?;
         if self.peek() != Some(b')') {
@@ -348,7 +349,8 @@ impl<'a> Reader<'a> {
         Ok((Value::Set(Vec::new()), Node::Call))
     }
 
-    /// The node that an operator behind a literal makes, if there is one that no literal has.
+    /// Returns the node type of an operator that follows a literal but cannot be part of one; `None` if there
+    /// is no such operator.
     fn other_operator(&self) -> Option<&'static str> {
         let rest = self.bytes().get(self.pos..).unwrap_or_default();
         match rest {
@@ -378,12 +380,12 @@ impl<'a> Reader<'a> {
         self.bytes().get(self.pos).copied()
     }
 
-    /// What has not been read. `pos` always stands between characters.
+    /// The unread text. `pos` is always a character boundary.
     pub(super) fn rest(&self) -> &'a str {
         self.text.get(self.pos..).unwrap_or_default()
     }
 
-    /// The identifier at `pos`; empty if there is none.
+    /// The identifier at `pos`, or an empty text.
     pub(super) fn peek_word(&self) -> &'a str {
         let rest = self.rest();
         let is_part = |c: char| c == '_' || c.is_alphanumeric();
@@ -394,7 +396,7 @@ impl<'a> Reader<'a> {
         rest.get(..len).unwrap_or_default()
     }
 
-    /// Skips spaces, joined lines and, inside brackets, line ends and comments.
+    /// Skips white space, line continuations and comments, and inside brackets also line ends.
     #[inline]
     pub(super) fn skip_space(&mut self) -> Read<()> {
         loop {
@@ -414,7 +416,7 @@ impl<'a> Reader<'a> {
         self.pos += line_end.unwrap_or(rest.len());
     }
 
-    /// A backslash at the end of a line.
+    /// Skips a backslash at the end of a line, and the line end.
     fn join_lines(&mut self) -> Read<()> {
         let rest = self.rest();
         let len = if rest.starts_with("\\\r\n") {
@@ -436,14 +438,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Skips what may stand before the literal: comments and blank lines. The literal's own line
-    /// must not be indented, but for the first line of the payload.
+    /// Skips comments and blank lines before the literal. The literal's line must not be indented, unless it is
+    /// the first line of the payload.
     fn skip_to_first_token(&mut self) -> Read<()> {
         let mut line_start = self.pos;
         loop {
             match self.peek() {
                 Some(b' ' | b'\t') => self.pos += 1,
-                // A form feed begins the counting anew.
+                // A form feed resets the indentation.
                 Some(0x0c) => {
                     self.pos += 1;
                     line_start = self.pos;
@@ -492,7 +494,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A number plus or minus an imaginary one; `None` if these are no such two.
+/// Adds or subtracts a number and an imaginary one. Returns `None` if the operands are not of these types.
 fn complex_sum(left: &Value, right: &Value, is_minus: bool) -> Option<Read<Value>> {
     let Value::Complex(right_real, right_imaginary) = right else {
         return None;

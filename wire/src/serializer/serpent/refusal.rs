@@ -1,22 +1,22 @@
-//! What the reader says about payloads that are no literals: the classes, texts and places of
+//! The reader's errors for payloads that are not literals, with the classes, texts and positions of
 //! CPython 3.11.
 
 use super::reader::Reader;
 use crate::{Exception, ExceptionClass, Value};
 
-/// Where a `SyntaxError` says that the wrong part ends.
+/// The end of the faulty part in a `SyntaxError`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
-    /// In the column in which it begins.
+    /// The column of the start.
     SameColumn,
-    /// So many characters later.
+    /// This number of characters after the start.
     After(usize),
-    /// CPython's tokenizer does not know, and says 0 or -1.
+    /// A fixed column: CPython's tokenizer does not know the end and reports 0 or -1.
     Column(i64),
 }
 
 impl<'a> Reader<'a> {
-    /// Something else than `,` or the closing bracket behind an item.
+    /// The error for a token after an item that is neither `,` nor the closing bracket.
     pub(super) fn unexpected(&self) -> Exception {
         let open = self.unclosed.last().copied().unwrap_or_default();
         match self.peek() {
@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A character that begins no expression.
+    /// The error for a character that begins no expression.
     pub(super) fn unexpected_character(&self) -> Exception {
         match self.rest().chars().next() {
             Some(close @ (')' | ']' | '}')) if self.unclosed.is_empty() => {
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A literal whose line is indented.
+    /// The error for a literal on an indented line.
     pub(super) fn unexpected_indent(&self) -> Exception {
         let mut error = self.syntax_error(
             "unexpected indent",
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         error
     }
 
-    /// The error for what cannot stand at `pos`: a token, or the end of the text.
+    /// The error for an unexpected token or an unexpected end of text at `pos`.
     pub(super) fn invalid_syntax(&self) -> Exception {
         if !self.rest().is_empty() {
             let token_len = self.peek_word().chars().count().max(1);
@@ -87,7 +87,8 @@ impl<'a> Reader<'a> {
             let message = format!("'{}' was never closed", char::from(opened));
             return self.syntax_error(&message, open, End::Column(0));
         }
-        // At the end CPython points before the last line, and nowhere in an empty text.
+        // At the end of the text CPython reports the start of the last line, and in an empty text
+        // no position.
         let text = self.text.trim_start_matches([' ', '\t']);
         let (line, _, text) = match text {
             "" => (0, 0, ""),
@@ -96,12 +97,12 @@ impl<'a> Reader<'a> {
         syntax_error_at("invalid syntax", line, 0, text, 0)
     }
 
-    /// A `SyntaxError` about the character at `pos`.
+    /// Creates a `SyntaxError` about the character at `pos`.
     fn syntax_error_here(&self, message: &str) -> Exception {
         self.syntax_error(message, self.pos, End::SameColumn)
     }
 
-    /// A `SyntaxError` that begins at the byte `start`.
+    /// Creates a `SyntaxError` that begins at the byte offset `start`.
     pub(super) fn syntax_error(&self, message: &str, start: usize, end: End) -> Exception {
         let (line, column, text) = self.place(start);
         let end = match end {
@@ -112,8 +113,8 @@ impl<'a> Reader<'a> {
         syntax_error_at(message, line, column, text, end)
     }
 
-    /// `literal_eval`'s error for a node that is no literal. CPython adds the node's address in
-    /// memory, which says nothing here.
+    /// `literal_eval`'s error for a node that is not a literal. CPython adds the node's memory
+    /// address, which is left out here.
     pub(super) fn malformed(&self, class: &str, start: usize) -> Exception {
         let (line, ..) = self.place(start);
         Exception::value_error(format!(
@@ -121,7 +122,8 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    /// Line and column of the byte `at`, both from 1 on, and the line's text.
+    /// Returns the line and the column of the byte offset `at`, both counted from 1, and the line's
+    /// text.
     fn place(&self, at: usize) -> (i64, i64, &'a str) {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line_start = before.rfind(['\n', '\r']).map_or(0, |end| end + 1);

@@ -7,7 +7,7 @@ fn read(text: &str) -> Result<Value, Exception> {
     decode(text.as_bytes(), &Limits::default())
 }
 
-/// `repr()` of what is read, or class and text of the error.
+/// Returns the `repr()` of the value, or class and text of the error.
 fn shown(text: &str) -> String {
     match read(text) {
         Ok(value) => repr::repr(&value),
@@ -21,7 +21,7 @@ fn check(cases: &[(&str, &str)]) {
     }
 }
 
-/// What CPython 3.11 prints for `repr(ast.literal_eval(text))`.
+/// The expected texts are those of CPython 3.11 for `repr(ast.literal_eval(text))`.
 #[test]
 fn literals_mean_what_they_mean_in_python() {
     check(&[
@@ -69,7 +69,7 @@ fn numbers_mean_what_they_mean_in_python() {
             "[2j,1+2j,-1.5-2.5j,(1)+(2j),0_1j]",
             "[2j, (1+2j), (-1.5-2.5j), (1+2j), 1j]",
         ),
-        // Adding a zero turns the negative one.
+        // Adding a zero makes the negative zero positive.
         ("-0.0+2j", "2j"),
         ("-0.0-2j", "(-0-2j)"),
     ]);
@@ -102,13 +102,13 @@ fn strings_mean_what_they_mean_in_python() {
         (r"b'a\xff\101\n\q'", r"b'a\xffA\n\\q'"),
         (r"Rb'\x' bR'y'", r"b'\\xy'"),
         ("'\u{1}\u{7f}\t\u{85}\u{2028}'", r"'\x01\x7f\t\x85\u2028'"),
-        // Two halves written as escapes stay two.
+        // The two halves of a pair stay two code points if they are written as escapes.
         (r"'\ud83d\ude00'", r"'\ud83d\ude00'"),
         (r"'\ud800é'", r"'\ud800é'"),
     ]);
 }
 
-/// Class and first argument as CPython 3.11 has them.
+/// The expected classes and first arguments are those of CPython 3.11.
 #[test]
 fn what_is_no_literal_is_refused_as_python_does() {
     let escape = |position: &str, what: &str| {
@@ -176,7 +176,7 @@ fn what_is_no_literal_is_refused_as_python_does() {
             &escape("0-15", "unknown Unicode character name"),
         ),
         (r"'\Nx'", &escape("0-1", r"malformed \N character escape")),
-        // Found by fuzzing: the look-up of names panicked.
+        // Found by fuzzing: the lookup of names panicked.
         (
             r"'\N{-a}'",
             &escape("0-5", "unknown Unicode character name"),
@@ -261,7 +261,7 @@ fn brackets_may_be_nested_200_deep() {
         shown(&nested(201)),
         "SyntaxError: too many nested parentheses"
     );
-    // Far beyond, and in the mixture that costs the reader most.
+    // Far beyond the limit, and in the mixture that uses the most stack in the reader.
     assert_eq!(
         shown(&"{1:[(".repeat(1_000_000)),
         "SyntaxError: too many nested parentheses"
