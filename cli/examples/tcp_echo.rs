@@ -1,5 +1,6 @@
-//! A bare TCP echo server: what `nsctl bench echo` measures, as the yardstick for a name server on
-//! the same machine. It does for each read what any server must do, one read and one write.
+//! A plain TCP echo server, which `nsctl bench echo` measures. It is the baseline for a name server
+//! on the same machine: for each read it does the minimum that any server must do, one read and one
+//! write.
 //!
 //! usage: tcp_echo [PORT]
 

@@ -1,4 +1,4 @@
-//! Where a server listens, as a person writes it and as a URI holds it.
+//! Server addresses, as an operator writes them and as URIs hold them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use hearth_wire::uri::Location;
 /// Prefix of a unix socket's location in Pyro URIs.
 const UNIX_PREFIX: &str = "./u:";
 
-/// A place that can be connected to.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
-    /// Host name or address (IPv6 without brackets) and TCP port. An empty host is this machine.
+    /// Host name or address (IPv6 without brackets) and TCP port. An empty host means this machine.
     Tcp {
         /// Host.
         host: String,
@@ -23,17 +23,17 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Why a text or a URI's location is no place to connect to.
+/// The reason why a text or a URI's location is not a valid address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// The port is no number.
+    /// The port is not a number from 0 to 65535.
     #[error("invalid port in {text:?}")]
     Port {
         /// The whole address.
         text: String,
     },
-    /// The port is a number that TCP does not have; the text is Python's.
+    /// A URI's port is out of TCP's range. The text is Python's.
     #[error("connect(): port must be 0-65535.")]
     PortRange {
         /// The number.
@@ -51,7 +51,7 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// A host and a port.
+    /// Creates an address from a host and a port.
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
         Self::Tcp {
             host: host.into(),
@@ -59,7 +59,8 @@ impl Address {
         }
     }
 
-    /// A host as `-n` and `NS_HOST` give it, which may also be `./u:path`.
+    /// Creates an address from a host as `-n` and `NS_HOST` give it. The host may also be
+    /// `./u:path`.
     ///
     /// # Errors
     /// [`AddressError::UnixPath`] for an empty path.
@@ -71,10 +72,10 @@ impl Address {
         }
     }
 
-    /// The place that a URI names.
+    /// Creates an address from a URI's location.
     ///
     /// # Errors
-    /// [`AddressError::PortRange`]: URIs may hold ports that TCP does not have.
+    /// [`AddressError::PortRange`]: a URI may hold a port that is out of TCP's range.
     pub fn from_location(location: &Location) -> Result<Self, AddressError> {
         match location {
             Location::Unix(path) => Ok(Self::Unix(path.into())),
@@ -85,10 +86,11 @@ impl Address {
         }
     }
 
-    /// Reads `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address or `./u:path`.
+    /// Parses `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address or `./u:path`. A
+    /// missing port becomes `default_port`.
     ///
     /// # Errors
-    /// [`AddressError`].
+    /// [`AddressError`] for any other text.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, AddressError> {
         if text.starts_with(UNIX_PREFIX) {
             return Self::from_host(text, default_port);
@@ -132,7 +134,7 @@ impl Address {
 impl FromStr for Address {
     type Err = AddressError;
 
-    /// As [`Address::parse`] with Pyro's default port 9090.
+    /// Does the same as [`Address::parse`] with Pyro's default port 9090.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse(text, crate::config::NS_PORT)
     }

@@ -1,5 +1,5 @@
-//! The command line of `nsctl`. The doc comments here are the help texts, the man pages and what the
-//! completions show.
+//! The command line of `nsctl`. The doc comments in this file are the help texts; man pages and completions
+//! show them as well.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use hearth_wire::{Family, Serializer};
 
 use crate::command::Command;
 
-/// Lines of at most 80 columns, because clap breaks longer ones in the middle of an example.
+/// The end of the help text. Its lines have at most 80 columns, because clap would break longer ones in the
+/// middle of an example.
 const AFTER_HELP: &str = "\
 Exit codes:
   0 done   1 failed   2 wrong usage   3 not found   4 name taken, or refused

@@ -1,5 +1,5 @@
-//! The cluster behind a name server of Hearth: what its nodes say of themselves, and changes of its
-//! membership, by the methods of one more Pyro object.
+//! The cluster behind a name server of Hearth: the state of its nodes and changes of its membership, as methods
+//! of a second Pyro object.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,20 +12,20 @@ use serde_json::Value as Json;
 
 use crate::{ClientError, Connection};
 
-/// The object that every node of Hearth has beside its name server.
+/// Id of the object that every Hearth node serves beside the name server.
 pub const CLUSTER: &str = "Hearth.Cluster";
 
-/// What a node is to its cluster.
+/// The Raft role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It orders all writes.
+    /// Orders all writes.
     Leader,
     /// A voter that follows the leader.
     Follower,
-    /// It follows and has no vote.
+    /// Follows the leader and has no vote.
     Learner,
-    /// A voter that wants to lead.
+    /// A voter that asks for votes.
     Candidate,
 }
 
@@ -40,76 +40,76 @@ impl fmt::Display for Role {
     }
 }
 
-/// All members, as one node sees them. Whatever the server tells beyond these fields is in `more`.
+/// All members, as one node sees them. Fields of the reply that are not listed here are in `more`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// The cluster's name.
     #[serde(default)]
     pub cluster: String,
-    /// Its identity, in hexadecimal digits.
+    /// The cluster's identity, in hexadecimal digits.
     #[serde(default)]
     pub cluster_id: Option<String>,
-    /// The node that was asked.
+    /// Id of the node that answered.
     #[serde(default)]
     pub answered_by: Option<u64>,
-    /// The leader, if the node knows one.
+    /// Node id of the leader, if the node knows one.
     pub leader: Option<u64>,
-    /// The term that the node is in.
+    /// The node's current term.
     pub term: u64,
-    /// The members, by number.
+    /// The members, in ascending order of their node ids.
     pub members: Vec<MemberStatus>,
     /// Other items.
     #[serde(flatten)]
     pub more: BTreeMap<String, Json>,
 }
 
-/// One member. All but its number and address is absent while it does not answer.
+/// One member. Most fields are absent if it does not answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberStatus {
-    /// Its number.
+    /// The node id.
     pub id: u64,
-    /// `HOST:PORT` for the other nodes.
+    /// `HOST:PORT` for peer messages.
     pub peer_addr: Option<String>,
     /// `HOST:PORT` for clients.
     #[serde(default)]
     pub ns_addr: Option<String>,
-    /// What it is.
+    /// The member's role.
     #[serde(default)]
     pub role: Option<Role>,
-    /// Whether it votes.
+    /// True if the member votes.
     #[serde(default)]
     pub voter: bool,
-    /// Index of the last log entry that it has applied.
+    /// Index of the last log entry that it applied.
     #[serde(default)]
     pub last_applied: Option<u64>,
-    /// Index of the last entry of its log.
+    /// Index of the last entry in its log.
     #[serde(default)]
     pub last_log_index: Option<u64>,
-    /// Entries that the leader does not know it to have.
+    /// Number of entries that it may lack, as far as the leader knows.
     #[serde(default)]
     pub lag: Option<u64>,
-    /// Hash of its state: equal on all nodes whose `last_applied` is equal.
+    /// Hash of its state. It is equal on all nodes with the same `last_applied`.
     #[serde(default)]
     pub state_hash: Option<String>,
-    /// Names that it holds.
+    /// Number of names that it holds.
     #[serde(default)]
     pub name_count: Option<u64>,
     /// Version of its program.
     #[serde(default)]
     pub version: Option<String>,
-    /// Whether it could serve reads and writes.
+    /// True if it can serve reads and writes.
     #[serde(default)]
     pub ready: Option<bool>,
-    /// What a person should look at.
+    /// Conditions that need an operator's attention.
     #[serde(default)]
     pub alarms: Vec<String>,
-    /// Whether it answered the node that was asked.
+    /// True if it answered the node that was asked.
     #[serde(default)]
     pub reachable: bool,
-    /// Why it did not.
+    /// The reason why it did not answer.
     #[serde(default)]
     pub error: Option<String>,
-    /// A learner that becomes a voter when it has caught up.
+    /// True for a learner that becomes a voter when it has caught up.
     #[serde(default)]
     pub promotes_itself: bool,
     /// Other items, such as `snapshot_index`, `purged_index` and `disk_free`.
@@ -117,16 +117,16 @@ pub struct MemberStatus {
     pub more: BTreeMap<String, Json>,
 }
 
-/// A member as the membership has it, without a question to it.
+/// A member as the membership lists it. The member itself is not asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its number.
+    /// The node id.
     pub id: u64,
-    /// `HOST:PORT` for the other nodes.
+    /// `HOST:PORT` for peer messages.
     pub peer_addr: Option<String>,
-    /// Whether it votes.
+    /// True if the member votes.
     pub voter: bool,
-    /// A learner that becomes a voter when it has caught up.
+    /// True for a learner that becomes a voter when it has caught up.
     #[serde(default)]
     pub promotes_itself: bool,
     /// Other items.
@@ -134,20 +134,20 @@ pub struct Member {
     pub more: BTreeMap<String, Json>,
 }
 
-/// Whether the node that was asked can serve.
+/// The health of the node that was asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// Nothing is wrong.
+    /// True if nothing is wrong.
     pub healthy: bool,
-    /// It could serve reads and writes.
+    /// True if it can serve reads and writes.
     #[serde(default)]
     pub ready: Option<bool>,
-    /// The leader that it knows.
+    /// Node id of the leader, if the node knows one.
     pub leader: Option<u64>,
-    /// What a person should look at.
+    /// Conditions that need an operator's attention.
     #[serde(default)]
     pub alarms: Vec<String>,
-    /// Why it is not healthy, as a sentence.
+    /// The reason why it is not healthy, as a sentence.
     #[serde(default)]
     pub reason: Option<String>,
     /// Other items.
@@ -155,32 +155,32 @@ pub struct Health {
     pub more: BTreeMap<String, Json>,
 }
 
-/// A snapshot that can be fetched.
+/// A snapshot that is ready to be fetched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotBegun {
-    /// What it is called while it is fetched.
+    /// The id under which its pieces are fetched.
     pub id: String,
-    /// What it is of.
+    /// The description of the snapshot.
     #[serde(flatten)]
     pub about: SnapshotAbout,
 }
 
-/// What a snapshot says of itself.
+/// The description of a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotAbout {
     /// The cluster's name.
     pub cluster: String,
-    /// Its identity, in hexadecimal digits.
+    /// The cluster's identity, in hexadecimal digits.
     pub cluster_id: String,
-    /// The node that it comes from.
+    /// Id of the node that created it.
     pub node: u64,
     /// Index of the last log entry in it.
     pub last_applied: u64,
-    /// Names in it.
+    /// Number of names in it.
     pub names: u64,
     /// Hash of the state.
     pub state_hash: String,
-    /// Whether a majority confirmed that every acknowledged change is in it.
+    /// True if a majority confirmed that every acknowledged change is in it.
     #[serde(default)]
     pub confirmed: bool,
     /// Other items.
@@ -188,15 +188,15 @@ pub struct SnapshotAbout {
     pub more: BTreeMap<String, Json>,
 }
 
-/// The cluster's methods, over a connection to any of its nodes.
+/// The cluster's methods, called over a connection to any of its nodes.
 ///
-/// Besides the trouble that every call may have, each fails with [`ClientError::NotHearth`] at another
-/// program's name server, and with a `NamingError` whose text begins with `denied: `, `refused: `,
-/// `unknown member: `, `no quorum: ` or `outcome unknown: `. Only the last one leaves open whether a
-/// change was made, as does the end of the connection.
+/// Besides the errors that every call can have, each method fails with [`ClientError::NotHearth`] if the name
+/// server is another program, and with a `NamingError` whose text begins with `denied: `, `refused: `, `unknown
+/// member: `, `no quorum: ` or `outcome unknown: `. Only `outcome unknown: ` leaves open whether a change was
+/// made, and so does the loss of the connection.
 ///
-/// Changes are for callers on the node's own machine, for those with its HMAC key, and for connections
-/// that have proved a key of the cluster ([`Cluster::prove`]).
+/// Changes are allowed for clients on the node's own machine, for clients with the node's HMAC key, and for
+/// connections that have proved a key of the cluster ([`Cluster::prove`]).
 ///
 /// ```no_run
 /// use hearth_cli::{Cluster, Config, locate_ns};
@@ -214,34 +214,36 @@ pub struct Cluster<'c> {
 }
 
 impl<'c> Cluster<'c> {
-    /// The cluster of the node at the other end, whatever object was named when connecting.
+    /// Creates a handle to the cluster of the node at the other end of `connection`. The object named in the
+    /// handshake does not matter.
     pub fn on(connection: &'c mut Connection) -> Self {
         Self { connection }
     }
 
-    /// All members and what they say of themselves. Needs no quorum.
+    /// Returns all members with the state that each one reports. Needs no quorum.
     ///
     /// # Errors
-    /// As described at [`Cluster`], which holds for all methods.
+    /// Those of [`Cluster`], as for all methods.
     pub async fn status(&mut self) -> Result<ClusterStatus, ClientError> {
         self.ask("status", vec![]).await
     }
 
-    /// The membership as the node has it.
+    /// Returns the membership as the node has it.
     pub async fn members(&mut self) -> Result<Vec<Member>, ClientError> {
         self.ask("members", vec![]).await
     }
 
-    /// Whether the node can serve.
+    /// Returns the node's health.
     pub async fn health(&mut self) -> Result<Health, ClientError> {
         self.ask("health", vec![]).await
     }
 
-    /// Proves one of `keys`, tried in this order, so that this connection may change the cluster. A server
-    /// that has none to prove, or of a version that asks for no proof, is left to judge the change itself.
+    /// Proves one of `keys`, tried in this order, so that this connection may change the cluster. Returns `Ok`
+    /// without a proof if the server has no key to prove or its version has no proofs; the server then decides
+    /// about the change itself.
     ///
     /// # Errors
-    /// [`ClientError::is_denied`] when none of them is a key of the cluster.
+    /// [`ClientError::is_denied`] if none of them is a key of the cluster.
     pub async fn prove(&mut self, keys: &[Vec<u8>]) -> Result<(), ClientError> {
         let mut last = Ok(());
         for (index, key) in keys.iter().enumerate() {
@@ -261,7 +263,7 @@ impl<'c> Cluster<'c> {
         last
     }
 
-    /// Reserves the number of a node that is to join: this one, or the next free one.
+    /// Reserves the id of a node that will join: `node_id`, or the next free one. Returns the id.
     pub async fn add(&mut self, node_id: Option<u64>) -> Result<u64, ClientError> {
         self.ask("add", vec![("node_id", number(node_id))]).await
     }
@@ -278,20 +280,21 @@ impl<'c> Cluster<'c> {
         self.call("remove", arguments).await.map(drop)
     }
 
-    /// Hands leadership to this voter, or to the one that is furthest; returns who leads then.
+    /// Transfers leadership to the voter `node_id`, or to the voter with the most advanced log. Returns the id
+    /// of the new leader.
     pub async fn transfer_leader(&mut self, node_id: Option<u64>) -> Result<u64, ClientError> {
         let arguments = vec![("node_id", number(node_id))];
         self.ask("transfer_leader", arguments).await
     }
 
-    /// Begins a snapshot of all that the registry holds, to be fetched in pieces of the file that
-    /// [`hearth_wire::snapshot`] describes. For administrators.
+    /// Begins a snapshot of the whole registry. The client fetches it in pieces; joined, the pieces are the
+    /// file that [`hearth_wire::snapshot`] describes. For administrators only.
     pub async fn snapshot_begin(&mut self) -> Result<SnapshotBegun, ClientError> {
         self.ask("snapshot_begin", vec![]).await
     }
 
-    /// The piece of a snapshot with this number, from 0 on and one after the other; empty behind the end. The last
-    /// one can be asked for again.
+    /// Returns a piece of a snapshot. The numbers begin at 0 and must be requested in order; the last piece may
+    /// be requested again. A piece after the end is empty.
     pub async fn snapshot_piece(&mut self, id: &str, number: u64) -> Result<Vec<u8>, ClientError> {
         let arguments = vec![("id", id.into()), ("number", self::number(Some(number)))];
         let reply = self.call("snapshot_piece", arguments).await?;
@@ -302,13 +305,13 @@ impl<'c> Cluster<'c> {
         })
     }
 
-    /// Lets the node drop a snapshot, which it does by itself after a while.
+    /// Tells the node to drop a snapshot. Without this call the node drops it after a while.
     pub async fn snapshot_end(&mut self, id: &str) -> Result<(), ClientError> {
         let arguments = vec![("id", id.into())];
         self.call("snapshot_end", arguments).await.map(drop)
     }
 
-    /// Calls a method and reads its reply.
+    /// Calls a method and deserializes its reply.
     async fn ask<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -342,7 +345,7 @@ impl<'c> Cluster<'c> {
     }
 }
 
-/// The bytes that a serializer has brought: as they are, or as serpent and json write them.
+/// The bytes in a value: plain bytes, or the dict of base64 text that serpent and json give.
 fn bytes(value: &Value) -> Option<Vec<u8>> {
     let items = match value {
         Value::Bytes(bytes) => return Some(bytes.clone()),
@@ -382,12 +385,12 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// How Pyro's daemons, and ours, speak of an object that they do not have.
+/// Returns true for the exception by which the daemons of Pyro and Hearth report an unknown object.
 fn is_unknown_object(exception: &hearth_wire::Exception) -> bool {
     exception.class.name() == "DaemonError" && exception.text().starts_with("unknown object")
 }
 
-/// Whether a challenge is refused for want of a key, or not known.
+/// Returns true if the server refuses a challenge because it has no key, or does not know the method.
 fn has_nothing_to_prove(error: &ClientError) -> bool {
     let is_unknown = error
         .exception()
@@ -395,14 +398,15 @@ fn has_nothing_to_prove(error: &ClientError) -> bool {
     error.is_denied() || is_unknown
 }
 
-/// A member's number; one that no 64-bit int of Python's side holds is no member's.
+/// Converts a node id to a Python int. An id above the range of i64 becomes `i64::MAX`, which is no member's
+/// id.
 fn number(node_id: Option<u64>) -> Value {
     node_id.map_or(Value::None, |node_id| {
         Value::Int(i64::try_from(node_id).unwrap_or(i64::MAX))
     })
 }
 
-/// A reply's plain data. Whatever JSON has no form for becomes the text that Python prints.
+/// Converts a reply to JSON. A value that JSON cannot express becomes the text that Python prints for it.
 fn json(value: &Value) -> Json {
     match value {
         Value::None => Json::Null,

@@ -1,7 +1,7 @@
-//! How to find and call a name server: the client's part of Pyro's `PYRO_*` settings.
+//! The settings for finding and calling a name server: the client's part of Pyro's `PYRO_*` variables.
 //!
-//! Only what a client uses is read. Values that cannot be understood are all reported at once, each
-//! with the text that Pyro has for it.
+//! Variables that a client does not use are ignored. All invalid values are reported at once, each with Pyro's
+//! own text.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ pub const NS_PORT: u16 = 9090;
 /// Pyro's default port of the broadcast responder.
 pub const NS_BCPORT: u16 = 9091;
 
-/// Largest message that a reply may be, in bytes: Pyro5's own default.
+/// Maximum length of a message in bytes, Pyro5's own default.
 const MESSAGE_LEN_MAX: usize = 1 << 30;
 
-/// Which wire protocol to speak.
+/// The wire protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// Pyro5, and Pyro4 where the server answers that it speaks only that. With an HMAC key Pyro4
-    /// alone, since Pyro5 cannot sign and going on without the signature is not for us to decide.
+    /// Pyro5, or Pyro4 if the server answers that it supports only that. With an HMAC key it is Pyro4 only:
+    /// Pyro5 cannot sign, and the client must not drop the signature on its own.
     #[default]
     Auto,
     /// This family and no other.
     Only(Family),
 }
 
-/// Which addresses of a host name to try first (`PREFER_IP_VERSION`).
+/// The order in which the addresses of a host name are tried (`PREFER_IP_VERSION`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IpVersion {
     /// The order that the system gives.
@@ -35,26 +35,26 @@ pub enum IpVersion {
     System,
     /// IPv4 first.
     V4,
-    /// IPv6 first, and no broadcasting, which IPv6 does not have.
+    /// IPv6 first, and no broadcast, which IPv6 does not have.
     V6,
 }
 
-/// How to talk to a server, once it is known where it is.
+/// Options of a connection to a known server.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     /// The protocol family.
     pub protocol: Protocol,
-    /// The format of calls and replies.
+    /// The serializer of calls and replies.
     pub serializer: Serializer,
-    /// Secret that signs every message (Pyro4 only). Empty means none.
+    /// Key that signs every message (Pyro4 only). An empty key means none.
     pub hmac_key: Option<Box<[u8]>>,
-    /// Longest time for connecting with its handshake, and for each call. `None` waits for ever.
+    /// Longest time for connecting with its handshake, and for each call. `None` waits without a limit.
     pub timeout: Option<Duration>,
-    /// Whether to compress requests that gain by it.
+    /// True to compress requests that become smaller by it.
     pub compress: bool,
-    /// Bounds on what a server can make us hold.
+    /// Limits on the memory that a server can make the client allocate.
     pub limits: Limits,
-    /// Which addresses of a host name come first.
+    /// The order in which the addresses of a host name are tried.
     pub ip_version: IpVersion,
 }
 
@@ -77,23 +77,23 @@ impl Default for ConnectOptions {
     }
 }
 
-/// How to find a name server, and how to talk to it.
+/// Settings for finding a name server and calling it.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to look before and after broadcasting (`NS_HOST`).
+    /// Host that is tried before and after the broadcast (`NS_HOST`).
     pub ns_host: String,
-    /// The name server's port where none is given (`NS_PORT`).
+    /// Default port of the name server (`NS_PORT`).
     pub ns_port: u16,
-    /// The broadcast port where none is given (`NS_BCPORT`).
+    /// Default port of the broadcast (`NS_BCPORT`).
     pub ns_bcport: u16,
-    /// Where to send broadcasts; `<broadcast>` is 255.255.255.255 (`BROADCAST_ADDRS`).
+    /// Addresses to which broadcasts are sent; `<broadcast>` means 255.255.255.255 (`BROADCAST_ADDRS`).
     pub broadcast_addrs: Vec<String>,
-    /// Whether to broadcast at all.
+    /// True to send broadcasts.
     pub broadcast: bool,
-    /// How long a `PYRONAME:` or `PYROMETA:` URI may be unknown before resolving it fails
+    /// Longest time that resolving waits for the unknown name or tags of a `PYRONAME:` or `PYROMETA:` URI
     /// (`NS_LOOKUP_DELAY`).
     pub lookup_delay: Duration,
-    /// How to talk to what was found.
+    /// Options of connections to servers.
     pub connect: ConnectOptions,
 }
 
@@ -111,49 +111,49 @@ impl Default for Config {
     }
 }
 
-/// A setting that cannot be understood. The text is Pyro5's, which names the variable.
+/// A setting with an invalid value. The text is Pyro5's, which names the variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid Pyro environment config value: {variable}={value}")]
 pub struct ConfigError {
     /// The environment variable.
     pub variable: String,
-    /// What it holds.
+    /// Its value.
     pub value: String,
-    /// What it may hold.
+    /// The kind of value that it may have.
     pub expected: Expected,
 }
 
-/// The kinds of values that settings have.
+/// The kinds of values of settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {
     /// Any text.
     Text,
-    /// A whole number in the range that the setting has.
+    /// A whole number in the range of the setting.
     Number,
-    /// Seconds, 0 or more.
+    /// A number of seconds, 0 or more.
     Seconds,
-    /// One of Pyro's words for yes and no.
+    /// One of Pyro's words for yes or no.
     Boolean,
     /// A serializer's name.
     Serializer,
 }
 
 impl Config {
-    /// The defaults, changed by the `PYRO_*` variables of this process.
+    /// Returns the defaults, changed by the `PYRO_*` variables of this process.
     ///
     /// # Errors
-    /// Every variable that cannot be understood.
+    /// One [`ConfigError`] for each variable with an invalid value.
     pub fn from_env() -> Result<Self, Vec<ConfigError>> {
         Self::from_variables(|name| {
             std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())
         })
     }
 
-    /// The defaults, changed by what `variable` returns for the names of `PYRO_*` variables.
+    /// Returns the defaults, changed by the values that `variable` returns for the names of `PYRO_*` variables.
     ///
     /// # Errors
-    /// Every variable that cannot be understood.
+    /// One [`ConfigError`] for each variable with an invalid value.
     pub fn from_variables(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<ConfigError>> {
@@ -235,14 +235,14 @@ impl Config {
     }
 }
 
-/// The key that `text` stands for: its UTF-8 bytes, and none for an empty text.
+/// Returns the HMAC key for a text: its UTF-8 bytes, or `None` for an empty text.
 pub fn hmac_key(text: &str) -> Option<Box<[u8]>> {
     Some(text)
         .filter(|text| !text.is_empty())
         .map(|text| text.as_bytes().into())
 }
 
-/// The serializer with this name in Pyro's settings. Pickle and its kin are not among them.
+/// Returns the serializer with this name in Pyro's settings. The pickle family is not supported.
 pub fn serializer(name: &str) -> Option<Serializer> {
     [
         Serializer::Serpent,
@@ -254,14 +254,14 @@ pub fn serializer(name: &str) -> Option<Serializer> {
     .find(|serializer| serializer.name() == name)
 }
 
-/// Whether this names a serializer of the pickle family. Programs that exchange pickles among themselves
-/// set it for all of Pyro; what is said to a name server needs none, and stays in the default format.
+/// Returns true if `name` is a serializer of the pickle family. Programs that exchange pickles among themselves
+/// set it for all of Pyro. Calls of a name server do not need pickle and use the default serializer.
 pub fn is_pickle(name: &str) -> bool {
     ["pickle", "cloudpickle", "dill"].contains(&name)
 }
 
-/// Python's `int(text)`, for numbers that fit 64 bits: blanks around it, a sign, and single
-/// underscores between digits are allowed.
+/// Python's `int(text)` for numbers that fit 64 bits: surrounding white space, a sign, and single underscores
+/// between digits are allowed.
 pub fn python_int(text: &str) -> Option<i64> {
     let text = text.trim();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -290,7 +290,7 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Pyro4 writes an empty address as two quotes.
+/// Converts an address of `BROADCAST_ADDRS`. Pyro4 writes an empty address as two quotes.
 fn broadcast_address(text: &str) -> String {
     if text == "''" { "" } else { text }.to_owned()
 }

@@ -1,8 +1,8 @@
 //! One connection to one server: handshake, calls, and the checks that Pyro's own proxies make.
 //!
-//! A connection never reconnects and never sends a call twice: whether that is safe only the caller
-//! can know. After an error that leaves it unclear what the next bytes belong to it is closed, and
-//! every later call fails with [`ClientError::Closed`].
+//! A connection never reconnects and never sends a call twice, because only the caller knows if that is safe.
+//! If an error leaves the message boundaries unclear, the connection is closed, and every later call fails with
+//! [`ClientError::Closed`].
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -17,21 +17,21 @@ use hearth_wire::{
 use crate::stream::Stream;
 use crate::{Address, ClientError, ConnectOptions, Protocol};
 
-/// The method name under which both families send a batch.
+/// The method name that both families use for a batch.
 const BATCH_METHOD: &str = "<batch>";
 
-/// What a server tells about an object when a client connects to it.
+/// The description of an object that a server sends in the handshake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectMetadata {
-    /// Methods that may be called.
+    /// Methods that clients may call.
     pub methods: BTreeSet<String>,
-    /// Those among them that send no reply.
+    /// Those of the methods that send no reply.
     pub oneway: BTreeSet<String>,
-    /// Attributes that may be read or written.
+    /// Attributes that clients may read or write.
     pub attributes: BTreeSet<String>,
 }
 
-/// One call of a batch, on the object that the batch is sent to.
+/// One call of a batch. The batch as a whole names the object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchCall {
     /// The method.
@@ -42,7 +42,7 @@ pub struct BatchCall {
     pub kwargs: Vec<(String, Value)>,
 }
 
-/// A connection that has done its handshake.
+/// A connection after its handshake.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
@@ -54,19 +54,19 @@ pub struct Connection {
     address: Address,
     object: String,
     metadata: ObjectMetadata,
-    /// Number of the last call; the first one is 1.
+    /// Sequence number of the last call; the first call has 1.
     seq: u16,
-    /// False while a message is under way and after an error in the middle of one: a call that was
-    /// dropped half-way leaves its reply behind, which must not become that of the next.
+    /// False while a message is exchanged and after an error in the middle of an exchange. A call that is
+    /// dropped half-way leaves its reply unread, and the next call must not take it for its own.
     is_in_step: bool,
 }
 
 impl Connection {
-    /// Connects to `address` and opens the conversation about `object`.
+    /// Connects to `address` and does the handshake for `object`.
     ///
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Rejected`], [`ClientError::WrongFamily`],
-    /// [`ClientError::TimedOut`] and what a misbehaving server causes.
+    /// [`ClientError::TimedOut`], and the errors that a misbehaving server causes.
     pub async fn connect(
         address: &Address,
         object: &str,
@@ -90,10 +90,11 @@ impl Connection {
         }
     }
 
-    /// Connects to the object of a `PYRO:` URI; [`crate::resolve`] turns the others into one.
+    /// Connects to the object of a `PYRO:` URI. [`crate::resolve`] turns other URIs into one.
     ///
     /// # Errors
-    /// [`ClientError::Uri`] for another kind of URI; else those of [`Connection::connect`].
+    /// [`ClientError::Uri`] for another kind of URI, [`ClientError::Address`] for a port out of range, and
+    /// those of [`Connection::connect`].
     pub async fn connect_uri(uri: &Uri, options: &ConnectOptions) -> Result<Self, ClientError> {
         match (&uri.target, &uri.location) {
             (Target::Object(object), Some(location)) => {
@@ -136,48 +137,48 @@ impl Connection {
         .await
     }
 
-    /// The family that was agreed on.
+    /// The protocol family that both sides use.
     pub fn family(&self) -> Family {
         self.dialect.family
     }
 
-    /// The format of calls and replies.
+    /// The serializer of calls and replies.
     pub fn serializer(&self) -> Serializer {
         self.dialect.serializer
     }
 
-    /// Where the server is.
+    /// The server's address.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The object that was named when connecting.
+    /// The object that was named in the handshake.
     pub fn object(&self) -> &str {
         &self.object
     }
 
-    /// What the server told about that object.
+    /// The server's description of that object.
     pub fn metadata(&self) -> &ObjectMetadata {
         &self.metadata
     }
 
-    /// Whether calls can still be made.
+    /// Returns true if calls can still be made.
     pub fn is_open(&self) -> bool {
         self.is_in_step
     }
 
-    /// Whether the server has closed this connection between two calls, without waiting. Nothing was
-    /// under way, so a new connection can take its place without a doubt about any call.
+    /// Returns true if the server has closed this connection between two calls. Does not wait. No call was in
+    /// progress, so the caller may use a new connection without doubt about any call.
     pub fn has_ended(&mut self) -> bool {
         self.is_in_step &= !self.stream.has_ended();
         !self.is_in_step
     }
 
-    /// Calls a method of `object`, which need not be the one that was named when connecting. Methods
-    /// that the server declared oneway return `None` at once.
+    /// Calls a method of `object`, which may differ from the object of the handshake. A method that the server
+    /// declared oneway returns `None` at once.
     ///
     /// # Errors
-    /// [`ClientError::Remote`] when the method raised; else what went wrong on the way.
+    /// [`ClientError::Remote`] if the method raised an exception, otherwise the error of the exchange.
     pub async fn call(
         &mut self,
         object: &str,
@@ -197,10 +198,10 @@ impl Connection {
         self.result(reply)
     }
 
-    /// Calls a method and asks for no reply, so that nobody learns whether it succeeded.
+    /// Calls a method without a reply. The caller does not learn if the call succeeded.
     ///
     /// # Errors
-    /// What went wrong while sending.
+    /// The error of sending.
     pub async fn call_oneway(
         &mut self,
         object: &str,
@@ -216,13 +217,12 @@ impl Connection {
         self.exchange(Some(&call), flags, false).await.map(drop)
     }
 
-    /// Makes several calls in one message. The results stand in the order of the calls and end with
-    /// the first exception: what comes after it was not called.
+    /// Makes several calls in one message. The results are in the order of the calls and end with the first
+    /// exception; the calls after it were not made.
     ///
     /// # Errors
-    /// [`ClientError::Remote`] for an exception that befell the batch as a whole, such as a method
-    /// that does not exist; the calls before it were made. [`ClientError::Encode`] with marshal,
-    /// which has no form for a batch.
+    /// [`ClientError::Remote`] for an exception of the batch as a whole, such as a method that does not exist;
+    /// the calls before it were made. [`ClientError::Encode`] with marshal, which cannot express a batch.
     pub async fn batch(
         &mut self,
         object: &str,
@@ -245,21 +245,21 @@ impl Connection {
         }
     }
 
-    /// Asks the server's connection layer, not an object, for a sign of life.
+    /// Sends a PING, which the server's connection layer answers, not an object.
     ///
     /// # Errors
-    /// What went wrong on the way.
+    /// The error of the exchange.
     pub async fn ping(&mut self) -> Result<(), ClientError> {
         self.exchange(None, Flags::default(), true).await.map(drop)
     }
 
-    /// Sends a call and returns its reply with sequence number and serializer checked.
+    /// Sends a call and returns its reply after checking the sequence number and the serializer.
     async fn invoke(&mut self, call: &Call, flags: Flags) -> Result<Frame, ClientError> {
         let reply = self.exchange(Some(call), flags, true).await?;
         reply.ok_or_else(|| self.closed())
     }
 
-    /// The value that a RESULT carries, or the exception.
+    /// Returns the value of a RESULT, or its exception as an error.
     fn result(&mut self, reply: Frame) -> Result<Value, ClientError> {
         let value = self.decode(self.dialect, &reply.payload)?;
         if !reply.flags.exception {
@@ -277,7 +277,7 @@ impl Connection {
         }
     }
 
-    /// Sends one INVOKE, or a PING without a call, and waits for its reply if there is to be one.
+    /// Sends one INVOKE, or a PING if `call` is `None`, and waits for the reply if one is wanted.
     async fn exchange(
         &mut self,
         call: Option<&Call>,
@@ -339,8 +339,7 @@ impl Connection {
         Ok(())
     }
 
-    /// CONNECT, and what the server says to it. Pyro4 tells about the object only when asked by a
-    /// flag, Pyro5 always does.
+    /// Sends CONNECT and reads the answer. Pyro4 describes the object only if a flag asks for it, Pyro5 always.
     async fn shake_hands(&mut self) -> Result<(), ClientError> {
         let greeting = Value::Dict(vec![
             ("handshake".into(), "hello".into()),
@@ -370,7 +369,7 @@ impl Connection {
         }
     }
 
-    /// The words of a CONNECTFAIL, which may come in any serializer.
+    /// The text of a CONNECTFAIL, which may be in any serializer.
     fn refusal(&self, reply: &Frame) -> String {
         if reply.payload.is_empty() {
             return "?".into();
@@ -395,7 +394,7 @@ impl Connection {
             })
     }
 
-    /// Puts one message into `output`, and the payload's memory back where it is used again.
+    /// Encodes one message into `output`, and keeps the payload's memory for the next call.
     fn encode_frame(
         &mut self,
         kind: MessageType,
@@ -478,9 +477,9 @@ impl Connection {
     }
 }
 
-/// Whether Pyro4 is worth a try after this answer to a Pyro5 greeting. A server that closes with
-/// unread bytes may reset the connection before its answer is read, so an end without an answer
-/// counts too.
+/// Returns true if Pyro4 may succeed after this failure of a Pyro5 handshake. A server that closes with unread
+/// bytes may reset the connection before its answer is read, so a connection that ends without an answer
+/// counts, too.
 fn may_speak_pyro4(error: &ClientError) -> bool {
     matches!(
         error,
@@ -491,7 +490,7 @@ fn may_speak_pyro4(error: &ClientError) -> bool {
     )
 }
 
-/// Runs `work` for no longer than `timeout`.
+/// Runs `work` with a time limit; `None` means no limit.
 async fn within<T>(
     timeout: Option<Duration>,
     address: &Address,
@@ -541,7 +540,7 @@ fn keywords(kwargs: Vec<(String, Value)>) -> Value {
     )
 }
 
-/// What a CONNECTOK tells about the object; nothing if it is the bare greeting.
+/// The object's description in a CONNECTOK; empty if the server sent none.
 fn object_metadata(welcome: &Value) -> ObjectMetadata {
     let Some(meta) = item(welcome, "meta") else {
         return ObjectMetadata::default();

@@ -1,4 +1,4 @@
-//! What can go wrong between a client and a server, with the server's address.
+//! Errors between a client and a server, with the server's address.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,92 +10,92 @@ use hearth_wire::{DecodeError, EncodeError, Exception, Family};
 
 use crate::{Address, AddressError};
 
-/// Why a call, or what comes before it, failed. The texts are those that Pyro's own clients show.
+/// The reason why a call, or a step before it, failed. The texts are those of Pyro's own clients.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The method was called and raised an exception. The connection can still be used, except
-    /// after the few classes with which a server closes it.
+    /// The method was called and raised an exception. The connection stays open, except after the few exception
+    /// classes with which a server closes it.
     #[error("{}", exception.text())]
     Remote {
-        /// Who raised it.
+        /// The server.
         address: Address,
-        /// What was raised.
+        /// The exception.
         exception: Box<Exception>,
     },
-    /// No connection came about.
+    /// The connection could not be established.
     #[error("cannot connect to {address}: {}", SystemText(source))]
     Connect {
-        /// The server that was asked for.
+        /// The server.
         address: Address,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// The server refuses to talk to us.
+    /// The server refused the handshake.
     #[error("connection to {address} rejected: {reason}")]
     Rejected {
-        /// Who refused.
+        /// The server.
         address: Address,
-        /// Its words.
+        /// The server's reason.
         reason: String,
     },
-    /// The server speaks the other family only.
+    /// The server supports the other family only.
     #[error("{}", wrong_family(*spoken))]
     WrongFamily {
         /// The server.
         address: Address,
-        /// What it answered in.
+        /// The family of its answer.
         spoken: Family,
     },
-    /// The connection ended. A call that was under way may or may not have been carried out.
+    /// The connection was lost or closed. A call in progress may or may not have been executed.
     #[error("{}", closed(source.as_ref()))]
     Closed {
         /// The server.
         address: Address,
-        /// The system's reason; `None` when the server closed in good order, or when the
-        /// connection had been given up because of an earlier error.
+        /// The system's error; `None` if the server closed in good order, or if the connection was given up
+        /// because of an earlier error.
         source: Option<io::Error>,
     },
-    /// No answer in time. The call may or may not have been carried out.
+    /// No reply within the timeout. The call may or may not have been executed.
     #[error("receiving: timeout")]
     TimedOut {
         /// The server.
         address: Address,
-        /// How long was waited.
+        /// The timeout.
         waited: Duration,
     },
-    /// The server sent bytes that are no message.
+    /// The server sent bytes that are not a message.
     #[error("{source}")]
     Protocol {
         /// The server.
         address: Address,
-        /// What is wrong with them.
+        /// The error of the decoder.
         source: DecodeError,
     },
-    /// The reply belongs to another call.
+    /// The reply's sequence number is not that of the call.
     #[error("invoke: reply sequence out of sync, got {found} expected {expected}")]
     Sequence {
         /// The server.
         address: Address,
-        /// The reply's number.
+        /// Sequence number of the reply.
         found: u16,
-        /// The call's number.
+        /// Sequence number of the call.
         expected: u16,
     },
-    /// The reply is in another serializer than the call.
+    /// The reply's serializer is not that of the call.
     #[error("invalid serializer in response: {found}")]
     Serializer {
         /// The server.
         address: Address,
-        /// Its id in the reply.
+        /// Serializer id of the reply.
         found: u16,
     },
-    /// The reply's payload cannot be read.
+    /// The reply's payload cannot be decoded.
     #[error("{}", exception.text())]
     Undecodable {
         /// The server.
         address: Address,
-        /// What Python's client raises for such a payload.
+        /// The exception that Python's client raises for such a payload.
         exception: Box<Exception>,
     },
     /// The reply is a value that this method never returns.
@@ -103,12 +103,12 @@ pub enum ClientError {
     Unexpected {
         /// The server.
         address: Address,
-        /// What was called.
+        /// The method that was called.
         method: String,
-        /// The Python class of what came.
+        /// The Python class of the value.
         found: String,
     },
-    /// A name server that is not Hearth was asked about its cluster.
+    /// A cluster method was called on a name server that is not Hearth.
     #[error(
         "the name server at {address} is not Hearth: it has no object {}",
         crate::CLUSTER
@@ -117,13 +117,13 @@ pub enum ClientError {
         /// The server.
         address: Address,
     },
-    /// The arguments cannot be written in this serializer.
+    /// The serializer cannot express the arguments.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// No name server where one could be.
+    /// No name server was found.
     #[error("Failed to locate the nameserver")]
     NotLocated {
-        /// Where it was looked for, in order.
+        /// The places that were tried, in order.
         attempts: Vec<Attempt>,
     },
     /// No entry has all the tags of a `PYROMETA:` URI.
@@ -135,33 +135,33 @@ pub enum ClientError {
         /// The tags.
         tags: BTreeSet<String>,
     },
-    /// A text that is no URI.
+    /// A text is not a valid URI.
     #[error(transparent)]
     Uri(#[from] UriError),
-    /// A URI that leads nowhere.
+    /// A URI's location is not a valid address.
     #[error(transparent)]
     Address(#[from] AddressError),
 }
 
-/// One place where a name server was looked for in vain.
+/// One failed attempt to find a name server.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Attempt {
     /// A connection failed.
     Connect {
-        /// Where.
+        /// The address.
         address: Address,
-        /// Why.
+        /// The error.
         error: Box<ClientError>,
     },
-    /// Nobody answered a broadcast.
+    /// No name server answered a broadcast.
     Broadcast {
         /// The UDP port.
         port: u16,
-        /// Why it could not be sent at all, if so.
+        /// The error of sending, if the broadcast could not be sent.
         error: Option<io::Error>,
     },
-    /// The address is none.
+    /// The address is not valid.
     Address(AddressError),
 }
 
@@ -193,7 +193,7 @@ impl fmt::Display for Attempt {
 }
 
 impl ClientError {
-    /// Whether the server refuses us because of the key or of a missing permission.
+    /// Returns true if the server refused because of the key or a missing permission.
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Rejected { reason, .. } => is_key_refusal(reason),
@@ -208,7 +208,7 @@ impl ClientError {
         }
     }
 
-    /// Whether time ran out.
+    /// Returns true if the timeout elapsed.
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::TimedOut { .. } => true,
@@ -217,7 +217,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the exchange of bytes failed, in contrast to a call that was answered.
+    /// Returns true if the exchange of bytes failed, as opposed to a call that was answered.
     pub fn is_communication(&self) -> bool {
         !matches!(
             self,
@@ -230,15 +230,16 @@ impl ClientError {
         )
     }
 
-    /// Whether the server answered that it could not do this now and changed nothing, so that another
-    /// node of its cluster may be asked: it has no quorum, or it is stopping.
+    /// Returns true if the server answered that it cannot serve now and changed nothing: it has no quorum, or
+    /// it is stopping. The caller may then ask another node of the cluster.
     pub fn is_unserved(&self) -> bool {
         let text = self.naming_text();
         text.is_some_and(|text| UNSERVED.iter().any(|start| text.starts_with(start)))
     }
 
-    /// Whether a change may or may not have been made, or may yet be: the server says so, or the
-    /// connection ended or time ran out before it answered. For errors of calls, not of connecting.
+    /// Returns true if a change may or may not have been made, or may still be made: the server says so, or the
+    /// connection was lost or the timeout elapsed before it answered. Meant for errors of calls, not of
+    /// connecting.
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
             Self::Remote { .. } => self
@@ -253,7 +254,7 @@ impl ClientError {
         (exception.class.name() == "NamingError").then(|| exception.text())
     }
 
-    /// The exception that the server raised, if that is what happened.
+    /// The exception that the server raised, for [`ClientError::Remote`] only.
     pub fn exception(&self) -> Option<&Exception> {
         match self {
             Self::Remote { exception, .. } => Some(exception),
@@ -262,17 +263,18 @@ impl ClientError {
     }
 }
 
-/// How Hearth says that a caller may not do this.
+/// Prefix of Hearth's errors for callers without permission.
 const DENIED: &str = "denied: ";
 
-/// How Hearth says that it did nothing because it cannot serve at the moment.
+/// Prefixes of Hearth's errors if it cannot serve at the moment and changed nothing.
 const UNSERVED: [&str; 3] = ["no quorum: ", "cannot answer: ", "nothing was changed: "];
 
-/// How Hearth says that it does not know whether a change was made.
+/// Prefix of Hearth's errors if it does not know whether a change was made.
 const OUTCOME_UNKNOWN: &str = "outcome unknown: ";
 
-/// Pyro's texts of a refusal for want of the right key are the same in a server's CONNECTFAIL and in
-/// our own check of what a server signed. The third is how `hearthd` refuses Pyro5 where it has a key.
+/// Returns true for a refusal because of the key. Pyro uses the same texts in a server's CONNECTFAIL and in the
+/// client's own check of a server's signature. The text with "HMAC key" is the one by which `hearthd` refuses
+/// Pyro5 if it has a key.
 fn is_key_refusal(text: &str) -> bool {
     ["hmac key config not symmetric", "message hmac mismatch"].contains(&text)
         || text.contains("HMAC key")
@@ -298,14 +300,14 @@ fn closed(source: Option<&io::Error>) -> String {
     }
 }
 
-/// A system error as people read it, without its number.
+/// The text of a system error for operators, in lower case and without its number.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let end = text.find(" (os error").unwrap_or(text.len());
     text.get(..end).unwrap_or_default().to_lowercase()
 }
 
-/// A system error as Python prints it: `[Errno 111] Connection refused`.
+/// A system error in the form that Python prints: `[Errno 111] Connection refused`.
 struct SystemText<'a>(&'a io::Error);
 
 impl fmt::Display for SystemText<'_> {

@@ -1,5 +1,5 @@
-//! Standard error and the exit code when something went wrong: the line that the original tools
-//! print, and one more that says what can be done.
+//! The report of a failed command: its exit code and its two lines on standard error. The first
+//! line is that of the original tools; the second says what can be done.
 
 use std::io;
 
@@ -15,24 +15,24 @@ pub(crate) const EXIT_UNREACHABLE: u8 = 5;
 const EXIT_DENIED: u8 = 6;
 const EXIT_TIMED_OUT: u8 = 124;
 
-/// Why a command did not do its work.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// No name server was found.
     Locate(ClientError),
     /// A call failed.
     Call(ClientError),
-    /// A change was asked for, and nobody knows whether it was made.
+    /// A change was requested, and it is unknown if it was made.
     Unknown(ClientError),
-    /// A node said of itself that it cannot serve; another one may.
+    /// A node reported that it cannot serve; another node may be able to.
     NotHealthy,
-    /// A question was asked, and standard input ended instead of answering.
+    /// Standard input ended instead of answering a question.
     EndOfInput,
-    /// Files or streams of this machine.
+    /// An error of a local file or stream.
     Io(io::Error),
-    /// A file that should hold a snapshot, or bytes that should be one.
+    /// A file that is not a valid snapshot, or received bytes that are not one.
     Snapshot(String),
-    /// A load could not be put on.
+    /// A load could not be run.
     Bench(BenchError),
 }
 
@@ -93,7 +93,7 @@ impl Failure {
         }
     }
 
-    /// What the user can do, or what lies behind the error.
+    /// The next step for the user, or the cause of the error.
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::Locate(error) | Self::Call(error) => client_hint(error),
@@ -126,7 +126,7 @@ impl Failure {
     }
 }
 
-/// What a script or a person would want to tell apart.
+/// The kinds of errors that have their own exit code or hint.
 enum Kind {
     Unknown,
     NoCandidate,
@@ -218,7 +218,7 @@ fn client_hint(error: &ClientError) -> String {
     }
 }
 
-/// The class that Pyro's own client raises here.
+/// The name of the class that Pyro's own client raises for this error.
 fn class_name(error: &ClientError) -> String {
     match error {
         ClientError::Remote { exception, .. } | ClientError::Undecodable { exception, .. } => {
@@ -240,7 +240,7 @@ fn is_pyro_class(class: &str) -> bool {
     hearth_wire::PyroClass::from_name(class).is_some()
 }
 
-/// The error's text with addresses as Python prints them.
+/// The error's text with addresses in the form that Python prints.
 fn python_text(error: &ClientError) -> String {
     let text = error.to_string();
     match error {

@@ -1,9 +1,9 @@
-//! The client library of Hearth: find a Pyro name server, resolve names, call objects, in both wire
+//! The client library of Hearth: finds a Pyro name server, resolves names and calls objects, in both wire
 //! protocols.
 //!
-//! It works with every Pyro4 and Pyro5 server, and knows the name server's methods by heart
-//! ([`NameServer`]), and those of a cluster of Hearth ([`Cluster`]). Calls return the server's exceptions as values and tell them apart from trouble
-//! on the way ([`ClientError`]). Nothing here reconnects or repeats a call by itself.
+//! It works with every Pyro4 and Pyro5 server. It has typed methods for a name server ([`NameServer`]) and for
+//! a cluster of Hearth ([`Cluster`]). Calls return the server's exceptions as values and distinguish them from
+//! errors of the connection ([`ClientError`]). Nothing in this library reconnects or repeats a call by itself.
 //!
 //! ```no_run
 //! use hearth_cli::{Config, Connection, locate_ns, resolve};
@@ -34,7 +34,7 @@ mod name_server;
 mod resolve;
 mod stream;
 
-/// The types that calls take and give: values, families, serializers, frames.
+/// The types of call arguments and results: values, families, serializers, frames.
 pub use hearth_wire as wire;
 
 pub use address::{Address, AddressError};

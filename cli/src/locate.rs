@@ -1,12 +1,12 @@
-//! Finding a name server, in the order of `locateNS` and `locate_ns`.
+//! Finding a name server, in the order of Pyro's `locateNS` and `locate_ns`.
 //!
-//! 1. A host that is given: there and nowhere else.
-//! 2. `NS_HOST` if it is this machine, then 127.0.1.1 if that is an address with a name here.
+//! 1. If a host is given: that host and no other.
+//! 2. `NS_HOST` if it is this machine, then 127.0.1.1 if that address has a name on this machine.
 //! 3. A broadcast on the local network.
 //! 4. `NS_HOST` and `NS_PORT`.
 //!
-//! One difference: a network that refuses to carry broadcasts ends step 3, where Pyro's own clients
-//! fail with the bare `OSError`.
+//! There is one difference: if the network refuses to carry broadcasts, only step 3 ends; Pyro's own clients
+//! fail with a bare `OSError`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,26 +21,26 @@ use crate::{Address, Attempt, ClientError, Config, IpVersion, NameServer};
 /// The datagram that asks for a name server.
 const BROADCAST_REQUEST: &[u8] = b"GET_NSURI";
 
-/// How long one round of broadcasting waits for the first answer.
+/// The longest time that one round of broadcasting waits for an answer.
 const BROADCAST_WAIT: Duration = Duration::from_millis(700);
 
-/// How often is asked.
+/// Number of rounds of broadcasting.
 const BROADCAST_ROUND_COUNT: usize = 3;
 
-/// The longest answer that is read, in bytes; a longer one arrives cut off, as in Pyro.
+/// Maximum length of an answer in bytes. A longer answer is truncated, as in Pyro.
 const BROADCAST_REPLY_LEN_MAX: usize = 100;
 
 /// The second address that Debian gives to a machine's own name.
 const OWN_NAME_ADDRESS: &str = "127.0.1.1";
 
-/// Finds a name server. `host` may be `./u:path`; `port` counts for direct connections and for
-/// broadcasts alike.
+/// Finds a name server. `host` may be `./u:path`. `port` is the port of direct connections and of broadcasts; 0
+/// means none given.
 ///
-/// A name server found by broadcast is not connected to until it is used; the others are.
+/// A name server found by broadcast is connected on first use; all others are connected already.
 ///
 /// # Errors
-/// [`ClientError::NotLocated`] with all places that were tried; [`ClientError::Uri`] for a broadcast
-/// answer that is no URI.
+/// [`ClientError::NotLocated`] with all places that were tried; [`ClientError::Uri`] or
+/// [`ClientError::Address`] for a broadcast answer that is not a usable URI.
 pub async fn locate_ns(
     host: Option<&str>,
     port: Option<u16>,
@@ -115,17 +115,17 @@ async fn try_host(
     }
 }
 
-/// Whether the system knows a name for this address.
+/// Returns true if the system knows a name for this address.
 async fn has_name(address: &str) -> bool {
     let Ok(address) = address.parse::<IpAddr>() else {
         return false;
     };
     let lookup = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&address));
-    // Without a name the system's answer is the address in digits.
+    // If there is no name, the system returns the address in digits.
     matches!(lookup.await, Ok(Ok(name)) if name != address.to_string())
 }
 
-/// The name server at a URI that came as an answer to a broadcast.
+/// Creates a name server from the URI in a broadcast's answer.
 fn at_uri(text: &str, config: &Config) -> Result<NameServer, ClientError> {
     let uri = Uri::parse(text, config.ns_port)?;
     let location = uri.location.as_ref().ok_or(UriError::Shape)?;
@@ -133,7 +133,7 @@ fn at_uri(text: &str, config: &Config) -> Result<NameServer, ClientError> {
     Ok(NameServer::new(address, config.connect.clone()))
 }
 
-/// The first answer to a broadcast, `None` if nobody answers.
+/// Returns the first answer to a broadcast; `None` if there is no answer.
 async fn broadcast(port: u16, config: &Config) -> io::Result<Option<String>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     socket.set_broadcast(true)?;
@@ -168,7 +168,8 @@ async fn send_request(socket: &UdpSocket, host: &str, port: u16) -> io::Result<(
     socket.send_to(BROADCAST_REQUEST, address).await.map(drop)
 }
 
-/// Some systems refuse single addresses, which Pyro's clients pass over.
+/// Returns true for errors that end the broadcast. Some systems refuse single addresses, which Pyro's clients
+/// ignore.
 fn is_fatal(error: &io::Error) -> bool {
     !matches!(
         error.kind(),

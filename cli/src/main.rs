@@ -1,7 +1,7 @@
-//! `nsctl`: a name server's entries from the command line.
+//! `nsctl`: a command line for Pyro name servers.
 //!
-//! Under the names `pyro4-nsc` and `pyro5-nsc` it is those programs instead, with their options,
-//! streams and exit codes, so that scripts can go on as they are.
+//! If the program is called `pyro4-nsc` or `pyro5-nsc`, it behaves as that program, with its
+//! options, streams and exit codes, so that scripts keep working without changes.
 
 mod args;
 mod command;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Drives `work` on this thread: one connection needs no others.
+/// Runs `work` on this thread. One connection needs no other threads.
 fn run(work: impl Future<Output = ExitCode>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -7,61 +7,61 @@ use hearth_wire::{Family, Serializer, Uri, Value};
 
 use crate::{Address, ClientError, ConnectOptions, Connection};
 
-/// The object under which every name server answers, and the name under which it lists itself.
+/// Id of the object that every name server serves, and the name under which it lists itself.
 pub const NAME_SERVER: &str = "Pyro.NameServer";
 
-/// What is registered under a name.
+/// The entry that is registered under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// The URI as it was registered, which may be none that parses.
+    /// The URI as it was registered; it may not parse.
     pub uri: String,
-    /// The metadata tags. Tags that are no text, which only Pyro's own memory store keeps, appear as
-    /// Python prints them.
+    /// The metadata tags. A tag that is not a text, which only Pyro's own memory store keeps, appears as Python
+    /// prints it.
     pub metadata: BTreeSet<String>,
 }
 
-/// Entries by name, in the order of their names' code points.
+/// Entries by name, in the order of the names' code points.
 pub type Listing = BTreeMap<String, Registration>;
 
-/// Which entries a list shows.
+/// The entries that a list shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter<'a> {
-    /// All.
+    /// All entries.
     All,
-    /// Those whose name begins with this text.
+    /// Entries whose name begins with this text.
     Prefix(&'a str),
-    /// Those whose name this Python regular expression matches at its start.
+    /// Entries whose name this Python regular expression matches at its start.
     Regex(&'a str),
-    /// Those that have all these tags.
+    /// Entries that have all these tags.
     MetaAll(&'a BTreeSet<String>),
-    /// Those that have at least one of these tags.
+    /// Entries that have at least one of these tags.
     MetaAny(&'a BTreeSet<String>),
 }
 
-/// Which entries to remove.
+/// The entries to remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal<'a> {
-    /// The one with this name.
+    /// The entry with this name.
     Name(&'a str),
-    /// Those whose name begins with this text.
+    /// Entries whose name begins with this text.
     Prefix(&'a str),
-    /// Those whose name this Python regular expression matches at its start.
+    /// Entries whose name this Python regular expression matches at its start.
     Regex(&'a str),
 }
 
-/// What `register` does with a name that is taken.
+/// The behaviour of `register` if the name is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfTaken {
-    /// It takes the place of the old entry, tags included.
+    /// Replaces the old entry, tags included.
     Replace,
-    /// It fails with a `NamingError` (`safe=True`).
+    /// Fails with a `NamingError` (`safe=True`).
     Refuse,
 }
 
-/// A name server: its place, and the connection to it once there is one.
+/// A name server: its address, and the connection to it once there is one.
 ///
-/// Like Pyro's proxies it connects when it is first used, and an ended connection makes the call fail
-/// during which it was noticed. Unlike them it then stays closed until [`NameServer::reconnect`].
+/// Like Pyro's proxies it connects on first use, and the call that finds the connection lost fails. Unlike them
+/// it then stays closed until [`NameServer::reconnect`].
 #[derive(Debug)]
 pub struct NameServer {
     address: Address,
@@ -70,7 +70,7 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// A name server that is connected to when it is first used.
+    /// Creates a name server that is connected on first use.
     pub fn new(address: Address, options: ConnectOptions) -> Self {
         Self {
             address,
@@ -104,22 +104,22 @@ impl NameServer {
         Uri::object(NAME_SERVER, self.address.to_location())
     }
 
-    /// Where it is.
+    /// The name server's address.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The family that was agreed on, once there is a connection.
+    /// The protocol family, once there is a connection.
     pub fn family(&self) -> Option<Family> {
         self.connection.as_ref().map(Connection::family)
     }
 
-    /// The format of calls and replies.
+    /// The serializer of calls and replies.
     pub fn serializer(&self) -> Serializer {
         self.options.serializer
     }
 
-    /// The connection, made now if there is none yet: for methods that have no wrapper here.
+    /// Returns the connection, and connects first if there is none. For methods that have no wrapper here.
     ///
     /// # Errors
     /// Those of [`Connection::connect`].
@@ -131,24 +131,24 @@ impl NameServer {
         Ok(self.connection.insert(connection))
     }
 
-    /// Asks for a sign of life.
+    /// Checks that the name server answers.
     ///
     /// # Errors
-    /// Those of [`Connection::call`], as for all methods below.
+    /// Those of [`Connection::connect`] and [`Connection::call`], as for all methods below.
     pub async fn ping(&mut self) -> Result<(), ClientError> {
         self.call("ping", vec![], vec![]).await.map(drop)
     }
 
-    /// The number of entries, the name server's own included.
+    /// Returns the number of entries, the name server's own included.
     pub async fn count(&mut self) -> Result<u64, ClientError> {
         let count = self.call("count", vec![], vec![]).await?;
         self.as_count("count", &count)
     }
 
-    /// The URI registered under `name`.
+    /// Returns the URI registered under `name`.
     ///
     /// # Errors
-    /// `NamingError` if there is none.
+    /// `NamingError` if the name is unknown.
     pub async fn lookup(&mut self, name: &str) -> Result<Uri, ClientError> {
         match self.call("lookup", vec![name.into()], vec![]).await? {
             Value::Uri(uri) => Ok(*uri),
@@ -156,11 +156,11 @@ impl NameServer {
         }
     }
 
-    /// The URI registered under `name`, and its tags.
+    /// Returns the URI registered under `name` and its tags.
     ///
     /// # Errors
-    /// `NamingError` if there is none. Pyro's own servers fail with marshal, which cannot express
-    /// this reply.
+    /// `NamingError` if the name is unknown. Pyro's own servers fail with marshal, which cannot express this
+    /// reply.
     pub async fn lookup_with_metadata(
         &mut self,
         name: &str,
@@ -175,11 +175,12 @@ impl NameServer {
         }
     }
 
-    /// Registers `uri` under `name` with exactly these tags.
+    /// Registers `uri` under `name`. The entry has exactly the tags in `metadata`; `None` leaves the tags out
+    /// of the call.
     ///
     /// # Errors
-    /// `NamingError` if the name is taken and `if_taken` is [`IfTaken::Refuse`]; `PyroError` for a
-    /// URI that does not parse.
+    /// `NamingError` if the name is taken and `if_taken` is [`IfTaken::Refuse`]; `PyroError` for a URI that
+    /// does not parse.
     pub async fn register(
         &mut self,
         name: &str,
@@ -198,7 +199,7 @@ impl NameServer {
     /// Replaces the tags of an entry.
     ///
     /// # Errors
-    /// `NamingError` if there is no such name.
+    /// `NamingError` if the name is unknown.
     pub async fn set_metadata(
         &mut self,
         name: &str,
@@ -208,10 +209,10 @@ impl NameServer {
         self.call("set_metadata", args, vec![]).await.map(drop)
     }
 
-    /// Removes entries and returns how many there were. The name server's own entry stays.
+    /// Removes entries and returns their number. The name server's own entry stays.
     ///
     /// # Errors
-    /// `NamingError` for a bad regular expression.
+    /// `NamingError` for an invalid regular expression.
     pub async fn remove(&mut self, removal: Removal<'_>) -> Result<u64, ClientError> {
         let (args, kwargs) = match removal {
             Removal::Name(name) => (vec![name.into()], vec![]),
@@ -222,12 +223,11 @@ impl NameServer {
         self.as_count("remove", &count)
     }
 
-    /// Entries with their tags. Tags are asked for with `yplookup` where there is one, and with
-    /// `list` in Pyro4.
+    /// Returns entries with their tags. A filter by tags uses `yplookup` in Pyro5 and `list` in Pyro4.
     ///
     /// # Errors
-    /// `NamingError` for a bad regular expression. Pyro5's own server fails with json and msgpack if
-    /// an entry was registered without tags.
+    /// `NamingError` for an invalid regular expression. Pyro5's own server fails with json and msgpack if an
+    /// entry was registered without tags.
     pub async fn list(&mut self, filter: Filter<'_>) -> Result<Listing, ClientError> {
         let (method, reply) = self.query(filter, true).await?;
         let Value::Dict(items) = reply else {
@@ -247,10 +247,10 @@ impl NameServer {
         Ok(listing)
     }
 
-    /// Names and URIs without tags, which is less to send.
+    /// Returns names and URIs without tags, which makes the reply smaller.
     ///
     /// # Errors
-    /// `NamingError` for a bad regular expression.
+    /// `NamingError` for an invalid regular expression.
     pub async fn list_uris(
         &mut self,
         filter: Filter<'_>,
@@ -265,18 +265,18 @@ impl NameServer {
             .collect())
     }
 
-    /// Entries that have all of `tags`: Pyro's yellow pages.
+    /// Returns the entries that have all of `tags` (Pyro's yellow pages).
     ///
     /// # Errors
-    /// As [`NameServer::list`].
+    /// Those of [`NameServer::list`].
     pub async fn yplookup_all(&mut self, tags: &BTreeSet<String>) -> Result<Listing, ClientError> {
         self.list(Filter::MetaAll(tags)).await
     }
 
-    /// Entries that have at least one of `tags`.
+    /// Returns the entries that have at least one of `tags`.
     ///
     /// # Errors
-    /// As [`NameServer::list`].
+    /// Those of [`NameServer::list`].
     pub async fn yplookup_any(&mut self, tags: &BTreeSet<String>) -> Result<Listing, ClientError> {
         self.list(Filter::MetaAny(tags)).await
     }
@@ -343,7 +343,7 @@ impl NameServer {
     }
 }
 
-/// Python's form of a set of texts, in their order: `{'a', 'b'}`, and `set()` for none.
+/// Python's `repr` of a set of texts, in the given order: `{'a', 'b'}`, and `set()` for none.
 pub fn set_repr<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     match joined_reprs(texts) {
         items if items.is_empty() => "set()".into(),
@@ -351,7 +351,7 @@ pub fn set_repr<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// Python's form of a list of texts: `['a', 'b']`.
+/// Python's `repr` of a list of texts: `['a', 'b']`.
 pub fn list_repr<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     format!("[{}]", joined_reprs(texts))
 }
@@ -373,7 +373,7 @@ fn tag_list(tags: &BTreeSet<String>) -> Value {
     Value::List(tags.iter().map(|tag| tag.as_str().into()).collect())
 }
 
-/// The two items of a pair, which json and msgpack turn from a tuple into a list.
+/// The two items of a pair. json and msgpack turn a tuple into a list.
 fn pair_of(value: &Value) -> Option<(&Value, &Value)> {
     match value {
         Value::Tuple(items) | Value::List(items) => match items.as_slice() {

@@ -1,4 +1,4 @@
-//! What a command achieved, before anyone has decided how to print it.
+//! The results of commands, independent of the output format.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,11 @@ use hearth_cli::{Listing, NameServer};
 use hearth_wire::{Family, Serializer};
 use serde_json::Value as Json;
 
-/// Something was not there to be found or removed.
+/// Exit code for an entry or member that does not exist.
 pub(crate) const EXIT_NOT_FOUND: u8 = 3;
 
-/// How text shows metadata tags: as Python prints the value that a Python client would have got.
+/// The form of metadata tags in text output: as Python prints the value that a Python client would
+/// get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TagStyle {
     /// `['a', 'b']`
@@ -19,7 +20,8 @@ pub(crate) enum TagStyle {
 }
 
 impl TagStyle {
-    /// Pyro4 sends lists, Pyro5 sends sets where the serializer has such a thing.
+    /// The form for this name server. Pyro4 sends lists; Pyro5 sends sets if the serializer has
+    /// them.
     pub(crate) fn of(name_server: &NameServer) -> Self {
         let has_sets = |serializer| matches!(serializer, Serializer::Serpent | Serializer::Marshal);
         match (name_server.family(), name_server.serializer()) {
@@ -35,50 +37,50 @@ impl TagStyle {
 pub(crate) enum Outcome {
     /// A sentence.
     Message {
-        /// For people; `None` says nothing at all.
+        /// The sentence for operators; `None` prints nothing.
         text: Option<String>,
-        /// For programs.
+        /// The document for programs.
         json: Json,
         /// The exit code of `nsctl`.
         exit_code: u8,
     },
-    /// Rows under a head, with sentences before and after.
+    /// Rows under a header, with sentences before and after.
     Table {
-        /// For people; the table format leaves it out.
+        /// A sentence for operators; the table format leaves it out.
         heading: Option<String>,
-        /// The columns' names.
+        /// The names of the columns.
         columns: Vec<&'static str>,
-        /// As many cells each as there are columns.
+        /// The rows; each has as many cells as there are columns.
         rows: Vec<Vec<String>>,
-        /// For people; the table format leaves them out.
+        /// Sentences for operators; the table format leaves them out.
         notes: Vec<String>,
-        /// For programs.
+        /// The document for programs.
         json: Json,
     },
     /// One entry.
     Entry {
-        /// Its name.
+        /// The entry's name.
         name: String,
-        /// Its URI.
+        /// The entry's URI.
         uri: String,
-        /// Its tags.
+        /// The entry's tags.
         metadata: BTreeSet<String>,
-        /// How text shows the tags.
+        /// The form of the tags in text output.
         tag_style: TagStyle,
     },
-    /// Some entries.
+    /// Several entries.
     Listing {
-        /// What the original tools print beside START LIST and END LIST.
+        /// The text that the original tools print beside START LIST and END LIST.
         title: String,
         /// The entries.
         listing: Listing,
-        /// How text shows their tags.
+        /// The form of the tags in text output.
         tag_style: TagStyle,
     },
 }
 
 impl Outcome {
-    /// A command that did what it was asked.
+    /// Creates the message of a command that succeeded.
     pub(crate) fn done(text: impl Into<String>, json: Json) -> Self {
         Self::Message {
             text: Some(text.into()),

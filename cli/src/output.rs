@@ -1,7 +1,8 @@
 //! Standard output: text as the original tools print it, columns, or JSON.
 //!
-//! Text is printed raw, whatever characters a name holds, because scripts compare it with what they
-//! registered. Columns escape control characters, because a terminal would obey them.
+//! Text is printed raw, whatever characters a name has, because scripts compare it with the names
+//! that they registered. Columns escape control characters, because a terminal would interpret
+//! them.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use serde_json::json;
 use crate::args::Format;
 use crate::outcome::{Outcome, TagStyle};
 
-/// Prints `outcome`.
+/// Prints `outcome` and flushes `out`.
 pub(crate) fn print(outcome: &Outcome, format: Format, out: &mut impl Write) -> io::Result<()> {
     match format {
         Format::Text => print_text(outcome, out),
@@ -24,7 +25,7 @@ pub(crate) fn print(outcome: &Outcome, format: Format, out: &mut impl Write) -> 
     out.flush()
 }
 
-/// Prints one line at once.
+/// Prints one line and flushes `out`.
 pub(crate) fn line(text: &str, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{text}")?;
     out.flush()
@@ -146,7 +147,7 @@ fn write_table(columns: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> 
     Ok(())
 }
 
-/// The text with its control characters written as Python writes them.
+/// The text with its control characters escaped as in Python.
 fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

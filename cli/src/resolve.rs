@@ -1,4 +1,4 @@
-//! From a `PYRONAME:` or `PYROMETA:` URI to the `PYRO:` URI of an object.
+//! Resolving a `PYRONAME:` or `PYROMETA:` URI to the `PYRO:` URI of an object.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use tokio::time::Instant;
 
 use crate::{ClientError, Config, Filter, NameServer, locate_ns};
 
-/// Pause between two questions for a name that is not yet there.
+/// Pause between two lookups of a name that is not registered yet.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(100);
 
-/// Resolves `uri`: `PYRO:` is itself, `PYRONAME:` is looked up, and for `PYROMETA:` one of the
-/// objects with all the tags is picked at random. The name server is that of the URI's location, or
-/// the one that [`locate_ns`] finds; as in Pyro a unix socket there counts as no location. An unknown
-/// name is asked for again until [`Config::lookup_delay`] is over.
+/// Resolves `uri`. A `PYRO:` URI is returned as it is, a `PYRONAME:` URI is looked up, and for a `PYROMETA:`
+/// URI one of the objects with all the tags is picked at random. The name server is the one at the URI's
+/// location, or the one that [`locate_ns`] finds; as in Pyro, a unix socket in the URI counts as no location.
+/// An unknown name is looked up again until [`Config::lookup_delay`] has elapsed.
 ///
 /// # Errors
-/// [`ClientError::Uri`]; those of [`locate_ns`]; `NamingError` of the name server for an unknown
-/// name; [`ClientError::NoCandidate`].
+/// [`ClientError::Uri`] and [`ClientError::Address`]; those of [`locate_ns`]; the name server's `NamingError`
+/// for an unknown name; [`ClientError::NoCandidate`].
 pub async fn resolve(uri: &str, config: &Config) -> Result<Uri, ClientError> {
     let uri = Uri::parse(uri, config.ns_port)?;
     if matches!(uri.target, Target::Object(_)) {
@@ -40,11 +40,11 @@ pub async fn resolve(uri: &str, config: &Config) -> Result<Uri, ClientError> {
     resolve_at(&mut name_server, &uri, config).await
 }
 
-/// Resolves `uri` with this name server, whatever location it names.
+/// Resolves `uri` at this name server and ignores the URI's location.
 ///
 /// # Errors
-/// `NamingError` of the name server for an unknown name; [`ClientError::NoCandidate`]; trouble on
-/// the way.
+/// The name server's `NamingError` for an unknown name; [`ClientError::NoCandidate`]; [`ClientError::Uri`] for
+/// a registered URI that does not parse; the errors of [`NameServer::list_uris`].
 pub async fn resolve_at(
     name_server: &mut NameServer,
     uri: &Uri,

@@ -22,25 +22,25 @@ use crate::output;
 
 const EXIT_USAGE: u8 = 2;
 
-/// How long a server may take where neither options nor environment say so. Pyro's own default is
-/// for ever, which a script cannot use.
+/// Longest time for connecting and for each call if neither options nor environment set one. Pyro waits without
+/// a limit by default, which is of no use in a script.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long connecting to an endpoint may take while there are others to try.
+/// Longest time for connecting to an endpoint while there are others to try.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Bytes of the longest key file; hearthd takes no longer one.
+/// Maximum length of a key file in bytes, the same limit as in hearthd.
 const KEY_FILE_LEN_MAX: u64 = 4096;
 
 /// Pyro's prefix of a unix socket that is given as a host.
 const UNIX_PREFIX: &str = "./u:";
 
-/// Where to look for the name server.
+/// The place of the name server.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// At these, in turn.
+    /// These addresses, in this order.
     Endpoints(Vec<Address>),
-    /// At this host, which may be `./u:path`, or where Pyro's clients look.
+    /// This host, which may be `./u:path`, or the places that Pyro's clients try.
     Pyro {
         /// The host, if one was given.
         host: Option<String>,
@@ -49,23 +49,23 @@ pub(crate) enum Place {
     },
 }
 
-/// What a command does to the registry or the cluster.
+/// The effect of a command on the registry or the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// It only looks.
+    /// The command only reads.
     Reads,
-    /// It changes something.
+    /// The command changes something.
     Writes,
 }
 
 impl Effect {
-    /// Whether another endpoint may be asked after this error of a call.
+    /// Returns true if another endpoint may be asked after this error of a call.
     fn may_ask_another(self, error: &ClientError) -> bool {
         let is_read_lost = self == Self::Reads && error.is_communication();
         is_read_lost || error.is_unserved()
     }
 
-    /// Names the failure of a change that may have been made.
+    /// Marks the failure of a change that may have been made.
     fn judge(self, failure: Failure) -> Failure {
         match failure {
             Failure::Call(error) if self == Self::Writes && error.is_outcome_unknown() => {
@@ -76,22 +76,22 @@ impl Effect {
     }
 }
 
-/// What the options and the environment ask of every command.
+/// The settings that options and environment give for every command.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Where the name server is.
+    /// The place of the name server.
     pub(crate) place: Place,
-    /// How to find it and to talk to it.
+    /// The settings for finding and calling it.
     pub(crate) config: Config,
-    /// How results are printed.
+    /// The output format.
     pub(crate) format: Format,
-    /// Keys of the cluster, to prove one of before a change.
+    /// Keys of the cluster; one of them is proved before a change.
     cluster_keys: Vec<Vec<u8>>,
     yes: bool,
     verbose: bool,
 }
 
-/// Runs the command and reports.
+/// Runs the command and reports its result.
 pub(crate) async fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
     let session = match Session::new(&cli.global, matches) {
         Ok(session) => session,
@@ -104,7 +104,7 @@ pub(crate) async fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
     };
     match session.carry_out(cli.command).await {
         Ok(exit_code) => ExitCode::from(exit_code),
-        // Whoever read our output has seen enough.
+        // The reader of the output has seen enough.
         Err(Failure::Io(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{}", failure.line());
@@ -115,7 +115,7 @@ pub(crate) async fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
 }
 
 impl Session {
-    /// Checks the options against each other and adds what the environment says.
+    /// Checks the options against each other and adds the settings of the environment.
     fn new(global: &Global, matches: &ArgMatches) -> Result<Self, Vec<String>> {
         let mut mistakes = Vec::new();
         let mut config = Config::from_env().unwrap_or_else(|errors| {
@@ -200,8 +200,8 @@ impl Session {
             .map(|(name_server, ())| name_server)
     }
 
-    /// Runs `work` on the name server. Of several endpoints each is tried in turn, until one does the
-    /// work or may have done it: a change whose outcome is unknown is never asked for again.
+    /// Runs `work` on the name server. If there are several endpoints, each is tried in turn, until one has
+    /// done the work or may have done it: a change whose outcome is unknown is never requested again.
     pub(crate) async fn on_name_server<T>(
         &self,
         effect: Effect,
@@ -213,7 +213,7 @@ impl Session {
                 let found = locate_ns(host.as_deref(), *port, &self.config).await;
                 let mut name_server = found.map_err(Failure::Locate)?;
                 self.say(&format!("Name server found: {}", name_server.uri()))?;
-                // One that answered a broadcast is connected to now.
+                // A name server found by broadcast is not connected yet.
                 name_server.connection().await?;
                 let done = work(&mut name_server).await;
                 return match done.map_err(|failure| effect.judge(failure)) {
@@ -254,7 +254,7 @@ impl Session {
         })
     }
 
-    /// Connects to one endpoint; a node that hangs must not keep others from being tried.
+    /// Connects to one endpoint. A hanging node must not keep the others from being tried.
     async fn connect(&self, address: &Address, is_last: bool) -> Result<NameServer, ClientError> {
         let connecting = NameServer::connect(address, &self.config.connect);
         if is_last {
@@ -269,7 +269,7 @@ impl Session {
         })
     }
 
-    /// As [`Session::on_name_server`], for the methods of its cluster.
+    /// Runs `work` on the cluster of the name server, with the rules of [`Session::on_name_server`].
     pub(crate) async fn on_cluster<T>(
         &self,
         effect: Effect,
@@ -278,7 +278,7 @@ impl Session {
         let work = async |name_server: &mut NameServer| {
             let mut cluster = Cluster::on(name_server.connection().await?);
             if effect == Effect::Writes {
-                // Nothing is changed by then, whatever becomes of the connection.
+                // Nothing has been changed yet, even if the connection is lost here.
                 let proved = cluster.prove(&self.cluster_keys).await;
                 proved.map_err(|error| match error.is_communication() {
                     true => Failure::Locate(error),
@@ -291,7 +291,7 @@ impl Session {
         Ok(done)
     }
 
-    /// As [`Session::on_cluster`], for what only looks and yet is for administrators.
+    /// Runs `work` as [`Session::on_cluster`] does, for reads that are allowed for administrators only.
     pub(crate) async fn on_cluster_as_admin<T>(
         &self,
         mut work: impl AsyncFnMut(&mut Cluster<'_>) -> Result<T, Failure>,
@@ -303,7 +303,7 @@ impl Session {
         self.on_cluster(Effect::Reads, work).await
     }
 
-    /// How a command that removes much asks whether it should. A question on standard output would
+    /// The form of confirmation for a command that removes many entries. A question on standard output would
     /// spoil a JSON document.
     pub(crate) fn confirm(&self) -> Confirm {
         match (self.yes, self.format) {
@@ -313,7 +313,7 @@ impl Session {
         }
     }
 
-    /// What `-v` adds; the original tools print it on standard output.
+    /// Prints a line if `-v` is given. The original tools print such lines on standard output.
     fn say(&self, line: &str) -> io::Result<()> {
         match (self.verbose, self.format) {
             (false, _) => Ok(()),
@@ -323,7 +323,7 @@ impl Session {
     }
 }
 
-/// The keys in a file that the nodes of a cluster share.
+/// Reads the keys in a cluster key file.
 fn read_keys(path: &Path) -> Result<Vec<Vec<u8>>, String> {
     let path_text = path.display();
     let unreadable = |error: io::Error| format!("{path_text} cannot be read: {error}");

@@ -17,7 +17,7 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Connects, trying each address that the host name stands for.
+    /// Connects; tries each address of the host name.
     pub(crate) async fn connect(address: &Address, ip_version: IpVersion) -> io::Result<Self> {
         match address {
             Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
@@ -40,8 +40,8 @@ impl Stream {
         }
     }
 
-    /// Appends what has arrived to `input`, whose spare capacity bounds it; 0 means that the peer
-    /// has closed.
+    /// Appends received bytes to `input`, at most its spare capacity, and returns their number. 0 means that
+    /// the peer has closed.
     pub(crate) async fn read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read_buf(input).await,
@@ -49,8 +49,8 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has closed, or sends what nobody asked for. The system is asked, because what
-    /// the reactor knows may be old when this thread has waited for its turn.
+    /// Returns true if the peer has closed or has sent unexpected bytes. It asks the operating system, because
+    /// the reactor's readiness may be out of date if this thread had to wait.
     pub(crate) fn has_ended(&self) -> bool {
         let socket = match self {
             Self::Tcp(stream) => SockRef::from(stream),
@@ -68,8 +68,8 @@ impl Stream {
     }
 }
 
-/// The addresses of `host`, those of the preferred IP version first. No host means this machine, as
-/// it does to Python's `connect(('', port))`.
+/// The addresses of `host`, those of the preferred IP version first. An empty host means this machine, as in
+/// Python's `connect(('', port))`.
 async fn resolve_host(host: &str, port: u16, ip_version: IpVersion) -> io::Result<Vec<SocketAddr>> {
     if host.is_empty() {
         return Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into()]);

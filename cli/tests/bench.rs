@@ -1,4 +1,5 @@
-//! `nsctl bench` over several servers, and what it says about the time without answers.
+//! Tests of `nsctl bench` with several servers, and of the longest time without a reply in its
+//! report.
 
 mod support;
 
@@ -21,7 +22,7 @@ const REGISTER: [&str; 7] = [
     "--connections",
 ];
 
-/// A server that does with each call, counted from 0, what `react` says.
+/// Starts a server that reacts to each call as `react` says. Calls are counted from 0.
 async fn server(
     react: impl Fn(usize, &Frame) -> Reaction + Send + Sync + 'static,
 ) -> (String, Arc<AtomicUsize>) {
@@ -41,7 +42,7 @@ fn answer(frame: &Frame) -> Reaction {
     healthy(frame, &Value::None)
 }
 
-/// Runs `nsctl` while the servers of this thread's runtime go on.
+/// Runs `nsctl` on another thread, so that the servers of this thread's runtime keep running.
 async fn bench(endpoints: &[&str], arguments: &[&str]) -> Finished {
     let mut all = vec!["--endpoints".to_owned(), endpoints.join(",")];
     all.extend(
@@ -84,7 +85,7 @@ async fn connections_are_spread_over_the_servers() {
         assert_eq!(server, if is_even { &a } else { &b });
         assert_eq!(outcome, "ok");
     }
-    // Before and after the load its names are removed, at the first server.
+    // The names of the load are removed at the first server, before and after the load.
     let sum = a_count.load(Ordering::Relaxed) + b_count.load(Ordering::Relaxed);
     assert_eq!(calls.len(), sum - 2);
     assert!(b_count.load(Ordering::Relaxed) > 0);
@@ -102,7 +103,7 @@ async fn a_load_can_outlive_a_server() {
     let finished = bench(&[&a, &b], &arguments).await;
     assert_eq!(finished.code, Some(1), "errors happened: {finished:?}");
     let report = report(&finished);
-    // Both connections to the first server ended, in the middle of a call.
+    // Both connections to the first server ended in the middle of a call.
     assert_eq!(
         report["errors_by_kind"],
         json!({"unexpected end of file": 2}),

@@ -1,5 +1,5 @@
-//! `nsctl cluster` against daemons of the real Pyro4 and Pyro5 with made-up answers, and how `nsctl`
-//! goes from one endpoint to the next.
+//! Tests of `nsctl cluster` against daemons of the real Pyro4 and Pyro5 with scripted replies, and of the order
+//! in which `nsctl` tries endpoints.
 
 mod support;
 
@@ -270,7 +270,7 @@ fn a_name_server_that_is_not_hearth_is_named_as_such() {
     }
 }
 
-/// A server of one answer, and how many calls it has got.
+/// A server with a single reply, and the number of calls that it received.
 struct Scripted {
     endpoint: String,
     call_count: Arc<AtomicUsize>,
@@ -309,7 +309,7 @@ impl Scripted {
     }
 }
 
-/// Runs `nsctl` while the scripted servers of this thread's runtime go on.
+/// Runs `nsctl` on another thread, so that the scripted servers of this thread's runtime keep running.
 async fn nsctl_at(endpoints: &[&str], arguments: &[&str]) -> Finished {
     let endpoints = endpoints.join(",");
     let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
@@ -338,7 +338,7 @@ async fn an_endpoint_that_cannot_serve_is_passed_over() {
             assert_eq!(good.call_count(), before + 1, "{command:?} {bad}");
         }
     }
-    // It takes connections in its backlog and never answers.
+    // The system accepts its connections in the backlog; the test never answers them.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let hanging_at = hanging.local_addr().expect("an address").to_string();
     let finished = nsctl_at(&[&hanging_at, &good.endpoint], &WRITE).await;
@@ -376,7 +376,7 @@ async fn a_change_that_may_have_been_made_is_not_asked_for_again() {
     }
     assert_eq!(good.call_count(), 0);
 
-    // What only looks may be asked for as often as one likes.
+    // A read may be requested any number of times.
     let finished = nsctl_at(&[&gone.endpoint, &good.endpoint], &READ).await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
 }

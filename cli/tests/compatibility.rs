@@ -1,6 +1,6 @@
-//! Under the names `pyro4-nsc` and `pyro5-nsc` our program must be indistinguishable from the
-//! originals: each test runs the same commands through both, each against a real name server of its
-//! own, and compares streams and exit codes.
+//! Tests that `nsctl`, under the names `pyro4-nsc` and `pyro5-nsc`, cannot be distinguished from
+//! the originals. Each test runs the same commands with both, each with its own real name server,
+//! and compares streams and exit codes.
 
 mod support;
 
@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use support::{Finished, Python, RealServer, closed_port, nsctl, run};
 
-/// A command: arguments after the options that name the server, and standard input.
+/// A command: the arguments after the options of the name server, and standard input.
 type Step = (&'static [&'static str], &'static str);
 
-/// What both tools understand.
+/// Commands of both tools.
 const STEPS: &[Step] = &[
     (&["ping"], ""),
     (&["-v", "ping"], ""),
@@ -117,7 +117,7 @@ const PYRO5_STEPS: &[Step] = &[
     (&["-k", "ping"], ""),
 ];
 
-/// What depends on the serializer.
+/// Commands whose output depends on the serializer.
 const SERIALIZER_STEPS: &[Step] = &[
     (&["ping"], ""),
     (&["register", "a", "PYRO:obj@host:4000"], ""),
@@ -129,7 +129,7 @@ const SERIALIZER_STEPS: &[Step] = &[
     (&["removematching", "a"], "y\n"),
 ];
 
-/// The original and ours, each with a name server of its own.
+/// The original tool and `nsctl` under its name.
 struct Pair {
     python: Python,
     original: PathBuf,
@@ -151,7 +151,7 @@ impl Pair {
         })
     }
 
-    /// Runs `arguments` through both, with `{port}` replaced by each one's port.
+    /// Runs `arguments` with both tools and replaces `{port}` by each one's port.
     fn compare(
         &self,
         ports: [&str; 2],
@@ -182,8 +182,8 @@ impl Pair {
     }
 }
 
-/// What must be the same: all but the port, the order of tags, which Python chooses by chance, and
-/// the frames of tracebacks.
+/// Reduces a result to the parts that must be equal. It drops the port, the order of tags, which is
+/// random in Python, and the frames of tracebacks.
 fn shape(finished: Finished, port: &str) -> Finished {
     let stdout = finished.stdout.replace(&format!(":{port}"), ":PORT");
     let stdout = stdout.split_inclusive('\n').map(sort_tags).collect();
@@ -380,7 +380,7 @@ fn mistakes_in_the_environment() {
 fn help_texts() {
     for tool in ["pyro4-nsc", "pyro5-nsc"] {
         let Some(pair) = Pair::new(tool) else { return };
-        // The layout of Python's help texts has changed with 3.10 and 3.13.
+        // The layout of Python's help texts changed in 3.10 and 3.13.
         let version =
             "import sys; print(sys.version_info[:2] >= (3, 10) and sys.version_info < (3, 13))";
         if tool == "pyro5-nsc" && pair.python.evaluate(version).trim() != "True" {

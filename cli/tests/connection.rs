@@ -1,4 +1,4 @@
-//! What a connection does about servers that misbehave, and that it speaks what they speak.
+//! Tests of connections to misbehaving servers, and of the choice of family and serializer.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The order in which a name server is looked for, with fake servers that count who asks them.
+//! Tests of the order in which a name server is searched for, with fake servers that count their
+//! requests.
 
 mod support;
 
@@ -13,14 +14,15 @@ use support::closed_port;
 use support::fake::{healthy, serve};
 use tokio::net::UdpSocket;
 
-/// A UDP responder on 127.0.0.1 and what it has seen.
+/// A UDP responder on 127.0.0.1 and the number of requests that it received.
 struct Responder {
     port: u16,
     request_count: Arc<AtomicUsize>,
 }
 
 impl Responder {
-    /// Answers every request but the first `ignored` ones with `answer`.
+    /// Starts a responder that ignores the first `ignored` requests and answers all others with
+    /// `answer`.
     async fn start(answer: impl Into<Vec<u8>>, ignored: usize) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         let port = socket.local_addr().expect("an address").port();
@@ -46,7 +48,7 @@ impl Responder {
     }
 }
 
-/// A configuration in which nothing answers.
+/// A configuration in which no server answers.
 fn quiet() -> Config {
     Config {
         ns_host: "127.0.0.1".into(),
@@ -142,7 +144,7 @@ async fn the_broadcast_comes_before_the_configured_host() {
     let responder = Responder::start(uri, 0).await;
     let config = Config {
         ns_bcport: responder.port,
-        // Not an address of this machine in Pyro's eyes, although it reaches it.
+        // Pyro does not count this as an address of this machine, although it reaches the machine.
         ns_host: "0.0.0.0".into(),
         ns_port: port,
         ..quiet()

@@ -1,4 +1,5 @@
-//! The typed methods against both real name servers, in every serializer that can express them.
+//! Tests of the typed methods with both real name servers, in every serializer that can express
+//! them.
 
 mod support;
 
@@ -199,7 +200,7 @@ async fn batches_and_oneway_calls_are_understood() {
             .call_oneway(NAME_SERVER, "remove", vec!["a".into()], vec![])
             .await
             .expect("sent");
-        // The removal runs beside what follows it.
+        // The removal runs concurrently with the next calls.
         while ns.count().await.expect("a number") != 1 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }

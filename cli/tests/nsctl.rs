@@ -1,4 +1,5 @@
-//! `nsctl` as scripts use it: exit codes, streams, formats, against both real name servers.
+//! Tests of `nsctl` as scripts use it: exit codes, streams and formats, with both real name
+//! servers.
 
 mod support;
 
@@ -7,7 +8,7 @@ use support::{Finished, Python, RealServer, closed_port, nsctl, run};
 
 const SERVERS: [&str; 2] = ["pyro4-ns", "pyro5-ns"];
 
-/// One name server and `nsctl` pointed at it.
+/// One name server, and `nsctl` with options that select it.
 struct Setup {
     server: RealServer,
 }
@@ -36,7 +37,7 @@ impl Setup {
         run(&nsctl(), &all, variables, input)
     }
 
-    /// What a command that succeeds prints.
+    /// Runs a command that must succeed and returns its output.
     fn done(&self, arguments: &[&str]) -> String {
         let finished = self.nsctl(arguments);
         assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
@@ -51,7 +52,7 @@ impl Setup {
     }
 }
 
-/// Runs `nsctl` without a server of ours.
+/// Runs `nsctl` without options that select a server.
 fn alone(arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
     run(&nsctl(), arguments, variables, "")
 }

@@ -12,10 +12,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::{BenchError, Plan};
 
-/// The object that every call of a load goes to.
+/// The object of all calls of a load.
 const NAME_SERVER: &str = "Pyro.NameServer";
 
-/// Where the server listens, names already resolved.
+/// The address of a server, with host names already resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A TCP address.
@@ -47,7 +47,7 @@ pub(super) struct RawConnection {
 }
 
 impl RawConnection {
-    /// Opens the socket and says nothing.
+    /// Opens the socket without a handshake.
     pub(super) async fn open(endpoint: &Endpoint, plan: &Plan) -> Result<Self, BenchError> {
         let stream = within(plan.timeout, endpoint, open_stream(endpoint)).await?;
         let key = plan.hmac_key.clone().map(Vec::into_boxed_slice);
@@ -62,7 +62,7 @@ impl RawConnection {
         })
     }
 
-    /// Opens the socket and the conversation.
+    /// Opens the socket and does the handshake.
     pub(super) async fn connect(endpoint: &Endpoint, plan: &Plan) -> Result<Self, BenchError> {
         let mut connection = Self::open(endpoint, plan).await?;
         let mut payload = Vec::new();
@@ -138,7 +138,8 @@ impl RawConnection {
         frame
             .encode(&options, &mut self.out)
             .map_err(|error| BenchError::Plan(error.to_string()))?;
-        // Not timed: what a load sends fits a socket's buffer, and the reply is waited for with a limit.
+        // Without a timeout: a message of a load fits a socket's buffer, and waiting for the reply has a
+        // timeout.
         let written = self.stream.write_all(&self.out).await;
         written.map_err(|source| BenchError::Io {
             endpoint: self.endpoint.to_string(),
@@ -179,7 +180,7 @@ impl RawConnection {
         Ok(count)
     }
 
-    /// Sends an encoded INVOKE payload and returns the reply, whose kind and number are right.
+    /// Sends an encoded INVOKE payload and returns the reply after checking its type and sequence number.
     pub(super) async fn invoke(&mut self, payload: &[u8]) -> Result<Frame, BenchError> {
         self.seq = self.seq.wrapping_add(1);
         self.send(MessageType::Invoke, Flags::default(), payload)
@@ -211,7 +212,7 @@ impl RawConnection {
         }
     }
 
-    /// Sends the bytes of a call and waits for as many.
+    /// Sends a call's message and waits for the same bytes to come back.
     pub(super) async fn echo(&mut self, payload: &[u8]) -> Result<Result<(), String>, BenchError> {
         self.send(MessageType::Invoke, Flags::default(), payload)
             .await?;
@@ -227,7 +228,7 @@ impl RawConnection {
     }
 }
 
-/// The INVOKE payload of a call of the name server.
+/// Encodes the INVOKE payload of a call to the name server.
 pub(super) fn encode_call(
     plan: &Plan,
     method: &str,

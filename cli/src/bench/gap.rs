@@ -1,20 +1,20 @@
-//! The longest time without a right answer.
+//! The longest time without a correct reply.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Told about right answers by any number of threads.
+/// Measures the longest time between two correct replies, which any number of threads report.
 #[derive(Debug)]
 pub(super) struct Gap {
     start: Instant,
-    /// Nanoseconds from `start` to the latest right answer.
+    /// Nanoseconds from `start` to the latest correct reply.
     last: AtomicU64,
-    /// Nanoseconds.
+    /// The longest gap in nanoseconds.
     longest: AtomicU64,
 }
 
 impl Gap {
-    /// Counts from `start`; answers before that are passed over.
+    /// Creates a measurement that begins at `start`. Replies before that are ignored.
     pub(super) fn new(start: Instant) -> Self {
         Self {
             start,
@@ -23,7 +23,7 @@ impl Gap {
         }
     }
 
-    /// A right answer came, or, at the end, none comes any more.
+    /// Reports a correct reply, or the end of the measurement.
     pub(super) fn end_at(&self, instant: Instant) {
         let Some(since) = instant.checked_duration_since(self.start) else {
             return;
@@ -51,7 +51,7 @@ mod tests {
         gap.end_at(at(50));
         assert_eq!(gap.longest(), Duration::ZERO, "not yet started");
         gap.end_at(at(130));
-        // Told late by another thread.
+        // Another thread reports late.
         gap.end_at(at(120));
         gap.end_at(at(150));
         assert_eq!(gap.longest(), Duration::from_millis(30));

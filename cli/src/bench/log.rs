@@ -1,4 +1,4 @@
-//! The file with a line about each call, for whoever looks at single moments of a load.
+//! The call log: a file with a line for each call, for a close look at single moments of a load.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,8 +10,8 @@ use super::Endpoint;
 
 pub(super) struct CallLog {
     file: Mutex<BufWriter<File>>,
-    /// An instant, and the same moment as nanoseconds since 1970: a clock that is set meanwhile makes no
-    /// gap.
+    /// An instant, and the same moment as nanoseconds since 1970. Later times are derived from it, so that
+    /// setting the system clock makes no gap.
     base: (Instant, u128),
 }
 
@@ -24,7 +24,7 @@ impl CallLog {
         })
     }
 
-    /// One line; an error shows at the end.
+    /// Writes one line. An error shows in [`Self::finish`].
     pub(super) fn note(
         &self,
         finished: Instant,

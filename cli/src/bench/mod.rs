@@ -1,8 +1,8 @@
-//! Closed-loop load on any name server that speaks Pyro: each connection sends its next call when the
-//! reply to the last one has arrived and been checked.
+//! Closed-loop load on any name server that speaks Pyro. Each connection sends its next call after the reply to
+//! the last one has arrived and been checked.
 //!
-//! The load goes around the client library on purpose: a call costs one encoded frame, one write, one
-//! read and one comparison of the reply, so that most of a shared machine is left to the server.
+//! The load deliberately bypasses the client library. A call costs one encoded frame, one write, one read and
+//! one comparison of the reply, so that most of a shared machine is left to the server.
 
 mod connection;
 mod gap;
@@ -26,19 +26,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use workload::{Fault, Worker};
 
-/// Pause before a connection is tried for again at all servers.
+/// Pause between two rounds of connecting to all servers.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Why a load could not be put on a server.
+/// The reason why a load could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BenchError {
-    /// No connection, or it ended.
+    /// The connection could not be established or was lost.
     #[error("{endpoint}: {source}")]
     Io {
         /// The server.
         endpoint: String,
-        /// What happened.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The server refused the connection.
@@ -46,40 +46,40 @@ pub enum BenchError {
     Refused {
         /// The server.
         endpoint: String,
-        /// Its words.
+        /// The server's reason.
         reason: String,
     },
-    /// The server sent something that is not an answer.
+    /// The server sent bytes that are not a valid reply.
     #[error("{endpoint} sent a wrong answer: {reason}")]
     Answer {
         /// The server.
         endpoint: String,
-        /// What is wrong with it.
+        /// The problem with the reply.
         reason: String,
     },
-    /// The plan cannot be carried out.
+    /// The plan cannot be carried out, or the load could not be run on this machine.
     #[error("{0}")]
     Plan(String),
 }
 
-/// Operations counted so far, for whoever shows progress.
+/// Counts operations, to show progress.
 #[derive(Debug, Default)]
 pub struct Progress(AtomicU64);
 
 impl Progress {
-    /// Operations completed so far, those of the warm-up included.
+    /// The number of operations completed so far, including the warm-up.
     pub fn operation_count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What one connection measured, or several.
+/// The measurements of one connection or of several.
 struct Tally {
     latency: Histogram<u64>,
     right_count: u64,
     errors: BTreeMap<String, u64>,
     first_error: Option<String>,
-    /// Of one connection.
+    /// The longest gap of any single connection.
     longest_gap: Duration,
 }
 
@@ -100,7 +100,7 @@ impl Tally {
     }
 
     fn add(&mut self, other: Self) {
-        // Both were made with the same bounds.
+        // Both histograms have the same bounds.
         let _ = self.latency.add(&other.latency);
         self.right_count += other.right_count;
         for (kind, count) in other.errors {
@@ -111,12 +111,12 @@ impl Tally {
     }
 }
 
-/// Puts the load of `plan` on these servers, with as many connections to each, and takes the names it
-/// registered away again unless the plan keeps them. Several servers must be nodes of one cluster.
+/// Runs the load of `plan` on these servers, with the connections spread evenly over them, and removes the
+/// names that it registered, unless the plan keeps them. Several servers must be nodes of one cluster.
 ///
 /// # Errors
-/// [`BenchError`] when the load could not be put on; wrong replies during the load are counted in the
-/// report instead, and so are ended connections if the plan says to reconnect.
+/// [`BenchError`] if the load could not be run. Wrong replies during the load are counted in the report
+/// instead, and so are lost connections if the plan says to reconnect.
 pub async fn run(
     endpoints: &[Endpoint],
     plan: &Plan,
@@ -133,7 +133,7 @@ pub async fn run(
     result
 }
 
-/// Runs the load on threads of its own, each with its share of the connections.
+/// Runs the load on its own threads; each has its share of the connections.
 async fn load(
     endpoints: &[Endpoint],
     plan: &Plan,
@@ -161,7 +161,7 @@ async fn load(
         threads.spawn_blocking(move || share.run(ready, started));
     }
     drop(ready);
-    // A thread that cannot connect ends without a word here, and with its error below.
+    // A thread that cannot connect sends nothing here; its error follows below.
     let mut ready_count = 0;
     while ready_count < thread_count && all_ready.recv().await.is_some() {
         ready_count += 1;
@@ -190,12 +190,12 @@ fn log_error(error: std::io::Error) -> BenchError {
     BenchError::Plan(format!("cannot write the log of calls: {error}"))
 }
 
-/// When a load is measured.
+/// The time span in which a load is measured.
 #[derive(Debug, Clone)]
 struct Times {
     start: Instant,
     end: Instant,
-    /// Between right answers to anyone.
+    /// The longest time without a correct reply on any connection.
     gap: Arc<Gap>,
 }
 
@@ -214,7 +214,7 @@ impl Times {
 struct Share {
     endpoints: Arc<[Endpoint]>,
     plan: Plan,
-    /// The connections' numbers.
+    /// Numbers of the connections.
     numbers: Vec<usize>,
     progress: Arc<Progress>,
     log: Option<Arc<CallLog>>,
@@ -238,7 +238,7 @@ impl Share {
             let _ = ready.send(()).await;
             drop(ready);
             let times = started.wait_for(Option::is_some).await;
-            // Otherwise another thread could not connect.
+            // Without a start time another thread could not connect.
             let Some(times) = times.ok().and_then(|times| times.clone()) else {
                 return Ok(Tally::new());
             };
@@ -268,12 +268,12 @@ impl Share {
     }
 }
 
-/// Latencies in nanoseconds up to a minute, to three digits.
+/// Creates a histogram of latencies in nanoseconds, up to one minute, with three significant digits.
 fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that hdrhistogram allows")
 }
 
-/// Makes one connection's calls, one after the other.
+/// Makes the calls of one connection, one after the other.
 struct Driver {
     number: usize,
     /// Index of the server that it is connected to.
@@ -331,7 +331,7 @@ impl Driver {
         Ok(tally)
     }
 
-    /// Tries the servers in turn, beginning with the one after the last, until the load ends.
+    /// Tries the servers in turn, beginning with the one after the last, until one accepts or the load ends.
     async fn reconnect(&mut self, times: &Times, tally: &mut Tally) {
         while Instant::now() < times.end {
             let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What load to put on.
+//! The plan of a load.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use hearth_wire::{Dialect, Family, Serializer};
 
 use super::BenchError;
 
-/// What each call does.
+/// The operation of each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// `lookup` of a name picked at random.
+    /// `lookup` of a random name.
     Lookup,
     /// `register` of one of the connection's own names, with a new URI each time.
     Register,
-    /// Look-ups, with some registrations among them.
+    /// Lookups with some registrations.
     Mixed {
-        /// Registrations in a hundred calls.
+        /// Percentage of registrations.
         write_percent: u8,
     },
-    /// `list(prefix=…)` with 100 names in the answer.
+    /// `list(prefix=…)` with 100 names in the reply.
     List,
-    /// The bytes of a `lookup`, which the server sends back as they are: what the machine's sockets
-    /// and this load allow at most.
+    /// The bytes of a `lookup`, which the server sends back unchanged. Measures the upper limit that the
+    /// machine's sockets and this load allow.
     Echo,
 }
 
@@ -43,38 +43,38 @@ impl Operation {
     }
 }
 
-/// A load.
+/// The plan of a load.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What each call does.
+    /// The operation of each call.
     pub operation: Operation,
-    /// Connections, each with one call under way.
+    /// Number of connections; each has one call in progress.
     pub connection_count: usize,
-    /// Threads that put the load on; each has its share of the connections.
+    /// Number of threads that run the load; each has its share of the connections.
     pub thread_count: usize,
-    /// How long it is measured.
+    /// Duration of the measurement.
     pub duration: Duration,
-    /// How long it runs before.
+    /// Duration of the run before the measurement.
     pub warm_up: Duration,
     /// The protocol.
     pub family: Family,
     /// The serializer.
     pub serializer: Serializer,
-    /// Key with which Pyro4 messages are signed.
+    /// Key that signs Pyro4 messages.
     pub hmac_key: Option<Vec<u8>>,
-    /// Names that look-ups pick from.
+    /// Number of names that lookups choose from.
     pub name_count: usize,
-    /// Take names that an earlier load kept, instead of registering them.
+    /// True to use the names that an earlier load kept, instead of registering them.
     pub reuse_names: bool,
-    /// Leave the names there for another load.
+    /// True to keep the names for another load.
     pub keep_names: bool,
-    /// How long a connection or a reply may take.
+    /// Longest time for connecting and for each reply.
     pub timeout: Duration,
-    /// Go on over another connection, to the next server, when one ends or cannot be made. Otherwise
-    /// that ends the load.
+    /// True to continue at the next server if a connection is lost or cannot be established. Otherwise that
+    /// ends the load.
     pub reconnect: bool,
-    /// File to write a line about each call to: when it ended in nanoseconds since 1970, the connection,
-    /// its server, how many nanoseconds it took, and `ok` or what went wrong.
+    /// File for a line about each call: its end in nanoseconds since 1970, the connection, its server, its
+    /// duration in nanoseconds, and `ok` or the kind of error.
     pub log: Option<PathBuf>,
 }
 

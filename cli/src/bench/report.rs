@@ -1,4 +1,4 @@
-//! What a load measured.
+//! The report of a load.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,52 +8,52 @@ use serde::Serialize;
 
 use super::{Endpoint, Plan, Tally};
 
-/// How long calls took, in microseconds from the first byte sent to the last byte checked.
+/// Latencies of calls in microseconds, from the first byte sent to the last byte checked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half of the calls took no longer.
+    /// Median.
     pub p50: f64,
-    /// 99 of 100 took no longer.
+    /// 99th percentile.
     pub p99: f64,
-    /// 999 of 1,000 took no longer.
+    /// 99.9th percentile.
     pub p999: f64,
-    /// The longest.
+    /// Maximum.
     pub max: f64,
-    /// The mean.
+    /// Mean.
     pub mean: f64,
 }
 
 /// The result of one load.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The server.
+    /// The servers, separated by commas.
     pub server: String,
-    /// What each call did.
+    /// Name of the operation.
     pub operation: String,
     /// `pyro4` or `pyro5`.
     pub protocol: String,
     /// The serializer.
     pub serializer: String,
-    /// Connections.
+    /// Number of connections.
     pub connections: usize,
-    /// Seconds that were measured.
+    /// Duration of the measurement in seconds.
     pub seconds: f64,
-    /// Calls that were answered in that time, wrong answers included.
+    /// Number of calls that began in that time, with or without an error.
     pub operations: u64,
-    /// Wrong answers, and ended connections.
+    /// Number of wrong replies, lost connections and failed attempts to reconnect.
     pub errors: u64,
-    /// How often each kind of error came.
+    /// Number of errors of each kind.
     pub errors_by_kind: BTreeMap<String, u64>,
     /// The first error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_error: Option<String>,
-    /// Right answers a second.
+    /// Number of correct replies a second.
     pub operations_per_second: f64,
-    /// The longest time without a right answer to anyone, in milliseconds.
+    /// The longest time without a correct reply on any connection, in milliseconds.
     pub longest_gap_ms: f64,
-    /// The longest time that one connection was without a right answer, in milliseconds.
+    /// The longest time that a single connection was without a correct reply, in milliseconds.
     pub longest_gap_of_one_ms: f64,
-    /// How long calls took, in microseconds.
+    /// Latencies of calls in microseconds.
     pub latency_us: Latency,
 }
 

@@ -1,4 +1,4 @@
-//! The calls of a load, and how their replies are checked.
+//! The calls of a load, and the checks of their replies.
 
 use hearth_wire::{Frame, Limits, Uri, Value};
 use rand::rngs::SmallRng;
@@ -7,13 +7,13 @@ use rand::{Rng, SeedableRng};
 use super::connection::{Endpoint, RawConnection, encode_call};
 use super::{BenchError, Operation, Plan};
 
-/// Every name of a load starts with this, so that it can be taken away again.
+/// Prefix of every name of a load, by which the names are removed.
 const PREFIX: &str = "hearth.bench.";
 
-/// Names in the answer to a `list`.
+/// Number of names in the reply to a `list`.
 const LIST_LEN: usize = 100;
 
-/// Names that each connection registers in turn.
+/// Number of names that each connection registers in turn.
 const OWN_NAME_COUNT: usize = 100;
 
 fn shared_name(index: usize) -> String {
@@ -28,7 +28,7 @@ fn list_name(index: usize) -> String {
     format!("{PREFIX}list.{index:03}")
 }
 
-/// Registers the names that the load looks up. What an earlier load left is removed first.
+/// Registers the names that the load looks up. Names of an earlier load are removed first.
 pub(super) async fn prepare(endpoints: &[Endpoint], plan: &Plan) -> Result<(), BenchError> {
     clean(endpoints, plan).await?;
     let names: Vec<(String, String)> = match plan.operation {
@@ -40,7 +40,7 @@ pub(super) async fn prepare(endpoints: &[Endpoint], plan: &Plan) -> Result<(), B
             .collect(),
         Operation::Register | Operation::Echo => Vec::new(),
     };
-    // Several connections: a server that syncs each registration does many at once.
+    // Several connections, because a server that syncs each registration can do many at once.
     const CONNECTION_COUNT: usize = 64;
     let share = names.len().div_ceil(CONNECTION_COUNT).max(1);
     let mut tasks = tokio::task::JoinSet::new();
@@ -77,8 +77,8 @@ pub(super) async fn clean(endpoints: &[Endpoint], plan: &Plan) -> Result<(), Ben
     }
 }
 
-/// Connects to the server that has this number, counted round. A load that reconnects takes the next
-/// one where that fails. Returns the number of the server, too.
+/// Connects to the server at index `number`, modulo the number of servers. A load that reconnects tries the
+/// next servers if that fails. Returns the connection and the index of its server.
 pub(super) async fn connect(
     endpoints: &[Endpoint],
     number: usize,
@@ -106,12 +106,12 @@ pub(super) async fn connect(
     Err(failure.unwrap_or_else(|| BenchError::Plan("a load needs at least one server".into())))
 }
 
-/// A call that did not succeed.
+/// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// What faults are counted by.
+    /// The text by which faults are counted.
     pub(super) kind: String,
-    /// All that is known about it.
+    /// The whole text.
     pub(super) text: String,
 }
 
@@ -167,12 +167,12 @@ impl Worker {
         })
     }
 
-    /// Goes on over another connection.
+    /// Continues on another connection.
     pub(super) fn take(&mut self, connection: RawConnection) {
         self.connection = connection;
     }
 
-    /// One call. The inner result says whether its reply was right.
+    /// Makes one call. The inner result says if its reply was correct.
     pub(super) async fn step(&mut self) -> Result<Result<(), Fault>, BenchError> {
         match self.plan.operation {
             Operation::Lookup => self.lookup().await,
@@ -193,7 +193,7 @@ impl Worker {
         let index = self.rng.random_range(0..self.plan.name_count);
         let payload = encode_call(&self.plan, "lookup", vec![shared_name(index).into()])?;
         let uri = shared_uri(index);
-        // Most servers answer with the very bytes that our own serializer writes.
+        // Most servers answer with the same bytes that Hearth's serializer writes.
         self.right_lookup.clear();
         if let Ok(parsed) = Uri::parse(&uri, 9090) {
             let written = Value::Uri(Box::new(parsed));
@@ -239,7 +239,7 @@ impl Worker {
     }
 }
 
-/// Checks a reply: by its bytes when they are those of a right one, else by what they mean.
+/// Checks a reply. If its bytes are not those of a correct reply, its value is compared.
 fn check(
     plan: &Plan,
     reply: &Frame,
@@ -253,7 +253,7 @@ fn check(
         Ok(value) if !reply.flags.exception && right(&value) => Ok(()),
         Ok(Value::Exception(exception)) => {
             let text = format!("{}: {}", exception.class.name(), exception.text());
-            // Class and first words: what follows differs from call to call.
+            // Class and first words. The rest differs from call to call.
             let kind = text.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ");
             Err(Fault { kind, text })
         }

@@ -1,4 +1,4 @@
-//! `bench`: a load on a name server, and what it measured.
+//! The `bench` command: runs a load on a name server and prints the measurements.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ enum OperationArg {
 impl Bench {
     pub(crate) async fn run(self, session: &Session) -> Result<Outcome, Failure> {
         let (addresses, family) = match (&self.operation, &session.place) {
-            // An echo server knows no handshake, by which `locate` would look for it.
+            // An echo server does not answer the handshake that `locate` needs.
             (OperationArg::Echo, Place::Endpoints(endpoints)) => {
                 (endpoints.clone(), preferred_family(session))
             }
@@ -167,13 +167,13 @@ fn preferred_family(session: &Session) -> Family {
     }
 }
 
-/// Looks a host name up once, so that the load is on one address.
+/// Resolves a host name once, so that the load is on one address.
 async fn resolve(address: &Address) -> Result<Endpoint, Failure> {
     match address {
         Address::Unix(path) => Ok(Endpoint::Unix(path.clone())),
         Address::Tcp { host, port } => {
             let host = if host.is_empty() { "localhost" } else { host };
-            // What name servers bind by default is IPv4.
+            // Name servers bind an IPv4 address by default.
             let mut found: Vec<_> = tokio::net::lookup_host((host, *port)).await?.collect();
             found.sort_by_key(|address| !address.is_ipv4());
             let first = found.into_iter().next();
@@ -191,7 +191,7 @@ fn outcome(report: &Report) -> Outcome {
     }
 }
 
-/// A bar on standard error, where that is a terminal.
+/// A progress bar on standard error, if that is a terminal.
 struct ProgressTask(Option<(ProgressBar, tokio::task::JoinHandle<()>)>);
 
 impl ProgressTask {
@@ -211,7 +211,7 @@ impl ProgressTask {
             loop {
                 ticks.tick().await;
                 let count = progress.operation_count();
-                // Registering the names comes first and is not part of the load.
+                // The names are registered first, which is not part of the load.
                 if count > 0 {
                     shown.inc(TICK_MS);
                     shown.set_message(format!(

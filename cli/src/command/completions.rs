@@ -1,4 +1,4 @@
-//! `completions`
+//! The `completions` command.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;

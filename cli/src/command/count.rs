@@ -1,4 +1,4 @@
-//! `count`
+//! The `count` command.
 
 use clap::Args;
 use hearth_cli::NameServer;

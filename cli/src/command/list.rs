@@ -1,4 +1,4 @@
-//! `list` and `listmatching`
+//! The `list` and `listmatching` commands.
 
 use clap::Args;
 use hearth_cli::{Filter, NameServer};

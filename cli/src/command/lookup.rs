@@ -1,4 +1,4 @@
-//! `lookup`
+//! The `lookup` command.
 
 use clap::Args;
 use hearth_cli::NameServer;

@@ -1,5 +1,5 @@
-//! The commands of `nsctl`, one subject per file. Each turns its arguments into calls and what comes
-//! back into an [`Outcome`]; none prints.
+//! The commands of `nsctl`, one subject per file. Each turns its arguments into calls and the replies into an
+//! [`Outcome`]. None prints.
 
 mod bench;
 mod cluster;

@@ -1,4 +1,4 @@
-//! `ping`
+//! The `ping` command.
 
 use clap::Args;
 use hearth_cli::NameServer;

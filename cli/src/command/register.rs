@@ -1,4 +1,4 @@
-//! `register`
+//! The `register` command.
 
 use clap::Args;
 use hearth_cli::{IfTaken, NameServer};

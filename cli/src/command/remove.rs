@@ -1,4 +1,4 @@
-//! `remove` and `removematching`
+//! The `remove` and `removematching` commands.
 
 use std::io::{self, Write};
 
@@ -61,14 +61,14 @@ pub(crate) struct RemoveMatching {
     pub(crate) pattern: String,
 }
 
-/// How to make sure that much is really to be removed.
+/// The form of confirmation before many entries are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Confirm {
-    /// It was said on the command line.
+    /// Given on the command line.
     Assumed,
-    /// By a question on standard output, as the original tools do.
+    /// A question on standard output, as in the original tools.
     AskOnStdout,
-    /// By a question on standard error.
+    /// A question on standard error.
     AskOnStderr,
 }
 
@@ -94,7 +94,8 @@ impl RemoveMatching {
 }
 
 impl Confirm {
-    /// Asks and reads one line. Only `y` and `Y` are a yes, and a yes is not asked for twice.
+    /// Asks the question and reads one line. Only `y` and `Y` mean yes. After a yes the question is
+    /// not asked again.
     pub(super) fn is_sure(&mut self, question: &str) -> Result<bool, Failure> {
         match self {
             Self::Assumed => return Ok(true),

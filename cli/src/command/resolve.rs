@@ -1,4 +1,4 @@
-//! `resolve`
+//! The `resolve` command.
 
 use clap::Args;
 use hearth_cli::{ClientError, NameServer, resolve, resolve_at};

@@ -1,4 +1,4 @@
-//! `setmeta`
+//! The `setmeta` command.
 
 use clap::Args;
 use hearth_cli::NameServer;

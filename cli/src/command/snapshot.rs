@@ -1,4 +1,4 @@
-//! `snapshot`: everything that a registry holds, in one file.
+//! The `snapshot` commands, about files that hold a whole registry.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::session::Session;
 
-/// Bytes of a file that are read at once.
+/// Number of bytes of a file that are read at once.
 const PIECE_LEN: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
@@ -88,7 +88,7 @@ fn outcome(done: &str, about: &SnapshotAbout, file: &Path, len: u64) -> Outcome 
     Outcome::done(text, json)
 }
 
-/// A file that has its name only when it is whole.
+/// A file that gets its final name only after it is complete. Until then the name ends in `.part`.
 struct Draft {
     part: PathBuf,
     file: File,
@@ -113,7 +113,7 @@ impl Draft {
     }
 
     fn discard(self) {
-        // What is left of it has a name that says so.
+        // A file that cannot be removed is recognised by its name.
         let _ = fs::remove_file(&self.part);
     }
 }
@@ -128,7 +128,7 @@ async fn save(cluster: &mut Cluster<'_>, path: &Path) -> Result<(SnapshotAbout, 
         }
     };
     let fetched = fetch(cluster, &begun.id, &mut draft.file).await;
-    // The node drops it by itself if this does not arrive.
+    // Without this call the node drops the snapshot by itself after a while.
     let _ = cluster.snapshot_end(&begun.id).await;
     match fetched {
         Ok(found) => {
@@ -187,7 +187,7 @@ fn named(path: &Path, error: io::Error) -> Failure {
     ))
 }
 
-/// A snapshot that is looked at while it passes by.
+/// A snapshot that is verified while it is read.
 #[derive(Default)]
 struct Check {
     reader: SnapshotReader,
@@ -204,7 +204,7 @@ impl Check {
                 self.about = about;
             }
         }
-        // The end is no section of its own.
+        // The end is not returned as a section, so the reader needs one more call to check it.
         self.reader.next_section().map(drop)
     }
 

@@ -1,4 +1,5 @@
-//! `yplookup_all` and `yplookup_any`, which Pyro4's tool calls `listmeta_all` and `listmeta_any`
+//! The `yplookup_all` and `yplookup_any` commands. Pyro4's tool calls them `listmeta_all` and
+//! `listmeta_any`.
 
 use clap::Args;
 use hearth_cli::{Filter, NameServer};
@@ -7,7 +8,7 @@ use super::tag_set;
 use crate::failure::Failure;
 use crate::outcome::{Outcome, TagStyle};
 
-/// The space before the hyphen is that of the original tools.
+/// Title of the list. The space before the hyphen is that of the original tools.
 const TITLE: &str = " - searched by metadata";
 
 const ALL_EXAMPLES: &str = "\

@@ -1,5 +1,5 @@
 //! The command line of `pyro5-nsc`, by the rules of Python's `argparse` and its `parse_known_args`:
-//! what is no option of this tool becomes a word of the command.
+//! an argument that is not an option of this tool becomes an argument of the command.
 
 use hearth_cli::python_int;
 use hearth_wire::repr::str_repr;
@@ -42,7 +42,7 @@ const COMMANDS: [&str; 10] = [
     "ping",
 ];
 
-/// One option in both forms.
+/// One option in its short and long form.
 #[derive(Debug, PartialEq, Eq)]
 struct Known {
     short: &'static str,
@@ -66,16 +66,16 @@ const fn known(short: &'static str, long: &'static str, takes_value: bool) -> Kn
     }
 }
 
-/// What an argument looks like, before it is known what it belongs to.
+/// The kind of an argument by its form alone, before it is assigned to an option or the command.
 #[derive(Debug)]
 enum Kind {
-    /// A word, or anything after `--`.
+    /// A plain argument, or any argument after `--`.
     Word,
     /// The `--` itself.
     Dashes,
-    /// Something with a hyphen that is no option of ours.
+    /// An argument with a hyphen that is not an option of this tool.
     Unknown,
-    /// An option of ours, with what is attached to it.
+    /// An option of this tool, with the text attached to it.
     Option {
         known: &'static Known,
         is_long: bool,
@@ -83,7 +83,7 @@ enum Kind {
     },
 }
 
-/// Reads options, command and words.
+/// Parses options, command and arguments.
 pub(super) fn parse(arguments: &[String]) -> Result<Options, Stop> {
     let mut kinds = Vec::with_capacity(arguments.len());
     for argument in arguments {
@@ -151,7 +151,8 @@ impl Parser<'_> {
         self.extras.extend_from_slice(extras);
     }
 
-    /// The first word is the command; a `--` beside it goes with it. Returns the index behind it.
+    /// Takes the first plain argument as the command; an adjacent `--` goes with it. Returns the
+    /// index after it.
     fn take_command(&mut self, start: usize) -> Result<usize, Stop> {
         if self.command.is_some() {
             return Ok(start);
@@ -179,7 +180,7 @@ impl Parser<'_> {
         Ok(end)
     }
 
-    /// Obeys the option at `index` and returns the index behind it and its value.
+    /// Applies the option at `index` and returns the index after the option and its value.
     fn take_option(&mut self, index: usize) -> Result<usize, Stop> {
         let (mut known, is_long, mut attached) = match self.kinds.get(index) {
             Some(Kind::Option {
@@ -192,7 +193,7 @@ impl Parser<'_> {
                 return Ok(index + 1);
             }
         };
-        // Joined short options are obeyed only once all of them have been understood.
+        // Joined short options are applied only after all of them have been parsed.
         let mut flags = Vec::new();
         loop {
             match attached {
@@ -243,7 +244,7 @@ impl Parser<'_> {
 
     fn set(&mut self, known: &Known, value: String) -> Result<(), Stop> {
         match known.short {
-            // An empty host means none, since that is the option's default.
+            // An empty host means none, because that is the option's default.
             "-n" => self.options.host = Some(value).filter(|host| !host.is_empty()),
             "-p" => {
                 let port = python_int(&value).ok_or_else(|| {
@@ -316,7 +317,7 @@ fn kind_of(text: &str) -> Result<Kind, Stop> {
     })
 }
 
-/// `^-\d+$|^-\d*\.\d+$`
+/// Returns true for the texts that match `^-\d+$|^-\d*\.\d+$`.
 fn is_negative_number(text: &str) -> bool {
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.strip_prefix('-').unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The environment of the original tools, and what they say about mistakes in it.
+//! The environment of the original tools, and their error texts for invalid variables.
 
 use std::env;
 
@@ -7,7 +7,7 @@ use hearth_wire::repr::str_repr;
 
 use super::{Stop, Tool};
 
-/// The settings of Pyro5, which refuses to start when it meets another `PYRO_` variable.
+/// The settings of Pyro5, which refuses to start if there is any other `PYRO_` variable.
 const PYRO5_ITEMS: &[&str] = &[
     "HOST",
     "NS_HOST",
@@ -50,7 +50,8 @@ const PYRO5_ITEMS: &[&str] = &[
     "SSL_CACERTS",
 ];
 
-/// The settings of `tool`, and what it says about them only when it looks for the name server.
+/// Returns the settings of `tool`, and an error that it reports only when it looks for the name
+/// server.
 pub(super) fn configure(tool: Tool) -> Result<(Config, Option<String>), Stop> {
     if tool == Tool::Pyro5
         && let Some(variable) = unknown_variable()

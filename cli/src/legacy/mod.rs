@@ -1,8 +1,8 @@
-//! `pyro4-nsc` and `pyro5-nsc`: what this program is when it is started under one of these names.
+//! `pyro4-nsc` and `pyro5-nsc`: the behaviour of this program if it is started under one of these names.
 //!
-//! Options, streams and exit codes are those of the originals, down to the exceptions that they
-//! report on standard output with exit code 0. Only tracebacks are shortened to their first and last
-//! line: the frames between are those of another program.
+//! Options, streams and exit codes are those of the originals, down to the exceptions that they report on
+//! standard output with exit code 0. Only tracebacks are shortened to their first and last line, because the
+//! frames between belong to another program.
 
 mod argparse;
 mod environment;
@@ -31,7 +31,7 @@ pub(crate) enum Tool {
 }
 
 impl Tool {
-    /// The tool that has this name as a program.
+    /// Returns the tool with this program name.
     pub(crate) fn named(program: &str) -> Option<Self> {
         [Self::Pyro4, Self::Pyro5]
             .into_iter()
@@ -53,31 +53,31 @@ impl Tool {
     }
 }
 
-/// What both tools' command lines say.
+/// The options of both tools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Options {
     host: Option<String>,
-    /// As Python's `int` read it.
+    /// Port as Python's `int` reads it.
     port: Option<i64>,
     unixsocket: Option<String>,
     key: Option<String>,
     verbose: bool,
-    /// The command and the words after it.
+    /// The command and its arguments.
     words: Vec<String>,
 }
 
-/// The end of a run, before or after anything was asked of a name server.
+/// An early end of the run, before or after a request to the name server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stop {
-    /// Help was asked for.
+    /// The user asked for help.
     Help(&'static str),
-    /// The command line is wrong: usage and reason, as the option parser writes them.
+    /// The command line is invalid: usage and reason, as the option parser prints them.
     Usage(String),
     /// Python's `SystemExit` with a text.
     Exit(String),
-    /// An exception that nobody catches; its last line.
+    /// An uncaught exception; its last line.
     Traceback(String),
-    /// Standard output is gone.
+    /// Standard output is closed.
     Pipe,
 }
 
@@ -163,7 +163,7 @@ async fn run_tool(tool: Tool, arguments: &[String]) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Pyro4's rules for the key, and then for the command, which it checks last.
+/// Applies Pyro4's rules for the key, and then those for the command, which Pyro4 checks last.
 fn with_key(mut options: Options) -> Result<Options, Stop> {
     let has_key = options.key.as_ref().is_some_and(|key| !key.is_empty());
     if has_key {
@@ -199,7 +199,7 @@ async fn locate(options: &Options, config: &Config) -> Result<NameServer, Client
     locate_ns(host.map(String::as_str), port, config).await
 }
 
-/// Runs the command that `words` begin with. The inner error is one that the tool reports.
+/// Runs the command at the start of `words`. The inner error is one that the tool reports.
 async fn run_command(
     tool: Tool,
     words: &[String],

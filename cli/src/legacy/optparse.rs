@@ -1,5 +1,5 @@
-//! The command line of `pyro4-nsc`, by the rules of Python's `optparse`: options may stand anywhere
-//! before `--`, long ones may be shortened, short ones may be joined.
+//! The command line of `pyro4-nsc`, by the rules of Python's `optparse`: options may appear
+//! anywhere before `--`, long options may be shortened, short options may be joined.
 
 use hearth_cli::python_int;
 use hearth_wire::repr::str_repr;
@@ -40,7 +40,7 @@ const COMMANDS: [&str; 10] = [
     "ping",
 ];
 
-/// Short and long form; the letters name the option below.
+/// Short and long form of each option. The code below identifies options by their letters.
 const OPTIONS: [(char, &str); 6] = [
     ('h', "--help"),
     ('n', "--host"),
@@ -50,7 +50,7 @@ const OPTIONS: [(char, &str); 6] = [
     ('v', "--verbose"),
 ];
 
-/// Reads the options; the words are not checked.
+/// Parses the options. The command and its arguments are not checked.
 pub(super) fn parse(arguments: &[String]) -> Result<Options, Stop> {
     let mut options = Options::default();
     let mut rest = arguments.iter();
@@ -99,7 +99,7 @@ fn long(
     set(options, letter, name, value.unwrap_or_default())
 }
 
-/// The option that `typed` is the name of, or an unambiguous beginning of the name.
+/// Returns the option whose name is `typed` or unambiguously begins with it.
 fn find_long(typed: &str) -> Result<(char, &'static str), Stop> {
     let mut matches: Vec<(char, &str)> = OPTIONS
         .into_iter()
@@ -167,7 +167,7 @@ fn set(options: &mut Options, letter: char, name: &str, value: String) -> Result
     Ok(())
 }
 
-/// `optparse` reads hexadecimal, binary and octal numbers too.
+/// Parses a number as `optparse` does: decimal, hexadecimal, binary or octal.
 fn number(text: &str) -> Option<i64> {
     let lower = text.to_ascii_lowercase();
     if let Some(digits) = lower.strip_prefix("0x") {

@@ -1,4 +1,4 @@
-//! A server that speaks Pyro and answers as a test tells it to.
+//! A scripted server that speaks Pyro.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use hearth_wire::{Dialect, Family, Frame, Limits, MessageType, Serializer, Value
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What to do about one message.
+/// The reaction to one message.
 pub enum Reaction {
-    /// Send this.
+    /// Sends this message.
     Send(Frame),
-    /// Send nothing and go on.
+    /// Sends nothing and continues.
     Silence,
-    /// Close the connection.
+    /// Closes the connection.
     Close,
 }
 
 type Script = Arc<dyn Fn(&Frame) -> Reaction + Send + Sync>;
 
-/// Listens on a free port of `host` until the test ends, and does with each message what `script`
-/// says.
+/// Listens on a free port of `host` until the test ends and reacts to each message as `script`
+/// says. Returns the address.
 pub async fn serve(
     host: &str,
     script: impl Fn(&Frame) -> Reaction + Send + Sync + 'static,
@@ -64,7 +64,7 @@ async fn converse(mut stream: TcpStream, script: Script) {
     }
 }
 
-/// The answer of a healthy server: welcomes every client, and returns `result` from every call.
+/// The reaction of a healthy server: accepts every handshake, and returns `result` from every call.
 pub fn healthy(frame: &Frame, result: &Value) -> Reaction {
     match frame.kind {
         MessageType::Connect => Reaction::Send(reply(frame, MessageType::ConnectOk, &welcome())),
@@ -79,7 +79,8 @@ pub fn healthy(frame: &Frame, result: &Value) -> Reaction {
     }
 }
 
-/// As [`healthy`], but refuses the other family's clients as the real servers do.
+/// The reaction of a healthy server that refuses clients of the other family, as the real servers
+/// do.
 pub fn healthy_in(family: Family, frame: &Frame, result: &Value) -> Reaction {
     if frame.family == family {
         return healthy(frame, result);
@@ -91,7 +92,7 @@ pub fn healthy_in(family: Family, frame: &Frame, result: &Value) -> Reaction {
     Reaction::Send(Frame::connect_fail(family, text))
 }
 
-/// A message that answers `request` in its own serializer.
+/// Creates a message that answers `request` in its own serializer.
 pub fn reply(request: &Frame, kind: MessageType, value: &Value) -> Frame {
     let serializer =
         Serializer::from_id(request.serializer_id, request.family).expect("a known serializer");

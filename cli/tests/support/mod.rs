@@ -1,5 +1,5 @@
-//! What the tests of the command line and of the client library share: the real Pyro programs, and
-//! a server that does as it is told.
+//! The common parts of the tests of the command line and the client library: the real Pyro
+//! programs, and a scripted server.
 
 #![allow(
     dead_code,
@@ -16,17 +16,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long a real server may take to start, on a machine that compiles at the same time.
+/// The longest time that a real server may take to start, on a machine that compiles at the same
+/// time.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// A Python with Pyro4 and Pyro5.
+/// A Python interpreter with Pyro4 and Pyro5.
 pub struct Python {
     interpreter: PathBuf,
 }
 
 impl Python {
-    /// The interpreter that `HEARTH_TEST_PYTHON` names, as `make test` does, or the one that
-    /// `scripts/setup.sh` made. Without one it says so and the test is skipped.
+    /// Returns the interpreter that `HEARTH_TEST_PYTHON` names, as `make test` does, or the one
+    /// that `scripts/setup.sh` made. If there is none, the test is reported as skipped.
     pub fn find() -> Option<Self> {
         if let Some(interpreter) = env::var_os("HEARTH_TEST_PYTHON") {
             let python = Self {
@@ -64,23 +65,23 @@ impl Python {
         check.status().is_ok_and(|status| status.success())
     }
 
-    /// Runs a piece of Python and returns what it prints.
+    /// Runs a piece of Python code and returns its output.
     pub fn evaluate(&self, code: &str) -> String {
         let mut command = clean(Command::new(&self.interpreter));
         let output = command.args(["-c", code]).output().expect("python starts");
         String::from_utf8(output.stdout).expect("python prints UTF-8")
     }
 
-    /// One of the programs that Pyro installs.
+    /// Returns the path of one of the programs that Pyro installs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.interpreter.with_file_name(name)
     }
 }
 
-/// A real name server on a free port of 127.0.0.1, or on a unix socket; it ends with the test.
+/// A real name server on a free port of 127.0.0.1 or on a unix socket. It stops when it is dropped.
 pub struct RealServer {
     child: Child,
-    /// What it prints as its own URI.
+    /// The URI that it prints.
     pub uri: String,
 }
 
@@ -101,7 +102,7 @@ impl RealServer {
         Self::spawn(command, arguments, variables)
     }
 
-    /// Starts a script of `cli/tests/support` that prints `URI = ` as the real servers do.
+    /// Starts a script in `cli/tests/support` that prints `URI = ` as the real servers do.
     pub fn start_script(python: &Python, script: &str, arguments: &[&str]) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
         let mut command = Command::new(&python.interpreter);
@@ -122,7 +123,7 @@ impl RealServer {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if let Some(uri) = line.strip_prefix("URI = ") {
-                    // The test may have ended meanwhile.
+                    // The test may have ended already.
                     let _ = sender.send(uri.to_owned());
                 }
             }
@@ -147,7 +148,7 @@ impl Drop for RealServer {
     }
 }
 
-/// What a program left behind.
+/// The result of a finished program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     pub code: Option<i32>,
@@ -155,7 +156,7 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// Runs a program with nothing of Pyro or of ours in its environment but `variables`.
+/// Runs a program. Of all `PYRO_` and `NSCTL_` variables it has only those in `variables`.
 pub fn run(
     program: &Path,
     arguments: &[&str],
@@ -171,7 +172,7 @@ pub fn run(
         .spawn()
         .expect("the program starts");
     let mut stdin = child.stdin.take().expect("standard input is piped");
-    // A program that asks nothing may be gone before it is answered.
+    // A program that asks nothing may end before the input is written.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("the program ends");
@@ -182,12 +183,12 @@ pub fn run(
     }
 }
 
-/// Our program.
+/// Path of the `nsctl` program.
 pub fn nsctl() -> PathBuf {
     assert_cmd::cargo::cargo_bin("nsctl")
 }
 
-/// A port of 127.0.0.1 on which nothing listens at this moment.
+/// Returns a port of 127.0.0.1 on which no program listens at this moment.
 pub fn closed_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()

@@ -1,4 +1,4 @@
-//! `cluster add`
+//! The `cluster add` command.
 
 use clap::Args;
 use hearth_cli::{Cluster, ClusterStatus};
@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::session::{Effect, Session};
 
-/// The name that a cluster has when it is given none.
+/// The default name of a cluster.
 const DEFAULT_CLUSTER_NAME: &str = "hearth";
 
 const EXAMPLES: &str = "\
@@ -33,8 +33,8 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) async fn run(&self, session: &Session) -> Result<Outcome, Failure> {
-        // What the command line needs is asked for first, so that a reserved number is printed whatever
-        // happens after.
+        // The status is requested first, so that nothing can fail between the reservation of a node id and its
+        // output.
         let look = async |cluster: &mut Cluster<'_>| Ok(cluster.status().await?);
         let status = session.on_cluster(Effect::Reads, look).await?;
         let work = async |cluster: &mut Cluster<'_>| Ok(cluster.add(self.node_id).await?);

@@ -1,4 +1,4 @@
-//! `cluster health`
+//! The `cluster health` command.
 
 use clap::Args;
 use hearth_cli::Cluster;
@@ -26,7 +26,7 @@ pub(crate) struct Health {}
 
 impl Health {
     pub(crate) async fn run(&self, session: &Session) -> Result<Outcome, Failure> {
-        // A node that is not healthy is remembered, and the next endpoint asked.
+        // If a node is not healthy, its answer is kept and the next endpoint is asked.
         let mut ailing = None;
         let work = async |cluster: &mut Cluster<'_>| {
             let health = cluster.health().await?;

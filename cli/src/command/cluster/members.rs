@@ -1,4 +1,4 @@
-//! `cluster members`
+//! The `cluster members` command.
 
 use clap::Args;
 use hearth_cli::Cluster;

@@ -1,4 +1,4 @@
-//! `cluster`: the nodes behind the name server. One file a command.
+//! The `cluster` commands, about the nodes behind the name server. Each command has its own file.
 
 mod add;
 mod health;
@@ -59,7 +59,7 @@ impl ClusterCommand {
     }
 }
 
-/// What a table shows for something that is not known.
+/// The text for an unknown value in a table.
 const ABSENT: &str = "-";
 
 fn or_absent(value: Option<impl ToString>) -> String {
@@ -73,7 +73,7 @@ fn yes_or_no(is: bool) -> String {
     }
 }
 
-/// `node 2`, or that there is none.
+/// `leader node 2`, or `no leader`.
 fn leader_text(leader: Option<u64>) -> String {
     leader.map_or_else(|| "no leader".into(), |id| format!("leader node {id}"))
 }

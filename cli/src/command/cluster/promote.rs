@@ -1,4 +1,4 @@
-//! `cluster promote`
+//! The `cluster promote` command.
 
 use clap::Args;
 use hearth_cli::Cluster;

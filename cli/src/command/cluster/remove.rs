@@ -1,4 +1,4 @@
-//! `cluster remove`
+//! The `cluster remove` command.
 
 use clap::Args;
 use hearth_cli::Cluster;

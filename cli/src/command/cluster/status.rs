@@ -1,4 +1,4 @@
-//! `cluster status`
+//! The `cluster status` command.
 
 use clap::Args;
 use hearth_cli::{Cluster, ClusterStatus, MemberStatus};
@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::session::{Effect, Session};
 
-/// As many digits of a state hash as tell states apart at a glance.
+/// Number of digits of a state hash that are shown. They suffice to tell states apart at a glance.
 const HASH_LEN_SHOWN: usize = 12;
 
 const EXAMPLES: &str = "\
@@ -79,7 +79,8 @@ fn row(member: &MemberStatus) -> Vec<String> {
     ]
 }
 
-/// What the columns have no room for.
+/// Information that does not fit the columns: errors, alarms, pending promotions and differing
+/// states.
 fn notes(status: &ClusterStatus) -> Vec<String> {
     let mut notes = Vec::new();
     for member in &status.members {
@@ -111,7 +112,7 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
     notes
 }
 
-/// The log entry after which the two should hold the same and do not.
+/// Returns the last applied log entry of both members if their state hashes differ after it.
 fn differ(one: &MemberStatus, other: &MemberStatus) -> Option<u64> {
     let (hash, other_hash) = (one.state_hash.as_ref()?, other.state_hash.as_ref()?);
     let applied = one.last_applied?;

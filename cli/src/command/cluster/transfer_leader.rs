@@ -1,4 +1,4 @@
-//! `cluster transfer-leader`
+//! The `cluster transfer-leader` command.
 
 use clap::Args;
 use hearth_cli::Cluster;
