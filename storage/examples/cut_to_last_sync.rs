@@ -1,7 +1,7 @@
-//! Takes from a data folder what a power failure would have taken.
+//! Removes from a data directory what a power failure would have taken.
 //!
-//! `cut_to_last_sync FOLDER RECORD`: the folder of a server that was killed, and the record of syncs that
-//! it kept (`HEARTH_SYNC_RECORD`).
+//! `cut_to_last_sync FOLDER RECORD`: FOLDER is the data directory of a server that was killed, and RECORD the
+//! record of syncs that it kept (`HEARTH_SYNC_RECORD`).
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,10 +1,10 @@
-//! What a removal of everything costs: time, memory, and what others see meanwhile.
+//! Cost of removing everything: time, memory, and the effect on other operations meanwhile.
 //!
 //! ```text
 //! cargo run --release -p hearth-storage --example removal_bench -- FOLDER COUNT
 //! ```
-//! Fills an empty folder with COUNT names, removes them all by one prefix, and waits until nothing of them is
-//! left on the disk. A second thread looks one name up all the time.
+//! Fills an empty directory with COUNT names, removes them all by one prefix, and waits until they are erased
+//! from the disk. A second thread looks up one name all the time.
 
 #![allow(clippy::disallowed_methods, reason = "a stopwatch needs a clock")]
 
@@ -20,7 +20,7 @@ use hearth_storage::{
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// A field of this process, in MB.
+/// Returns a field of this process in MiB, as the system reports it.
 fn memory(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
@@ -28,9 +28,9 @@ fn memory(field: &str) -> u64 {
     kb.unwrap_or(0) / 1024
 }
 
-/// Lets the peak begin anew.
+/// Resets the peak of the resident memory.
 fn reset_peak() {
-    // Without it the peak is that of filling, too.
+    // If this fails, the peak includes that of filling.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 

@@ -1,11 +1,11 @@
-//! Figures of snapshots: reading the chunks of one, installing them in an empty folder, and opening that
-//! afterwards. Each in a process of its own, so that memory is that of one side.
+//! Measurements of snapshots: reading the chunks of one, installing them in an empty data directory, and
+//! opening that afterwards. Each runs in its own process, so that the memory is that of one side.
 //!
 //! ```text
 //! cargo run --release -p hearth-storage --example snapshot_bench -- [FOLDER [NAMES]]
 //! ```
-//! FOLDER must be new or empty, and on the disk that is to be measured; without it a temporary one is
-//! used. NAMES is 1000000.
+//! FOLDER must be new or empty, and on the disk to be measured; without it a temporary one is used. The default
+//! of NAMES is 1000000.
 
 #![allow(clippy::disallowed_methods, reason = "a stopwatch needs a clock")]
 
@@ -23,7 +23,7 @@ use hearth_storage::{
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// As nodes send them.
+/// Bytes of a chunk, as nodes send them.
 const CHUNK_LEN: usize = 256 << 10;
 
 fn main() -> Outcome<()> {
@@ -82,7 +82,7 @@ fn fill(folder: &Path, names: u64) -> Outcome<String> {
     while numbers.peek().is_some() {
         let mut change = registry.begin()?;
         for number in numbers.by_ref().take(200) {
-            // In no order.
+            // The names come in no particular order.
             let number = number.wrapping_mul(7_368_787) % names.max(1);
             let command = Command::Register {
                 name: format!("plant{:03}.sensor{number:07}", number % 200),
@@ -171,7 +171,7 @@ fn open_again(folder: &Path) -> Outcome<String> {
     Ok(format!("{count:?} after {opened:.2?}"))
 }
 
-/// A line of what the system says of this process, in kB.
+/// Returns a field of this process in kB, as the system reports it.
 fn memory(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|found| found.strip_prefix(line));

@@ -1,11 +1,11 @@
-//! Figures of the RocksDB store: look-ups with few and with many names, the time to open, and appends
-//! that wait for a sync.
+//! Measurements of the RocksDB store: lookups with few and with many names, the time to open, and appends that
+//! wait for a sync.
 //!
 //! ```text
 //! cargo run --release -p hearth-storage --example storage_bench -- [FOLDER [NAMES]]
 //! ```
-//! FOLDER must be new or empty, and on the disk that is to be measured; without it a temporary one is
-//! used. NAMES is 1000000.
+//! FOLDER must be new or empty, and on the disk to be measured; without it a temporary one is used. The default
+//! of NAMES is 1000000.
 
 #![allow(clippy::disallowed_methods, reason = "a stopwatch needs a clock")]
 
@@ -22,7 +22,7 @@ use hearth_storage::{
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Time for each measured loop.
+/// The duration of each measured loop.
 const SPAN: Duration = Duration::from_secs(2);
 
 fn main() -> Outcome<()> {
@@ -46,7 +46,7 @@ fn main() -> Outcome<()> {
             look_ups(&registry, names)?;
             lists(&registry, names)?;
             if round == "after a clean close" {
-                // Leaves work for the recovery of the next round.
+                // This leaves work for the recovery of the next round.
                 change(&registry, 0..names.min(50_000))?;
                 store.log().sync()?;
             }
@@ -122,7 +122,7 @@ fn look_ups(registry: &Registry, names: u64) -> Outcome<()> {
         let cpu_start = cpu_time();
         while start.elapsed() < SPAN {
             for _ in 0..256 {
-                // A full-period walk over all names, in no order.
+                // This is a full-period walk over all names, in no particular order.
                 number = number
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
@@ -174,7 +174,7 @@ fn lists(registry: &Registry, names: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Writers that each wait for their append to be durable before the next one.
+/// Measures writers that each wait until their append is durable before the next one.
 fn appends(folder: &Path) -> Outcome<()> {
     for writers in [1usize, 16, 64, 256] {
         let folder = folder.join(writers.to_string());
@@ -186,7 +186,7 @@ fn appends(folder: &Path) -> Outcome<()> {
             index += 1;
             let tell = tell.clone();
             let done = move |_| {
-                // After the last measured append nobody listens.
+                // After the last measured append there is no receiver.
                 let _ = tell.send(());
             };
             log.append([(index, vec![7; 150])], Box::new(done))
@@ -213,15 +213,15 @@ fn appends(folder: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Processor time of this thread, which other work on the machine does not lengthen; 0 where the system
-/// does not tell.
+/// Returns the processor time of this thread, which other load on the machine does not lengthen; 0 where the
+/// system does not report it.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = text.split(' ').next().and_then(|word| word.parse().ok());
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
-/// Memory of this process, from the system; 0 where it does not tell.
+/// Returns the resident memory of this process in kB; 0 where the system does not report it.
 fn resident_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

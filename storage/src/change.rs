@@ -1,8 +1,9 @@
-//! The only rules of the name space.
+//! The rules of the name space: the effect of each [`Command`] on a registry.
 //!
-//! A [`Change`] gathers what [`Command`]s do to a registry. What a command does depends on the state and on the
-//! command alone: no clock, no random choice, no order that differs between two nodes. A refusal is a reply; a
-//! [`StoreError`] means that this node's storage is broken, and says nothing about the command.
+//! A [`Change`] accumulates the effects of [`Command`]s until they are committed. The effect of a command
+//! depends only on the state and the command: no clock, no randomness, no order that differs between two nodes.
+//! A refusal is a reply. A [`StoreError`] means that this node's storage is broken and says nothing about the
+//! command.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
@@ -19,45 +20,46 @@ use crate::rules::{self, InForce};
 use crate::store::{Batch, EntryChange, EntryVisitor, Store, StoredEntry};
 use crate::summary::Summary;
 
-/// Names created since [`Command::RemoveListed`]'s `as_of` that are looked through. All nodes must agree: it
-/// is part of the log's meaning.
+/// Maximum number of names created after [`Command::RemoveListed`]'s `as_of` that are examined before the
+/// command is refused. The value is part of the log's meaning: all nodes must agree on it.
 const CREATED_COUNT_MAX: usize = 4096;
 
-/// Names, and bytes of their entries, up to which a removal is made of a change for each of them; a larger one
-/// is a [`Removal`]. All nodes must agree.
+/// Limits up to which a removal is written as one change per name: the number of names, and the bytes of their
+/// entries. A larger removal is a [`Removal`]. All nodes must agree on both values.
 const SINGLE_COUNT_MAX: usize = 1000;
 const SINGLE_LEN_MAX: usize = 64 << 10;
 
-/// What a number of commands do to the registry, before it is written. Each command sees the effects
-/// of those before it; nobody else does until [`crate::Registry::commit`].
+/// The effects of a sequence of commands on the registry before they are written. Each command sees the effects
+/// of the commands before it; readers see none of them until [`crate::Registry::commit`].
 pub struct Change {
     store: Arc<dyn Store>,
-    /// Number of the registry's writes when the change was begun.
+    /// Number of writes to the registry when the change began.
     base: u64,
-    /// After the commands so far.
+    /// Rules in force after the commands applied so far.
     in_force: InForce,
-    /// Of the committed state.
+    /// Summary of the committed state, without the entries that `removal` removes from it.
     summary: Summary,
-    /// Of the first command.
+    /// Revision of the first command.
     first: Option<Revision>,
     entries: BTreeMap<Name, Slot>,
-    /// Bytes of the entries that were read into `entries`, about.
+    /// Approximate bytes of the entries that were read from the store into `entries`.
     read_len: usize,
-    /// What goes of the store's entries, beside those in `entries`. It is counted out of `summary`.
+    /// Entries of the store that are removed as a whole, in addition to the changes in `entries`. They are
+    /// already subtracted from `summary`.
     removal: Option<Removal>,
-    /// The committed extra records.
+    /// Extra records of the committed state.
     extras_before: Arc<Extras>,
-    /// The extra records that the change writes; `None` stands for one that it removes.
+    /// Extra records that the change writes; `None` removes the record.
     extras: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What the store holds under a key, and what it will hold.
+/// The entry of a name in the store, and its value after the change.
 struct Slot {
     before: Option<Entry>,
-    /// What was before is counted out of the summary.
+    /// True if `before` is already subtracted from the summary.
     counted_out: bool,
-    /// `None` as long as nothing changes.
+    /// `None` while the entry is unchanged; `Some(None)` if it is removed.
     after: Option<Option<Entry>>,
 }
 
@@ -71,7 +73,7 @@ impl Slot {
 }
 
 impl Change {
-    /// Nothing yet, on the committed state of `store`.
+    /// Creates an empty change on the committed state of `store`.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         base: u64,
@@ -102,16 +104,17 @@ impl Change {
         self.in_force
     }
 
-    /// By which [rules] the next command will be applied.
+    /// Returns the [rules] by which the next command is applied.
     pub fn rules(&self) -> u32 {
         self.in_force.rules
     }
 
-    /// Applies one command. `revision` is what the entries that it writes will carry: the index of the log
-    /// entry that brought it, and its position there. Revisions go up from one command to the next.
+    /// Applies one command and returns its reply. `revision` is the revision of the entries that the command
+    /// writes: the index of its log entry and its position in that entry. Revisions increase from one command
+    /// to the next.
     ///
     /// # Errors
-    /// [`StoreError`]; the change must be dropped then.
+    /// [`StoreError`]; the change must then be dropped.
     pub fn apply(&mut self, revision: Revision, command: &Command) -> Result<Reply, StoreError> {
         self.first.get_or_insert(revision);
         match command {
@@ -138,7 +141,7 @@ impl Change {
         }
     }
 
-    /// What `name` stands for after the commands so far.
+    /// Returns the entry of `name` after the commands applied so far.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -150,8 +153,8 @@ impl Change {
         }
     }
 
-    /// Bytes of what the store holds of the entries that the commands so far are about. They are in memory, and
-    /// may be many more than those of the commands.
+    /// Returns the approximate bytes of the entries that were read from the store for the commands applied so
+    /// far. These entries are in memory and can be much larger than the commands.
     pub fn read_len(&self) -> usize {
         self.read_len
     }
@@ -161,13 +164,13 @@ impl Change {
         self.meta.insert(key.to_vec(), value);
     }
 
-    /// Writes an extra record with the change. Extra records are part of the replicated state: they
-    /// count in its hash and go with its snapshots.
+    /// Writes an extra record with the change. Extra records are part of the replicated state: they count in
+    /// its hash and are part of its snapshots.
     pub fn put_extra(&mut self, key: &[u8], value: Vec<u8>) {
         self.extras.insert(key.to_vec(), Some(value));
     }
 
-    /// Removes an extra record with the change, if it is there.
+    /// Removes the extra record under `key` with the change, if there is one.
     pub fn remove_extra(&mut self, key: &[u8]) {
         self.extras.insert(key.to_vec(), None);
     }
@@ -276,11 +279,11 @@ impl Change {
         self.remove_all(revision, &Target::Names(names.into_iter().collect()))
     }
 
-    /// Whether a name with this prefix was created after `as_of`, or that would take too long to find out.
-    /// The same on every node, however the commands are cut into changes: names are counted as they are
-    /// after the commands so far.
+    /// Returns true if a name with this prefix was created after `as_of`, or if finding out would take too
+    /// long. The result is the same on every node, however the commands are grouped into changes: names are
+    /// counted as they are after the commands applied so far.
     fn may_have_gained(&self, prefix: &str, as_of: Revision) -> Result<bool, StoreError> {
-        // What was created before these rules may be ordered otherwise on another node.
+        // Entries created before these rules may be ordered differently on another node.
         let InForce {
             rules,
             since,
@@ -334,8 +337,9 @@ impl Change {
         self.remove_all(revision, &Target::Prefixes(minimal_prefixes(prefixes)))
     }
 
-    /// Only logs of earlier builds, and clusters with a node of one, have this command. Nothing here depends on
-    /// the node: all names share one budget of steps, and the first error is the end.
+    /// Removes the names that `pattern` matches. Only logs of earlier builds, and clusters with a node of an
+    /// earlier build, contain this command. The result is the same on every node: all names share one budget of
+    /// steps, and the first error refuses the command.
     fn remove_regex(&mut self, revision: Revision, pattern: &str) -> Result<Reply, StoreError> {
         let refused = |error: PatternError| Reply::Refused(Refusal::pattern(&error.to_string()));
         let pattern = match Pattern::parse(pattern) {
@@ -355,9 +359,9 @@ impl Change {
         self.remove_all(revision, &Target::Names(names))
     }
 
-    /// Removes what `target` covers: name by name, or as a whole when it is much.
+    /// Removes the entries that `target` covers: name by name, or as a whole if there are many.
     fn remove_all(&mut self, revision: Revision, target: &Target<'_>) -> Result<Reply, StoreError> {
-        // Without positions, entries of one log entry cannot be told apart by their age.
+        // Without positions, the entries of one log entry cannot be ordered by age.
         if self.in_force.rules >= 2 && self.is_large(target)? {
             return self.remove_at_once(revision, target);
         }
@@ -382,7 +386,7 @@ impl Change {
         Ok(Reply::Removed(removed))
     }
 
-    /// Whether more is to be removed than should be done name by name. It looks no further than it must.
+    /// Returns true if `target` covers more than is removed name by name. Stops as soon as a limit is exceeded.
     fn is_large(&self, target: &Target<'_>) -> Result<bool, StoreError> {
         let (mut count, mut len) = (0, 0);
         let mut add = |entry_len: usize| {
@@ -410,7 +414,7 @@ impl Change {
         Ok(large)
     }
 
-    /// Removes any number of names in little memory: those of the store are only read through, to be counted.
+    /// Removes any number of names in little memory: the entries of the store are only scanned, to count them.
     fn remove_at_once(
         &mut self,
         revision: Revision,
@@ -429,7 +433,7 @@ impl Change {
                 removed += 1;
             }
         });
-        // Whatever is in the store was created before this change.
+        // Every entry in the store was created before this change.
         let before = self.first.unwrap_or(revision);
         let removal = self.removal.get_or_insert_with(|| Removal::new(before));
         match target {
@@ -443,7 +447,7 @@ impl Change {
         Ok(Reply::Removed(removed))
     }
 
-    /// Visits the entries of the store that `target` covers and no command so far has touched.
+    /// Visits the entries of the store that `target` covers and that no command so far has touched.
     fn for_each_stored(
         &self,
         target: &Target<'_>,
@@ -482,11 +486,11 @@ impl Change {
         Ok(())
     }
 
-    /// The names with this prefix after the change so far, in order.
+    /// Returns the names with this prefix after the change so far, in ascending order.
     fn names(&self, prefix: &str) -> Result<Vec<Name>, StoreError> {
         let mut names = Vec::new();
         self.store.view()?.entries(prefix, "", &mut |name, _| {
-            // One that was touched since it was removed is looked at below.
+            // A name that was touched after its removal is handled below.
             if self.entries.contains_key(name) || !covers(&self.removal, name) {
                 names.push(name.to_owned());
             }
@@ -581,18 +585,18 @@ impl fmt::Debug for Change {
     }
 }
 
-/// What a command removes.
+/// The names that a command removes.
 enum Target<'a> {
-    /// All names that start with one of these; in order, none covers another.
+    /// All names that start with one of these prefixes. Sorted; no prefix covers another.
     Prefixes(Vec<&'a str>),
-    /// These names; in order, each once.
+    /// These names. Sorted, without duplicates.
     Names(Vec<&'a str>),
 }
 
 type Slots = BTreeMap<Name, Slot>;
 
 impl Target<'_> {
-    /// What it covers among `slots`.
+    /// Returns the slots of the names that the target covers.
     fn slots<'b>(
         &'b self,
         slots: &'b Slots,

@@ -1,90 +1,91 @@
-//! Every change of the registry. Commands go through the log and are applied in its order.
+//! Commands: the changes of the registry. They go through the log and are applied in its order.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Name, Revision, Tags};
 
-/// What `register` does when the name stands for something already.
+/// The effect of `register` on a name that is already registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IfTaken {
-    /// Replace URI and tags.
+    /// Replaces the URI and the tags.
     Replace,
-    /// Refuse (`safe=True`).
+    /// Refuses the registration (`safe=True`).
     Refuse,
 }
 
-/// One change. Applying it depends on the registry and on the command alone. Variants keep their place:
-/// old logs hold them by number.
+/// One change of the registry. Its effect depends only on the registry and on the command. Variants keep their
+/// position: old logs identify them by number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Let `name` stand for `uri` with these tags.
+    /// Registers `name` with `uri` and these tags.
     Register {
         /// The name.
         name: Name,
-        /// URI text, already checked.
+        /// URI text, already validated.
         uri: String,
-        /// All its tags; those it had before go.
+        /// All its tags; earlier tags are removed.
         tags: Tags,
-        /// What to do when the name exists.
+        /// The effect if the name exists.
         if_taken: IfTaken,
     },
-    /// Replace the tags of `name`.
+    /// Replaces the tags of `name`.
     SetMetadata {
         /// The name.
         name: Name,
         /// All its tags from now on.
         tags: Tags,
     },
-    /// Remove one name.
+    /// Removes one name.
     Remove {
         /// The name.
         name: Name,
     },
-    /// Remove `name` if it still stands for `uri` (autoclean has looked, and the world moves on).
+    /// Removes `name` if its URI is still `uri`. For autoclean, whose check of the URI may be outdated by now.
     RemoveIf {
         /// The name.
         name: Name,
         /// The URI text that was checked.
         uri: String,
     },
-    /// Remove every name that starts with one of these.
+    /// Removes every name that starts with one of these prefixes.
     RemovePrefix {
-        /// Prefixes; an empty one matches every name.
+        /// Prefixes; an empty prefix matches every name.
         prefixes: Vec<String>,
     },
-    /// Remove every name that the pattern matches at its start.
+    /// Removes every name that the pattern matches at its start.
     RemoveRegex {
         /// A pattern in Python's syntax that [`crate::Pattern::parse`] accepts.
         pattern: String,
     },
-    /// Apply everything behind this by these [rules](crate::rules), if they are later than those in
-    /// force. Proposed when every member knows them; the commands below, only when it was applied.
+    /// Applies all later commands by these [rules](crate::rules), if they are newer than those in force.
+    /// Proposed once every member knows them. The commands below are proposed only after this one was applied.
     UseRules {
-        /// Their number.
+        /// Number of the rules.
         rules: u32,
     },
-    /// Remove `name` if it has not changed since (autoclean has looked, and the world moves on).
+    /// Removes `name` if its entry has not changed since `revision`. For autoclean, whose check of the entry
+    /// may be outdated by now.
     RemoveIfUnchanged {
         /// The name.
         name: Name,
-        /// [`Entry::revision`](crate::Entry::revision) of what was looked at.
+        /// [`Entry::revision`](crate::Entry::revision) of the entry that was checked.
         revision: Revision,
     },
-    /// Remove these names, which are all that somebody was looking for among those with this prefix when
-    /// the state was at `as_of`. Refused with [`Refusal::Changed`] when there may be more by now: a name
-    /// with that prefix was created since, or so many were that nobody looks through them.
+    /// Removes these names: all those that a client selected among the names with this prefix when the state
+    /// was at `as_of`. Refused with [`Refusal::Changed`] if there may be more by now: a name with the prefix
+    /// was created since, or too many names were created since to examine them.
     RemoveListed {
-        /// The names; those that are gone are passed over.
+        /// The names; names that no longer exist are skipped.
         names: Vec<Name>,
-        /// All names that were looked at start with it.
+        /// A prefix of all names that were examined.
         prefix: String,
-        /// Where the state was; [`Revision::end_of`] the log entry that was applied last.
+        /// Revision of the state that was examined: [`Revision::end_of`] the log entry applied last.
         as_of: Revision,
     },
 }
 
 impl Command {
-    /// Whether it can only make the registry smaller.
+    /// Returns true if the command can only make the registry smaller.
     pub fn is_removal(&self) -> bool {
         match self {
             Self::Register { .. } | Self::SetMetadata { .. } | Self::UseRules { .. } => false,
@@ -98,54 +99,54 @@ impl Command {
     }
 }
 
-/// What a command did. A refusal is a reply, the same on every node.
+/// The result of a command. A refusal is a reply, the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Done.
+    /// The command was carried out.
     Done,
-    /// Done; so many entries were removed.
+    /// This many entries were removed.
     Removed(u64),
     /// Nothing was changed.
     Refused(Refusal),
 }
 
-/// Bytes of a text in a [`Refusal`]: replies are replicated and kept, so they are small whatever the command
-/// was.
+/// Maximum number of bytes of a text in a [`Refusal`]. Replies are replicated and kept, so they stay small
+/// whatever the command was.
 pub const REFUSAL_TEXT_LEN_MAX: usize = 256;
 
-/// Why a command changed nothing.
+/// The reason why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// `register` with [`IfTaken::Refuse`] of a name that exists.
     NameTaken {
-        /// Always empty: a reply is kept, and repeats nothing that a client chose. Earlier builds put the URI
-        /// here that the name stands for, and their replies are still read.
+        /// Always empty: a reply is kept and repeats no client data. Earlier builds put the URI of the existing
+        /// entry here, and their replies can still be read.
         uri: String,
     },
     /// `set_metadata` of a name that does not exist.
     UnknownName,
-    /// The pattern does not parse, or ran into its bound; the text for the client, at most
+    /// The pattern does not parse, or exceeded a bound. Holds the text for the client, at most
     /// [`REFUSAL_TEXT_LEN_MAX`] bytes.
     Pattern(String),
-    /// Names came since the ones to be removed were looked up: look again.
+    /// Names were created since the names to remove were looked up. The lookup must be repeated.
     Changed,
 }
 
 impl Refusal {
-    /// [`Self::NameTaken`].
+    /// Returns [`Self::NameTaken`].
     pub fn name_taken() -> Self {
         Self::NameTaken { uri: String::new() }
     }
 
-    /// [`Self::Pattern`] with as much of `text` as a reply may hold.
+    /// Returns [`Self::Pattern`] with as much of `text` as a reply may hold.
     pub fn pattern(text: &str) -> Self {
         Self::Pattern(shortened(text).to_owned())
     }
 }
 
 impl Reply {
-    /// The same reply without what earlier builds repeated of a client's data; `None` when there is
-    /// nothing to take out.
+    /// Returns the reply without the client data that earlier builds repeated in it; `None` if there is nothing
+    /// to take out.
     pub fn bounded(&self) -> Option<Self> {
         match self {
             Self::Refused(Refusal::NameTaken { uri }) if !uri.is_empty() => {
@@ -159,7 +160,7 @@ impl Reply {
     }
 }
 
-/// The beginning of `text` that fits into a reply.
+/// Returns the beginning of `text` that fits into a reply.
 fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(REFUSAL_TEXT_LEN_MAX)]
 }

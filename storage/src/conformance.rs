@@ -1,6 +1,6 @@
-//! The suite that every store must pass.
+//! The conformance suite that every store must pass.
 //!
-//! A store says how it is opened, empty, and gets one test per case:
+//! A store provides a function that opens it, empty, and gets one test per case:
 //! ```
 //! use std::sync::Arc;
 //! use hearth_storage::{Location, RocksOptions, RocksStore, conformance::Opened, conformance_suite};
@@ -12,9 +12,9 @@
 //! conformance_suite!(rocks_in_memory, super::memory);
 //! # fn main() {}
 //! ```
-//! The cases go through [`Registry`], because what counts is that the rules hold on the store; where a
-//! rule cannot show a property of the store, they ask the store itself. They do not test what
-//! survives a crash: each store promises something else there.
+//! The cases go through [`Registry`], because the rules must hold on the store. Where a rule cannot show a
+//! property of the store, a case asks the store itself. The suite does not test what survives a crash: each
+//! store makes its own promises there.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -32,19 +32,19 @@ use crate::snapshot::SnapshotHeader;
 use crate::store::{Store, View};
 use crate::summary::Summary;
 
-/// A new, empty store, and what must stay until it is closed: its folder, for one.
+/// A new, empty store, and a guard that must live until it is closed, such as its directory.
 pub struct Opened {
     store: Arc<dyn Store>,
     _guard: Box<dyn Any>,
 }
 
 impl Opened {
-    /// A store that needs nothing else.
+    /// Wraps a store that needs no guard.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self::with_guard(store, ())
     }
 
-    /// A store that is closed before `guard` is dropped.
+    /// Wraps a store that is closed before `guard` is dropped.
     pub fn with_guard(store: Arc<dyn Store>, guard: impl Any) -> Self {
         Self {
             store,
@@ -53,11 +53,11 @@ impl Opened {
     }
 }
 
-/// What each case returns; a case fails by panicking or with the store's error.
+/// The result of a case. A case fails by panicking or with the error of the store.
 pub type Outcome = Result<(), StoreError>;
 
-/// Makes a module of tests, one per case, from a name and a function that opens an empty store. Paths in
-/// the second argument are as seen from inside that module.
+/// Defines a module of tests, one per case, from a name and a function that opens an empty store. Paths in the
+/// second argument are resolved inside that module.
 #[macro_export]
 macro_rules! conformance_suite {
     ($name:ident, $open:expr) => {
@@ -109,10 +109,10 @@ macro_rules! conformance_suite {
     };
 }
 
-/// Opens an empty store.
+/// A function that opens an empty store.
 pub type Opener<'a> = dyn Fn() -> Opened + 'a;
 
-/// A registry in a fresh store, with shorter words for what the cases do.
+/// A registry in a new store, with shorthands for the operations of the cases.
 struct Bench {
     registry: Registry,
     opened: Opened,
@@ -129,7 +129,7 @@ impl Bench {
         }
     }
 
-    /// Applies one command in a change of its own.
+    /// Applies one command in its own change.
     fn apply(&mut self, command: Command) -> Result<Reply, StoreError> {
         self.revision += 1;
         let mut change = self.registry.begin()?;
@@ -165,20 +165,20 @@ impl Bench {
         }
     }
 
-    /// What a list holds, by name.
+    /// Returns the names in a list, sorted.
     fn names(&self, filter: Filter) -> Result<Vec<Name>, StoreError> {
         let mut names = self.ordered(filter)?;
         names.sort_unstable();
         Ok(names)
     }
 
-    /// What a list holds, in its order.
+    /// Returns the names in a list, in its order.
     fn ordered(&self, filter: Filter) -> Result<Vec<Name>, StoreError> {
         let entries = self.list(filter)?;
         Ok(entries.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// The names created after `as_of`, in the order in which the store gives them.
+    /// Returns the names created after `as_of`, in the order in which the store gives them.
     fn created_since(&self, as_of: Revision) -> Result<Vec<Name>, StoreError> {
         let mut names = Vec::new();
         let view = self.opened.store.view()?;
@@ -192,12 +192,12 @@ impl Bench {
     }
 }
 
-/// The revision of the only command in a log entry.
+/// Returns the revision of the only command in a log entry.
 fn at(index: u64) -> Revision {
     Revision::new(index, 0)
 }
 
-/// Puts the present rules in force.
+/// Returns the command that puts the latest rules in force.
 fn use_rules() -> Command {
     Command::UseRules { rules: RULES }
 }
@@ -250,7 +250,7 @@ fn pattern(text: &str) -> Pattern {
     }
 }
 
-/// Nothing was written: no entry, no record, the default summary.
+/// An empty store has no entry, no record, and the default summary.
 #[doc(hidden)]
 pub fn an_empty_store_holds_nothing(open: &Opener<'_>) -> Outcome {
     let bench = Bench::new(open);
@@ -273,7 +273,7 @@ pub fn an_empty_store_holds_nothing(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// The later registration counts, all of it.
+/// The later registration replaces the earlier one as a whole.
 #[doc(hidden)]
 pub fn register_replaces_uri_and_tags(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -297,7 +297,7 @@ pub fn register_replaces_uri_and_tags(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// `register(safe=True)` of a taken name says what it stands for, and leaves it.
+/// `register(safe=True)` of an existing name is refused and changes nothing.
 #[doc(hidden)]
 pub fn register_that_refuses_changes_nothing(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -318,7 +318,7 @@ pub fn register_that_refuses_changes_nothing(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Tags go and come, the URI stays, an unknown name is refused.
+/// The tags are replaced, the URI stays, and an unknown name is refused.
 #[doc(hidden)]
 pub fn set_metadata_replaces_tags_and_keeps_the_uri(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -343,7 +343,7 @@ pub fn set_metadata_replaces_tags_and_keeps_the_uri(open: &Opener<'_>) -> Outcom
     Ok(())
 }
 
-/// One or none.
+/// A removal reports one removed entry, or none.
 #[doc(hidden)]
 pub fn remove_counts_what_it_removes(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -356,7 +356,7 @@ pub fn remove_counts_what_it_removes(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// What stands for another URI by now stays.
+/// An entry that has another URI by now stays.
 #[doc(hidden)]
 pub fn remove_if_compares_the_uri(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -373,7 +373,7 @@ pub fn remove_if_compares_the_uri(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Prefixes may overlap, repeat, be empty or none.
+/// Prefixes may overlap, repeat or be empty, and there may be none.
 #[doc(hidden)]
 pub fn remove_prefix_removes_each_name_once(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -395,7 +395,7 @@ pub fn remove_prefix_removes_each_name_once(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// `re.match`: anchored at the start, not at the end.
+/// The pattern is anchored at the start and not at the end, like `re.match`.
 #[doc(hidden)]
 pub fn remove_regex_matches_at_the_start(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -412,7 +412,7 @@ pub fn remove_regex_matches_at_the_start(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// The refusal is a reply, and the change goes on.
+/// A pattern that does not parse gives a refusal, which is a reply and not an error.
 #[doc(hidden)]
 pub fn a_pattern_that_does_not_parse_is_refused(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -429,7 +429,7 @@ pub fn a_pattern_that_does_not_parse_is_refused(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Empty, NUL, newlines, all planes of Unicode, long: each is a name of its own.
+/// Any text is a name of its own: empty, NUL, newlines, all planes of Unicode, long.
 #[doc(hidden)]
 pub fn any_text_can_be_a_name(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -473,7 +473,7 @@ pub fn any_text_can_be_a_name(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Scans go by name: code points decide, not UTF-16 units and not any language.
+/// Scans are ordered by code points, not by UTF-16 units and not by the rules of a language.
 #[doc(hidden)]
 pub fn scans_are_in_the_order_of_code_points(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -508,7 +508,7 @@ pub fn scans_are_in_the_order_of_code_points(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Whatever the filter: by creation, which a later registration or other tags do not change.
+/// Every list is in the order of creation, which a later registration or other tags do not change.
 #[doc(hidden)]
 pub fn lists_are_in_the_order_of_creation(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -535,7 +535,7 @@ pub fn lists_are_in_the_order_of_creation(open: &Opener<'_>) -> Outcome {
         let names = bench.ordered(filter.clone())?;
         assert_eq!(names, ["c", "a", "b", "e", "d"], "{filter:?}");
     }
-    // Of one log entry: by position.
+    // Entries of one log entry are ordered by position.
     let mut change = bench.registry.begin()?;
     for (position, name) in [(0, "z"), (1, "y"), (2, "x")] {
         let register = register(name, "PYRO:o@h:1", &["w"]);
@@ -546,7 +546,7 @@ pub fn lists_are_in_the_order_of_creation(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// An entry says when it was changed last and when it was created, by the rules in force.
+/// An entry has the revisions of its last change and of its creation, by the rules in force.
 #[doc(hidden)]
 pub fn entries_keep_the_revision_of_their_creation(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -560,7 +560,7 @@ pub fn entries_keep_the_revision_of_their_creation(open: &Opener<'_>) -> Outcome
         reply.map(|reply| assert_eq!(reply, Reply::Done))
     };
     let [old, new] = ["old", "new"].map(|name| register(name, "PYRO:o@h:1", &["t"]));
-    // Without positions, as long as a member may not know them.
+    // There are no positions as long as a member may not know them.
     apply(10, 3, &old)?;
     apply(11, 1, &use_rules())?;
     apply(11, 2, &new)?;
@@ -581,7 +581,7 @@ pub fn entries_keep_the_revision_of_their_creation(open: &Opener<'_>) -> Outcome
     bench.apply(remove("new"))?;
     bench.apply(new)?;
     assert_eq!(revisions(&bench, "new")?, Some((at(23), at(23))));
-    // Rules never go back.
+    // The rules never go back.
     bench.apply(Command::UseRules { rules: 1 })?;
     assert_eq!(bench.registry.rules()?, RULES);
     let later = bench.apply(Command::UseRules { rules: RULES + 1 });
@@ -589,7 +589,7 @@ pub fn entries_keep_the_revision_of_their_creation(open: &Opener<'_>) -> Outcome
         matches!(later, Err(StoreError::NewerRules { .. })),
         "{later:?}"
     );
-    // A snapshot takes the rules along.
+    // A snapshot includes the rules.
     let target = Bench::new(open);
     assert_eq!(target.registry.rules()?, 1);
     let snapshot = bench.registry.snapshot()?;
@@ -601,7 +601,7 @@ pub fn entries_keep_the_revision_of_their_creation(open: &Opener<'_>) -> Outcome
     Ok(())
 }
 
-/// The order of creation follows every change, and snapshots bring it along.
+/// The creation order follows every change, and snapshots include it.
 #[doc(hidden)]
 pub fn the_order_of_creation_follows_every_change(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -638,7 +638,7 @@ pub fn the_order_of_creation_follows_every_change(open: &Opener<'_>) -> Outcome 
     Ok(())
 }
 
-/// What was registered again in between stays, though its URI is the same.
+/// An entry that was registered again in the meantime stays, even if its URI is the same.
 #[doc(hidden)]
 pub fn remove_if_unchanged_compares_the_revision(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -657,7 +657,7 @@ pub fn remove_if_unchanged_compares_the_revision(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// All or nothing, and nothing when a name came that nobody looked at.
+/// Either all listed names are removed or none. The removal is refused if a name was created since.
 #[doc(hidden)]
 pub fn remove_listed_is_refused_when_names_came(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -670,14 +670,14 @@ pub fn remove_listed_is_refused_when_names_came(open: &Opener<'_>) -> Outcome {
     bench.register("s.1", &["t"])?;
     assert_eq!(bench.apply(remove(&["s.1"], "s.", 1))?, refused);
     bench.apply(use_rules())?;
-    // Before the rules nobody kept the order.
+    // The creation order was not kept before the rules.
     assert_eq!(bench.apply(remove(&["s.1"], "s.", 2))?, refused);
     bench.register("s.2", &["t"])?;
     bench.register("other", &[])?;
     bench.revision = 9;
     bench.register("s.3", &[])?;
     bench.register("s.1", &["u"])?;
-    // Changed is not created.
+    // s.3 was created after 9. After 10, s.1 was changed, which does not count as created.
     assert_eq!(bench.apply(remove(&["s.1", "s.2"], "s.", 9))?, refused);
     assert_eq!(bench.count()?, 4);
     assert_eq!(
@@ -685,7 +685,8 @@ pub fn remove_listed_is_refused_when_names_came(open: &Opener<'_>) -> Outcome {
         Reply::Removed(2)
     );
     assert_eq!(bench.names(Filter::All)?, ["other", "s.3"]);
-    // A name that was gone in between counts as a new one; one that came and went does not.
+    // A name that was removed and registered again counts as created; one that was created and removed does
+    // not.
     bench.apply(self::remove("s.3"))?;
     bench.register("s.3", &[])?;
     let now = bench.revision;
@@ -696,7 +697,7 @@ pub fn remove_listed_is_refused_when_names_came(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// The bound on the names that are looked through, and commands of one change.
+/// The number of names that are examined is bounded, and names of the same change count.
 #[doc(hidden)]
 pub fn remove_listed_looks_through_so_many(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -718,7 +719,7 @@ pub fn remove_listed_looks_through_so_many(open: &Opener<'_>) -> Outcome {
         bench.registry.commit(change)?;
     }
     bench.revision = revision;
-    // 4096 others were created since; one more, in the same change, is too many.
+    // 4096 other names were created since. One more, in the same change, is too many.
     let mut change = bench.registry.begin()?;
     change.apply(at(revision + 1), &register("m", "PYRO:o@h:1", &[]))?;
     let reply = change.apply(at(revision + 2), &remove(10))?;
@@ -738,7 +739,7 @@ pub fn remove_listed_looks_through_so_many(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// At every length of UTF-8 and at the last character of all, a prefix covers what starts with it.
+/// A prefix covers what starts with it, at every length of UTF-8 and at the last code point.
 #[doc(hidden)]
 pub fn prefixes_end_where_they_should(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -795,7 +796,7 @@ pub fn prefixes_end_where_they_should(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// As removal does.
+/// Lists by pattern match at the start of names, as removals do.
 #[doc(hidden)]
 pub fn lists_by_pattern_match_at_the_start(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -811,7 +812,7 @@ pub fn lists_by_pattern_match_at_the_start(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// All of them, any of them, each entry once.
+/// Tags find the entries with all of them or with any of them, each entry once.
 #[doc(hidden)]
 pub fn tags_find_their_entries(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -848,7 +849,7 @@ pub fn tags_find_their_entries(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Tags are told apart from each other, and from the names behind them in an index.
+/// Tags are distinguished from each other, and from the names behind them in an index.
 #[doc(hidden)]
 pub fn any_text_can_be_a_tag(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -891,7 +892,7 @@ pub fn any_text_can_be_a_tag(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// No command leaves a tag behind or forgets one.
+/// No command leaves a tag behind or omits one.
 #[doc(hidden)]
 pub fn the_tag_index_follows_every_change(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -915,7 +916,7 @@ pub fn the_tag_index_follows_every_change(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Commands in one change work on each other's results, and readers see none of it before the end.
+/// Commands in one change see each other's effects, and readers see none of them before the commit.
 #[doc(hidden)]
 pub fn a_change_sees_what_it_has_done(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -935,7 +936,7 @@ pub fn a_change_sees_what_it_has_done(open: &Opener<'_>) -> Outcome {
     assert_eq!(change.apply(at(11), &safely)?, taken);
     change.apply(at(12), &register("old.3", "PYRO:o@h:1", &["t", "u"]))?;
     change.apply(at(13), &remove("old.1"))?;
-    // old.2 from the store and old.3 from the change; old.1 is gone already.
+    // old.2 comes from the store and old.3 from the change; old.1 is already removed.
     assert_eq!(
         change.apply(at(14), &remove_prefix(&["old."]))?,
         Reply::Removed(2)
@@ -972,7 +973,7 @@ pub fn a_change_sees_what_it_has_done(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Not committed is not done.
+/// A change that is not committed has no effect.
 #[doc(hidden)]
 pub fn a_dropped_change_leaves_nothing(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -990,7 +991,7 @@ pub fn a_dropped_change_leaves_nothing(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// A change that was made on a state that is no more would write nonsense.
+/// A change that was made on an outdated state is refused.
 #[doc(hidden)]
 pub fn an_overtaken_change_is_refused(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -1005,7 +1006,8 @@ pub fn an_overtaken_change_is_refused(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Beside the entries, atomically with them, and told apart from them.
+/// Meta and extra records are kept beside the entries, written atomically with them, and distinguished from
+/// them.
 #[doc(hidden)]
 pub fn meta_and_extra_records_are_kept(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -1059,7 +1061,7 @@ pub fn meta_and_extra_records_are_kept(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Later batches and installs do not reach into a view.
+/// Later batches and installs do not affect a view.
 #[doc(hidden)]
 pub fn a_view_stands_still(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -1082,7 +1084,7 @@ pub fn a_view_stands_still(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// `from` is included, and a visitor that has enough is not called again.
+/// `from` is inclusive, and a visitor that returns `Break` is not called again.
 #[doc(hidden)]
 pub fn scans_start_where_they_are_told_and_stop(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -1126,7 +1128,7 @@ pub fn scans_start_where_they_are_told_and_stop(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// A cursor can go on from anywhere, and stays at the end.
+/// A cursor can continue from anywhere, and stays at the end.
 #[doc(hidden)]
 pub fn cursors_seek_and_go_on(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -1149,7 +1151,7 @@ pub fn cursors_seek_and_go_on(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// However a state came about, its counts and hash are those of what is in it.
+/// However a state came about, its counts and hash match its content.
 #[doc(hidden)]
 pub fn the_summary_is_that_of_the_content(open: &Opener<'_>) -> Outcome {
     let mut bench = Bench::new(open);
@@ -1181,7 +1183,7 @@ pub fn the_summary_is_that_of_the_content(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Entries, tags, extra and meta records of before go; those of the snapshot come, with its revisions.
+/// All entries, tags, extra and meta records are replaced by those of the snapshot, with its revisions.
 #[doc(hidden)]
 pub fn a_snapshot_replaces_everything(open: &Opener<'_>) -> Outcome {
     let source = filled(open)?;
@@ -1206,7 +1208,7 @@ pub fn a_snapshot_replaces_everything(open: &Opener<'_>) -> Outcome {
         assert_eq!(target.names(any(&["old"]))?, owned(&[]));
         assert_eq!(target.names(all(&["even"]))?, source.names(all(&["even"]))?);
         assert_eq!(target.lookup("old")?, None);
-        // The new state takes changes.
+        // The new state accepts changes.
         target.register("later", &["even"])?;
         target.apply(remove("name 4"))?;
         assert_eq!(target.count()?, source.count()?);
@@ -1238,7 +1240,7 @@ pub fn a_snapshot_describes_one_moment(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// Whatever is wrong with a snapshot, the state is as before, and the next good one is installed.
+/// Whatever is wrong with a snapshot, the state is unchanged, and the next good one is installed.
 #[doc(hidden)]
 pub fn a_bad_snapshot_changes_nothing(open: &Opener<'_>) -> Outcome {
     let source = filled(open)?;
@@ -1289,7 +1291,7 @@ pub fn a_bad_snapshot_changes_nothing(open: &Opener<'_>) -> Outcome {
     Ok(())
 }
 
-/// A registry with eight entries, two extra records and a meta record.
+/// Returns a registry with eight entries, two extra records and a meta record.
 fn filled(open: &Opener<'_>) -> Result<Bench, StoreError> {
     let mut bench = Bench::new(open);
     for number in 0..8 {

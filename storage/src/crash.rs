@@ -1,10 +1,10 @@
-//! Places at which a test can end the process: between any two steps that change what is on disk.
+//! Crash points: places at which a test can end the process, between any two steps that change the disk.
 //!
-//! Only with the feature `crash-points`, which this workspace's tests switch on and its programs do not.
-//! Then `HEARTH_CRASH_POINT=NAME:N` kills the process, as from outside and at once, when it comes to the
+//! They exist only with the feature `crash-points`, which the tests of this workspace enable and its programs
+//! do not. `HEARTH_CRASH_POINT=NAME:N` then kills the process, as from outside and at once, when it reaches the
 //! place of that name for the Nth time.
 
-/// The process comes to this place.
+/// Marks a crash point. Without the feature it does nothing.
 #[cfg(not(feature = "crash-points"))]
 #[inline(always)]
 pub(crate) fn crash_point(_name: &str) {}
@@ -41,7 +41,7 @@ mod enabled {
         })
     }
 
-    /// The process comes to this place.
+    /// Marks a crash point. Kills the process if this is the planned place and time.
     pub(crate) fn crash_point(name: &str) {
         let Some(plan) = PLAN.get_or_init(plan) else {
             return;

@@ -1,4 +1,5 @@
-//! The entries of a list, packed: a list of a million names has a hundred megabytes and not five times as many.
+//! The entries of a list in packed form: a list of a million names takes a hundred megabytes and not five times
+//! as many.
 
 use std::fmt;
 
@@ -7,20 +8,20 @@ use crate::format::{self, EntryRef, Reader};
 use crate::model::{Entry, Name, Revision};
 use crate::store::StoredEntry;
 
-/// What a chunk has room for; an entry that is longer has a chunk of its own. From this size on jemalloc gives
-/// memory back to the system as soon as it is freed (`oversize_threshold`).
+/// Bytes for which a chunk has room; a longer entry has a chunk of its own. jemalloc returns memory of this
+/// size and above to the system as soon as it is freed (`oversize_threshold`).
 const CHUNK_LEN: usize = 8 << 20;
 
-/// Entries with their names, in an order of their own. Each is unpacked when it is its turn.
+/// Entries with their names, in an order of their own. Each is unpacked when it is reached.
 #[derive(Clone, Default)]
 pub struct Entries {
-    /// One entry behind the other: the name behind its length, the layout of the entry, the entry behind its
-    /// length. Chunks, as a buffer that doubles is there twice while it is copied.
+    /// Packed entries, one behind the other: the name behind its length, the layout of the entry, the entry
+    /// behind its length. They are in chunks because a buffer that doubles exists twice while it is copied.
     chunks: Vec<Vec<u8>>,
     places: Vec<Place>,
 }
 
-/// Where in [`Entries::chunks`] an entry is, and what it is sorted by.
+/// The position of an entry in [`Entries::chunks`], and the key by which it is sorted.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     created: Revision,
@@ -28,32 +29,32 @@ struct Place {
     start: u32,
 }
 
-/// How long the name, the URI and the tags of an entry are, in bytes, and how many texts that is.
+/// The length of the name, the URI and the tags of an entry, and the number of these texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Texts {
-    /// Bytes of all of them.
+    /// Bytes of all texts.
     pub len: usize,
-    /// How many they are.
+    /// Number of texts.
     pub count: usize,
 }
 
 impl Entries {
-    /// Number of the entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Bytes of all of them, packed.
+    /// Returns the bytes of all entries, packed.
     pub fn packed_len(&self) -> usize {
         self.chunks.iter().map(Vec::len).sum()
     }
 
-    /// Adds an entry at the end. Returns how long its texts are.
+    /// Adds an entry at the end. Returns the length of its texts.
     pub fn push(&mut self, name: &str, entry: &Entry) -> Texts {
         let entry_len = format::entry_len(entry);
         let out = self.begin(name, format::entry_version(entry), entry.created, entry_len);
@@ -66,7 +67,7 @@ impl Entries {
         }
     }
 
-    /// [`Self::push`] of an entry that a scan has met: it is checked, and not unpacked.
+    /// Adds an entry of a scan, as [`Self::push`] does. It is checked, but not unpacked.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`].
@@ -87,7 +88,8 @@ impl Entries {
         })
     }
 
-    /// The chunk that an entry goes to, which begins with what is in front of the entry and its length.
+    /// Begins an entry: writes its name and layout to a chunk that has room for all of it, and returns the
+    /// chunk.
     fn begin(
         &mut self,
         name: &str,
@@ -98,7 +100,7 @@ impl Entries {
         let len = 4 + name.len() + 1 + 4 + entry_len;
         let has_room = |chunk: &Vec<u8>| chunk.len() + len <= CHUNK_LEN;
         if !self.chunks.last().is_some_and(has_room) {
-            // Most lists are short: the first chunk grows with them.
+            // Most lists are short, so the first chunk grows with its entries.
             let is_first = self.chunks.is_empty();
             let capacity = if is_first { len } else { len.max(CHUNK_LEN) };
             self.chunks.push(Vec::with_capacity(capacity));
@@ -115,7 +117,7 @@ impl Entries {
         out
     }
 
-    /// Puts them in the order of creation; by name where that is the same.
+    /// Sorts the entries by creation; by name where that is the same.
     pub(crate) fn sort(&mut self) {
         let chunks = &self.chunks;
         let name = |place: &Place| unpack(chunks, place).map(|(name, _)| name).ok();
@@ -125,7 +127,7 @@ impl Entries {
         });
     }
 
-    /// The entries in their order.
+    /// Returns the entries in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (Name, Entry)> {
         self.places.iter().map(|place| {
             let (name, entry) = unpack(&self.chunks, place).expect("it was packed here");
@@ -144,18 +146,19 @@ fn unpack<'a>(chunks: &'a [Vec<u8>], place: &Place) -> Result<(&'a str, EntryRef
     Ok((name, entry))
 }
 
-/// The entries one after the other, each unpacked when it is its turn. A chunk is freed with its last entry.
+/// An iterator over the entries in their order. Each is unpacked when it is reached, and a chunk is freed with
+/// its last entry.
 #[derive(Debug)]
 pub struct IntoIter {
     entries: Entries,
     next: usize,
-    /// Entries of each chunk whose turn has not come.
+    /// For each chunk, the number of its entries that are still to come.
     left: Vec<u32>,
     packed_len: usize,
 }
 
 impl IntoIter {
-    /// [`Entries::packed_len`] of all entries, those that have been taken as well.
+    /// Returns [`Entries::packed_len`] of all entries, including those already taken.
     pub const fn packed_len(&self) -> usize {
         self.packed_len
     }
@@ -215,7 +218,7 @@ impl FromIterator<(Name, Entry)> for Entries {
 }
 
 impl PartialEq for Entries {
-    /// Whether both have the same entries in the same order.
+    /// Returns true if both have the same entries in the same order.
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())
     }

@@ -1,11 +1,11 @@
-//! The bytes of this crate's records, drawn once.
+//! The binary layouts of this crate's records, each drawn once.
 //!
-//! | format | written by | what it means |
+//! | format | written by | meaning |
 //! |---|---|---|
 //! | 1 | early builds | layout 1 of everything |
 //! | 2 | 0.1 | layout 2 of an entry, `created_gN` and `removal/` (see [`crate::store::rocks`]) |
 //!
-//! A folder of format 1 is marked as one of format 2 when it is opened; its records stay as they are.
+//! A data directory of format 1 is marked as one of format 2 when it is opened; its records stay as they are.
 //!
 //! **Sealed record.** Every value on disk, and every chunk of a snapshot:
 //! ```text
@@ -13,12 +13,12 @@
 //! 1..5     CRC-32 (IEEE) over byte 0 and the payload, big-endian
 //! 5..      payload
 //! ```
-//! RocksDB has checksums of its own, per block and per record of its log; this one also covers the
-//! way through memory, and tells a foreign value from ours.
+//! RocksDB has checksums of its own, per block and per record of its log. This one also covers the path through
+//! memory, and tells a foreign value from a sealed one.
 //!
-//! **Entry**, the payload of a value in `state_gN`; the name is the key. Layout 1 is that of an entry
-//! which has not changed since it was created, at position 0 of a log entry, and so the layout of all
-//! entries before there were positions. Every other entry has layout 2:
+//! **Entry**, the payload of a value in `state_gN`; the name is the key. Layout 1 holds an entry that has not
+//! changed since it was created, at position 0 of a log entry. All entries from before there were positions
+//! have this layout. Every other entry has layout 2:
 //! ```text
 //! layout 1                         layout 2
 //! 0..8     revision.index, u64     0..8     revision.index, u64
@@ -29,25 +29,25 @@
 //! ..       uri, UTF-8
 //! ..       tag_count, u32, then tag_count times: tag_len u32, tag UTF-8; strictly ascending
 //! ```
-//! All integers are big-endian. Log entries, the vote, meta and extra records are payloads that
-//! their owner lays out; this crate seals them and looks no further.
+//! All integers are big-endian. Log entries, the vote, meta and extra records are payloads whose layout their
+//! owner defines; this crate seals them and looks no further.
 
 use crate::error::StoreError;
 use crate::model::{Entry, Revision};
 
-/// The format of a data folder that this version writes, and the newest that it reads.
+/// The format of data directories that this version writes, and the newest that it reads.
 pub const FOLDER_FORMAT: u32 = 2;
 
-/// The layout of sealed records, entries apart.
+/// The layout version of sealed records other than entries.
 pub const RECORD_VERSION: u8 = 1;
 
-/// The newest layout of an entry.
+/// The newest layout version of an entry.
 pub const ENTRY_VERSION: u8 = 2;
 
 /// Bytes before the payload of a sealed record.
 const SEAL_LEN: usize = 5;
 
-/// Seals what `write` appends to the buffer, whose payload will have about `payload_len` bytes.
+/// Seals the payload that `write` appends to the buffer. `payload_len` is its approximate length in bytes.
 pub(crate) fn seal_with(payload_len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     seal_as(RECORD_VERSION, payload_len, write)
 }
@@ -66,12 +66,13 @@ pub(crate) fn seal(payload: &[u8]) -> Vec<u8> {
     seal_with(payload.len(), |record| record.extend_from_slice(payload))
 }
 
-/// The payload of a sealed record, or what is wrong with it.
+/// Returns the payload of a sealed record, or the problem with it.
 pub(crate) fn unseal(record: &[u8]) -> Result<&[u8], String> {
     unseal_upto(RECORD_VERSION, record).map(|(_, payload)| payload)
 }
 
-/// The layout and the payload of a sealed record whose layouts go up to `known`, or what is wrong with it.
+/// Returns the layout and the payload of a sealed record whose layout is at most `known`, or the problem with
+/// it.
 fn unseal_upto(known: u8, record: &[u8]) -> Result<(u8, &[u8]), String> {
     let Some((&[version, c0, c1, c2, c3], payload)) = record.split_first_chunk::<SEAL_LEN>() else {
         return Err(format!("it has {} bytes, too few", record.len()));
@@ -91,7 +92,7 @@ fn unseal_upto(known: u8, record: &[u8]) -> Result<(u8, &[u8]), String> {
     Ok((version, payload))
 }
 
-/// [`unseal`], with a [`StoreError::Corrupt`] that names the record.
+/// Unseals as [`unseal`] does, with a [`StoreError::Corrupt`] that names the record.
 pub(crate) fn unseal_named(
     record: &[u8],
     what: impl FnOnce() -> String,
@@ -106,7 +107,7 @@ fn checksum(version: u8, payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// The layout of an entry: the first one that can hold it, so that equal entries have equal bytes.
+/// Returns the layout of an entry: the first one that can hold it, so that equal entries have equal bytes.
 pub(crate) fn entry_version(entry: &Entry) -> u8 {
     if entry.revision.position == 0 && entry.created == entry.revision {
         1
@@ -115,24 +116,24 @@ pub(crate) fn entry_version(entry: &Entry) -> u8 {
     }
 }
 
-/// A sealed entry.
+/// Seals an entry.
 pub(crate) fn seal_entry(entry: &Entry) -> Vec<u8> {
     seal_as(entry_version(entry), entry_len(entry), |record| {
         write_entry(record, entry);
     })
 }
 
-/// Bytes of the payload of a sealed record.
+/// Returns the bytes of the payload of a sealed record.
 pub(crate) fn sealed_len(record: &[u8]) -> usize {
     record.len().saturating_sub(SEAL_LEN)
 }
 
-/// The entry in a sealed record.
+/// Returns the entry in a sealed record.
 pub(crate) fn unseal_entry(name: &str, record: &[u8]) -> Result<Entry, StoreError> {
     Ok(unseal_entry_ref(name, record)?.entry.into_owned())
 }
 
-/// An entry, and the bytes in which it is.
+/// An entry, and the bytes that encode it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedEntry<'a> {
     /// The layout of the bytes.
@@ -141,7 +142,7 @@ pub(crate) struct PackedEntry<'a> {
     pub(crate) entry: EntryRef<'a>,
 }
 
-/// The entry in a sealed record, where it is.
+/// Returns the entry in a sealed record without copying it.
 pub(crate) fn unseal_entry_ref<'a>(
     name: &str,
     record: &'a [u8],
@@ -160,14 +161,14 @@ pub(crate) fn unseal_entry_ref<'a>(
         .map_err(|reason| StoreError::corrupt(format!("the entry of {name:?}"), reason))
 }
 
-/// Bytes that [`write_entry`] appends.
+/// Returns the number of bytes that [`write_entry`] appends.
 pub(crate) fn entry_len(entry: &Entry) -> usize {
     let tags: usize = entry.tags.iter().map(|tag| 4 + tag.len()).sum();
     let revisions = if entry_version(entry) == 1 { 8 } else { 24 };
     revisions + 4 + entry.uri.len() + 4 + tags
 }
 
-/// Appends an entry in its layout, [`entry_version`].
+/// Appends an entry in the layout that [`entry_version`] selects.
 pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     if entry_version(entry) == 1 {
         out.extend_from_slice(&entry.revision.index.to_be_bytes());
@@ -182,21 +183,21 @@ pub(crate) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// An entry where its bytes are.
+/// An entry that borrows its encoded bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EntryRef<'a> {
     pub(crate) uri: &'a str,
-    /// Bytes of all tags.
+    /// Bytes of all tags, without their lengths.
     pub(crate) tags_len: usize,
     pub(crate) tag_count: usize,
     pub(crate) revision: Revision,
     pub(crate) created: Revision,
-    /// Each tag behind its length; checked.
+    /// Each tag behind its length; validated.
     tags: &'a [u8],
 }
 
 impl<'a> EntryRef<'a> {
-    /// Reads an entry in this layout, and checks all of it.
+    /// Reads an entry in this layout, and validates all of it.
     pub(crate) fn read(version: u8, reader: &mut Reader<'a>) -> Result<Self, String> {
         let (revision, created) = if version == 1 {
             let revision = Revision::new(reader.u64()?, 0);
@@ -227,7 +228,7 @@ impl<'a> EntryRef<'a> {
         })
     }
 
-    /// The entry on its own.
+    /// Returns an entry that owns its texts.
     pub(crate) fn into_owned(self) -> Entry {
         let mut reader = Reader(self.tags);
         let tags = (0..self.tag_count).map_while(|_| reader.text().ok());
@@ -245,23 +246,23 @@ pub(crate) fn read_entry(version: u8, reader: &mut Reader<'_>) -> Result<Entry, 
     EntryRef::read(version, reader).map(EntryRef::into_owned)
 }
 
-/// Appends a length and the bytes.
+/// Appends the length of `bytes`, then `bytes`.
 pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&length(bytes.len()).to_be_bytes());
     out.extend_from_slice(bytes);
 }
 
-/// A length as it is stored.
+/// Converts a length to its stored form.
 pub(crate) fn length(len: usize) -> u32 {
     u32::try_from(len).expect("a message that brings a text has fewer than 2^32 bytes")
 }
 
-/// Takes a payload apart from its front. Lengths are checked against what is there before anything is
+/// Reads a payload from its front. Lengths are checked against the remaining bytes before anything is
 /// allocated.
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The next `len` bytes.
+    /// Reads the next `len` bytes.
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
         let Some((head, rest)) = self.0.split_at_checked(len) else {
             return Err(format!("it ends {} bytes early", len - self.0.len()));
@@ -278,44 +279,44 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// A u8.
+    /// Reads a u8.
     pub(crate) fn u8(&mut self) -> Result<u8, String> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
-    /// A big-endian u32.
+    /// Reads a big-endian u32.
     pub(crate) fn u32(&mut self) -> Result<u32, String> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    /// A big-endian u64.
+    /// Reads a big-endian u64.
     pub(crate) fn u64(&mut self) -> Result<u64, String> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
-    /// A revision, as [`Revision::to_be_bytes`] gives it.
+    /// Reads a revision in the layout of [`Revision::to_be_bytes`].
     pub(crate) fn revision(&mut self) -> Result<Revision, String> {
         Ok(Revision::new(self.u64()?, self.u32()?))
     }
 
-    /// A big-endian u128.
+    /// Reads a big-endian u128.
     pub(crate) fn u128(&mut self) -> Result<u128, String> {
         Ok(u128::from_be_bytes(self.array()?))
     }
 
-    /// Bytes with their length before them.
+    /// Reads bytes that follow their length.
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], String> {
         let len = self.u32()? as usize;
         self.take(len)
     }
 
-    /// UTF-8 text with its length before it.
+    /// Reads UTF-8 text that follows its length.
     pub(crate) fn text(&mut self) -> Result<&'a str, String> {
         std::str::from_utf8(self.bytes()?)
             .map_err(|error| format!("its text is not UTF-8: {error}"))
     }
 
-    /// Nothing may be left.
+    /// Checks that nothing is left.
     pub(crate) fn end(&self) -> Result<(), String> {
         if self.0.is_empty() {
             return Ok(());

@@ -1,9 +1,9 @@
-//! The registry: what names stand for, the rules by which that changes, and where it is kept.
+//! The registry of the name server: its entries, the rules by which they change, and the store that holds them.
 //!
-//! [`Registry`] owns the rules of the name space and [`Store`] is where its data lives. Everything that
-//! can be asked or changed is a value: [`Query`] → [`Answer`], [`Command`] → [`Reply`]. This crate
-//! knows no Raft and no Pyro frames; it keeps a log of opaque entries ([`LogHome`]) for whoever
-//! replicates, in the same database as the registry, so that one sync covers both.
+//! [`Registry`] owns the rules of the name space; a [`Store`] holds its data. Every query and every change is a
+//! value: [`Query`] → [`Answer`], [`Command`] → [`Reply`]. This crate knows no Raft and no Pyro frames. It
+//! keeps a log of opaque entries ([`LogHome`]) for the replication layer, in the same database as the registry,
+//! so that one sync covers both.
 
 pub mod change;
 pub mod command;

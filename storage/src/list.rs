@@ -1,4 +1,5 @@
-//! Lists of entries, within bounds: what a list holds, what its pattern costs, and whether anybody waits for it.
+//! Lists of entries within bounds: their length, the cost of their pattern, and whether a client still waits
+//! for them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,25 +13,25 @@ use crate::query::Filter;
 use crate::removal::minimal_prefixes;
 use crate::store::{NameCursor, StoredEntry, View};
 
-/// Names between two looks whether somebody still waits.
+/// Number of names that are visited between two checks of [`Bounds::is_given_up`].
 const TURN_NAME_COUNT: u32 = 256;
 
-/// What every serializer adds to a text, about.
+/// Approximate bytes that a serializer adds to each text.
 const TEXT_OVERHEAD: usize = 4;
 
-/// How much a list may cost.
+/// Limits on the cost of a list.
 pub struct Bounds<'a> {
-    /// Bytes of names, URIs and tags, about as they are sent. A list that exceeds it is refused as soon as it
-    /// does, and never in memory whole.
+    /// Maximum number of bytes of names, URIs and tags, approximately as they are sent. A list that exceeds it
+    /// is refused at once, so it is never in memory as a whole.
     pub len_max: usize,
-    /// For its pattern.
+    /// Budget of steps for the pattern.
     pub steps: Steps,
-    /// Whether nobody waits for it any more.
+    /// Returns true once no client waits for the list any more.
     pub is_given_up: &'a dyn Fn() -> bool,
 }
 
 impl Default for Bounds<'_> {
-    /// Any length, and the steps that a call has by default.
+    /// No limit on the length, and the default budget of steps of one call.
     fn default() -> Self {
         Self {
             len_max: usize::MAX,
@@ -49,27 +50,27 @@ impl fmt::Debug for Bounds<'_> {
     }
 }
 
-/// Why there is no list.
+/// The reason why a list was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListRefusal {
-    /// Its pattern costs too much.
+    /// The pattern exceeds its budget of steps or another bound.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// It is too long.
+    /// The list exceeds its maximum length.
     #[error("its names have more than {len_max} bytes, the first {count} of them alone")]
     TooLong {
         /// [`Bounds::len_max`].
         len_max: usize,
-        /// Names up to which that was exceeded.
+        /// Number of names at which the limit was exceeded.
         count: usize,
     },
-    /// Nobody waits for it.
+    /// No client waits for the list any more.
     #[error("nobody waits for it any more")]
     GivenUp,
 }
 
-/// The entries that `filter` lets through, in the order of their creation.
+/// Returns the entries that `filter` selects, in the order of their creation.
 pub(crate) fn entries(
     view: &dyn View,
     filter: &Filter,
@@ -111,7 +112,7 @@ pub(crate) fn entries(
                     names.insert(name);
                 }
             }
-            // The names were counted as they came; those of several tags, several times.
+            // The names were counted while they were collected, and a name with several tags several times.
             list.len = 0;
             for name in names {
                 if list.take_tagged(view, name)?.is_break() {
@@ -123,7 +124,7 @@ pub(crate) fn entries(
     Ok(list.finish())
 }
 
-/// See [`crate::Registry::matching`].
+/// Implements [`crate::Registry::matching`].
 pub(crate) fn matching(
     view: &dyn View,
     pattern: &Pattern,
@@ -163,13 +164,13 @@ pub(crate) fn matching(
     })
 }
 
-/// A list that is being made.
+/// A list under construction.
 struct List<'a> {
     bounds: Bounds<'a>,
     found: Entries,
-    /// Names that were taken.
+    /// Number of names taken.
     count: usize,
-    /// Bytes of what was taken.
+    /// Approximate bytes of the names and entries taken.
     len: usize,
     visited_count: u32,
     refusal: Option<ListRefusal>,
@@ -187,12 +188,12 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The pattern, with the steps that the list has for it.
+    /// Begins a search with `pattern` within the list's budget of steps.
     fn search<'p>(&self, pattern: &'p Pattern) -> Search<'p> {
         pattern.search(self.bounds.steps.clone())
     }
 
-    /// Looks at one name. Says to stop once the list is refused.
+    /// Looks at one name. Returns `Break` once the list is refused.
     fn visit(
         &mut self,
         look: impl FnOnce(&mut Self) -> Result<(), StoreError>,
@@ -221,7 +222,7 @@ impl<'a> List<'a> {
         self.len = self.len.saturating_add(len);
         let len_max = self.bounds.len_max;
         if self.len > len_max {
-            // What is there is of no use any more.
+            // The list is refused, so the entries found so far are of no use any more.
             self.found = Entries::default();
             let count = self.count;
             self.refusal = Some(ListRefusal::TooLong { len_max, count });
@@ -249,7 +250,7 @@ impl<'a> List<'a> {
         })
     }
 
-    /// Adds the entry of a name that the tag index holds.
+    /// Adds the entry of a name from the tag index.
     fn take_tagged(&mut self, view: &dyn View, name: Name) -> Result<ControlFlow<()>, StoreError> {
         self.visit(|list| {
             let Some(entry) = view.entry(&name)? else {
@@ -268,7 +269,7 @@ impl<'a> List<'a> {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
-        // Any order that is the same on every node would do; this one is that of the originals' memory store.
+        // Any order that is the same on every node would do. This is the order of Pyro's memory store.
         self.found.sort();
         Ok(self.found)
     }
@@ -283,8 +284,8 @@ fn distinct(tags: &[String]) -> Vec<&str> {
     set.into_iter().collect()
 }
 
-/// Calls `visit` with each name that has all of `tags`. The cursors leapfrog: each one seeks to the
-/// name at which another stands, so that the rarest tag bounds the work. Ends when `visit` says so.
+/// Calls `visit` with each name that has all of `tags`, until it returns `Break`. The cursors leapfrog: each
+/// one seeks to the name at which another one stands, so that the rarest tag bounds the work.
 fn for_each_with_all(
     view: &dyn View,
     tags: &[&str],
@@ -313,12 +314,13 @@ fn for_each_with_all(
     Ok(())
 }
 
+/// The result of a search for a name in several cursors.
 enum Missing {
     /// All cursors have the name.
     Nowhere,
-    /// One of them has this one next instead.
+    /// One of the cursors does not have the name; this is the next name that it has.
     Next(Name),
-    /// One of them has no more names.
+    /// One of the cursors has no more names.
     End,
 }
 

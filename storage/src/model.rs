@@ -1,4 +1,4 @@
-//! What the registry holds: names, and what they stand for.
+//! The contents of the registry: names and their entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,39 +7,39 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A logical name: any Unicode text, empty included; compared and ordered by code point.
+/// A logical name: any Unicode text, including the empty one. Names are compared and ordered by code point.
 pub type Name = String;
 
-/// Metadata tags of an entry, the yellow pages' key words.
+/// Metadata tags of an entry, the key words of Pyro's yellow pages.
 pub type Tags = BTreeSet<String>;
 
 /// Extra records of the state: key → value.
 pub type Extras = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The place of a change in the order of all changes, written `81552.3`.
+/// The position of a change in the order of all changes, written `81552.3`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct Revision {
-    /// Index of the log entry that brought the change.
+    /// Index of the log entry that contains the change.
     pub index: u64,
     /// Position of its command in that log entry, from 0.
     pub position: u32,
 }
 
 impl Revision {
-    /// The revision of the command at `position` in the log entry at `index`.
+    /// Returns the revision of the command at `position` in the log entry at `index`.
     pub const fn new(index: u64, position: u32) -> Self {
         Self { index, position }
     }
 
-    /// The last revision that the log entry at `index` can give: what a state that has applied it, and
-    /// nothing behind it, is of.
+    /// Returns the last revision that the log entry at `index` can give. It is the revision of a state that has
+    /// applied this entry and no later one.
     pub const fn end_of(index: u64) -> Self {
         Self::new(index, u32::MAX)
     }
 
-    /// The first revision behind it; `None` behind the last one.
+    /// Returns the first revision after this one; `None` after the last one.
     pub(crate) fn next(self) -> Option<Self> {
         match self.position.checked_add(1) {
             Some(position) => Some(Self { position, ..self }),
@@ -47,7 +47,7 @@ impl Revision {
         }
     }
 
-    /// Its bytes, which sort as revisions do: index u64, position u32, big-endian.
+    /// Returns the bytes, which sort as revisions do: index u64, position u32, big-endian.
     pub(crate) fn to_be_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&self.index.to_be_bytes());
@@ -62,7 +62,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// A text that is no revision.
+/// The error for a text that is not a revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid revision {text:?}: expected INDEX.POSITION, for example 81552.3")]
 pub struct RevisionError {
@@ -75,7 +75,7 @@ impl FromStr for Revision {
     fn from_str(text: &str) -> Result<Self, RevisionError> {
         let parse = || {
             let (index, position) = text.split_once('.')?;
-            // The standard library takes a sign, which a revision has not.
+            // The standard library accepts a sign, which a revision does not have.
             let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
             (digits(index) && digits(position)).then_some(())?;
             let parsed: Result<_, ParseIntError> = index
@@ -89,17 +89,17 @@ impl FromStr for Revision {
     }
 }
 
-/// What a name stands for.
+/// The registration of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The URI as the text that was registered, not normalised.
+    /// The URI text as it was registered, not normalised.
     pub uri: String,
-    /// Its metadata tags.
+    /// The metadata tags.
     pub tags: Tags,
-    /// The revision of its last change.
+    /// The revision of the last change.
     pub revision: Revision,
-    /// The revision at which the name was registered first since it was not there. (Under
-    /// [rules](crate::rules) 1, and from a data folder of format 1: of its last change.)
+    /// The revision at which the name was first registered since it last did not exist. (Under
+    /// [rules](crate::rules) 1, and in a data directory of format 1: the revision of the last change.)
     pub created: Revision,
 }
 

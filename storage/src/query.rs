@@ -1,45 +1,45 @@
-//! Every question to the registry, and its answers.
+//! Queries to the registry, and their answers.
 
 use crate::entries::Entries;
 use crate::list::ListRefusal;
 use crate::model::{Entry, Name};
 use crate::pattern::Pattern;
 
-/// Which entries a list holds.
+/// A selection of the entries for a list.
 #[derive(Debug, Clone)]
 pub enum Filter {
-    /// All of them.
+    /// All entries.
     All,
-    /// Names that start with one of these.
+    /// Entries whose name starts with one of these prefixes.
     Prefix(Vec<String>),
-    /// Names that the pattern matches at their start.
+    /// Entries whose name the pattern matches at its start.
     Regex(Pattern),
-    /// Entries with all of these tags; all entries when there is none.
+    /// Entries with all of these tags; all entries if there are no tags.
     TagsAll(Vec<String>),
-    /// Entries with at least one of these tags; no entry when there is none.
+    /// Entries with at least one of these tags; no entries if there are no tags.
     TagsAny(Vec<String>),
 }
 
-/// A question.
+/// A query.
 #[derive(Debug, Clone)]
 pub enum Query {
-    /// How many entries there are.
+    /// The number of entries.
     Count,
-    /// What a name stands for.
+    /// The entry of a name.
     Lookup(Name),
-    /// The entries that a filter lets through.
+    /// The entries that a filter selects.
     List(Filter),
 }
 
-/// An answer; each kind of query has its own.
+/// An answer. Each kind of query has its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// To [`Query::Count`].
+    /// The answer to [`Query::Count`].
     Count(u64),
-    /// To [`Query::Lookup`].
+    /// The answer to [`Query::Lookup`]; `None` if the name does not exist.
     Entry(Option<Entry>),
-    /// To [`Query::List`], in the order of creation; by name where that is the same.
+    /// The answer to [`Query::List`], in the order of creation; by name where that is the same.
     Entries(Entries),
-    /// To [`Query::List`] that met a bound.
+    /// The answer to a [`Query::List`] that exceeded a bound.
     Refused(ListRefusal),
 }

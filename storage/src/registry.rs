@@ -1,6 +1,6 @@
-//! The registry in its store: it answers [`Query`]s, and writes what a [`Change`] has gathered.
+//! The registry in its store: it answers [`Query`]s and writes [`Change`]s.
 //!
-//! The name server's own entry, `Pyro.NameServer`, is not here: each node answers for itself.
+//! The name server's own entry, `Pyro.NameServer`, is not in it: each node answers for itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::snapshot::{Installation, SnapshotHeader, StateSnapshot};
 use crate::store::Store;
 use crate::summary::{StateHash, Summary};
 
-/// A registry in a store. Cheap to clone; all clones are the same one.
+/// A registry in a store. Clones are cheap and share the registry.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
@@ -34,12 +34,13 @@ struct Shared {
 struct Writes {
     /// Number of changes and installs that were written through this registry.
     count: u64,
-    /// The committed state as far as each change needs it, once it was read.
+    /// The part of the committed state that each change starts from; `None` until it was read.
     committed: Option<Committed>,
 }
 
-/// The small part of the committed state that each change starts from. It is kept in memory, so that a batch
-/// reads nothing but the entries that it is about. The extra records are as many as the members' sessions need.
+/// The part of the committed state that each change starts from. It is kept in memory, so that a batch of
+/// commands reads only the entries that it changes. It is small: the extra records are those of the members'
+/// sessions and ids.
 struct Committed {
     in_force: InForce,
     summary: Summary,
@@ -63,7 +64,7 @@ impl Committed {
 }
 
 impl Registry {
-    /// The registry that `store` holds. There must be one registry (and its clones) per store.
+    /// Creates the registry of `store`. There must be one registry (and its clones) per store.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -73,7 +74,7 @@ impl Registry {
         }
     }
 
-    /// Answers a question from what has been committed.
+    /// Answers a query from the committed state.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,11 +95,11 @@ impl Registry {
         Ok(listed.map_or_else(Answer::Refused, Answer::Entries))
     }
 
-    /// The names that `pattern` matches, of those that were created after `since`, if that is given: what
-    /// [`RemoveListed`](crate::Command::RemoveListed) is to remove.
+    /// Returns the names that `pattern` matches; if `since` is given, only those created after it.
+    /// [`RemoveListed`](crate::Command::RemoveListed) removes such names.
     ///
     /// # Errors
-    /// [`StoreError`]; the inner error says which bound was met.
+    /// [`StoreError`]; the inner error says which bound was exceeded.
     pub fn matching(
         &self,
         pattern: &Pattern,
@@ -108,7 +109,7 @@ impl Registry {
         list::matching(&*self.shared.store.view()?, pattern, since, bounds)
     }
 
-    /// Starts a change of what is committed now.
+    /// Begins a change on the committed state.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -125,12 +126,12 @@ impl Registry {
         ))
     }
 
-    /// Writes a change: all of it at once, or nothing. Readers see it when this returns; it is durable
-    /// with the next sync of the log that shares its database.
+    /// Writes all of a change or nothing. Readers see it when this returns. It is durable with the next sync of
+    /// the log in the same database.
     ///
     /// # Errors
-    /// [`StoreError::Overtaken`] when something else was committed since the change was begun, and
-    /// whatever the store reports.
+    /// [`StoreError::Overtaken`] if something else was committed since the change began, and errors of the
+    /// store.
     pub fn commit(&self, change: Change) -> Result<(), StoreError> {
         let mut writes = self.writes();
         if writes.count != change.base() {
@@ -153,8 +154,8 @@ impl Registry {
         Ok(())
     }
 
-    /// By which [rules] the next command will be applied. They only ever go up, so a command
-    /// that they allow may be proposed.
+    /// Returns the [rules] by which the next command is applied. They never go back, so a command that they
+    /// allow may be proposed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -175,7 +176,7 @@ impl Registry {
         Ok(writes.committed.as_ref().expect("it was read above"))
     }
 
-    /// Counts and hash of the committed state.
+    /// Returns counts and hash of the committed state.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -183,7 +184,7 @@ impl Registry {
         self.shared.store.summary()
     }
 
-    /// The hash of the committed state: entries and extra records.
+    /// Returns the hash of the committed state: entries and extra records.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -191,7 +192,7 @@ impl Registry {
         Ok(self.summary()?.hash)
     }
 
-    /// The committed meta record under `key`.
+    /// Returns the committed meta record under `key`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,7 +200,7 @@ impl Registry {
         self.shared.store.meta(key)
     }
 
-    /// The committed extra record under `key`.
+    /// Returns the committed extra record under `key`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -207,7 +208,7 @@ impl Registry {
         self.shared.store.extra(key)
     }
 
-    /// The committed extra records whose key starts with `prefix`.
+    /// Returns the committed extra records whose key starts with `prefix`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -223,7 +224,7 @@ impl Registry {
         Ok(found)
     }
 
-    /// The committed state as it is now, to be sent elsewhere. Takes milliseconds, whatever its size.
+    /// Returns a snapshot of the committed state, to be sent elsewhere. Takes milliseconds, whatever its size.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -231,8 +232,8 @@ impl Registry {
         StateSnapshot::new(self.shared.store.view()?)
     }
 
-    /// Starts to replace the state, the extra records and the meta records by those of a snapshot.
-    /// What is here stays, and can be read, until [`Installation::finish`].
+    /// Begins to replace the state, the extra records and the meta records by those of a snapshot. The present
+    /// state stays, and can be read, until [`Installation::finish`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -241,11 +242,11 @@ impl Registry {
         Ok(Installation::new(self.clone(), header, install))
     }
 
-    /// Installs a snapshot whose chunks are at hand.
+    /// Installs a snapshot from its chunks.
     ///
     /// # Errors
-    /// [`StoreError::Snapshot`] when it is incomplete or altered, whatever the chunks' source and the
-    /// store report. The state is as before then.
+    /// [`StoreError::Snapshot`] if it is incomplete or altered, and errors of `chunks` and of the store. The
+    /// state is then unchanged.
     pub fn install(
         &self,
         header: SnapshotHeader,
@@ -258,7 +259,7 @@ impl Registry {
         installation.finish()
     }
 
-    /// Runs `write` as the only writer, and counts it when it succeeds.
+    /// Runs `write` as the only writer, and counts the write if it succeeds.
     pub(crate) fn write_alone(
         &self,
         write: impl FnOnce() -> Result<(), StoreError>,
@@ -273,7 +274,7 @@ impl Registry {
     }
 
     fn writes(&self) -> MutexGuard<'_, Writes> {
-        // The counter is sound whatever a writer that panicked left undone: it counts afterwards.
+        // A writer that panicked leaves a sound counter: it counts only after the write.
         self.shared
             .writes
             .lock()

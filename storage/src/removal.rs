@@ -1,24 +1,25 @@
 //! A removal of any number of names as one value.
 //!
-//! Removing millions of names one by one in a batch would take memory for each of them. So a large removal says
-//! which names go, by prefix or by name, and how old their entries are; a store takes it as a whole and need
-//! not touch them all at once. Whatever is created later under the same names is not meant.
+//! Removing millions of names one by one in a batch would take memory for each of them. A large removal
+//! therefore states which names it covers, by prefix or by name, and how old their entries are. A store takes
+//! it as a whole and need not touch all entries at once. Entries that are created later under the same names
+//! are kept.
 
 use crate::format::{self, Reader};
 use crate::model::{Name, Revision};
 
-/// Entries that go together: those of these names that were created before a revision.
+/// A set of entries to remove: the entries of the given names that were created before a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Removal {
-    /// In order; none covers another.
+    /// Sorted; no prefix covers another.
     prefixes: Vec<String>,
-    /// In order, each once.
+    /// Sorted, without duplicates.
     names: Vec<Name>,
     before: Revision,
 }
 
 impl Removal {
-    /// Nothing yet of what was created before this revision.
+    /// Creates a removal that covers no name yet, of entries created before this revision.
     pub(crate) fn new(before: Revision) -> Self {
         Self {
             before,
@@ -26,7 +27,7 @@ impl Removal {
         }
     }
 
-    /// Adds all names that start with one of these.
+    /// Adds all names that start with one of these prefixes.
     pub(crate) fn add_prefixes<'a>(&mut self, prefixes: impl IntoIterator<Item = &'a str>) {
         let mut all = std::mem::take(&mut self.prefixes);
         all.extend(prefixes.into_iter().map(str::to_owned));
@@ -43,10 +44,11 @@ impl Removal {
         self.names.dedup();
     }
 
-    /// Whether entries under this name may go.
+    /// Returns true if the removal covers this name. Its entry is removed only if it is old enough, see
+    /// [`Self::takes`].
     pub fn covers(&self, name: &str) -> bool {
-        // A prefix of the name is not behind it; and of those before it that cover anything at all behind
-        // them, only the last can cover the name.
+        // A prefix of the name sorts at or before it. No prefix covers another, so only the last one at or
+        // before the name can cover it.
         let end = self
             .prefixes
             .partition_point(|prefix| prefix.as_str() <= name);
@@ -58,28 +60,29 @@ impl Removal {
                 .is_ok()
     }
 
-    /// Whether the entry under this name goes that was created then.
+    /// Returns true if the removal removes the entry of this name that was created at `created`.
     pub fn takes(&self, name: &str, created: Revision) -> bool {
         created < self.before && self.covers(name)
     }
 
-    /// The prefixes, in order; none covers another.
+    /// Returns the prefixes. Sorted; no prefix covers another.
     pub fn prefixes(&self) -> &[String] {
         &self.prefixes
     }
 
-    /// The single names, in order.
+    /// Returns the single names, sorted.
     pub fn names(&self) -> &[Name] {
         &self.names
     }
 
-    /// What was created from here on stays.
+    /// Returns the revision before which the removed entries were created.
     pub fn before(&self) -> Revision {
         self.before
     }
 
-    /// Its layout: `before` (index u64, position u32), prefix_count u32, then for each prefix: len u32, UTF-8;
-    /// name_count u32, then for each name the same. Big-endian, both in order.
+    /// Appends the removal: `before` (index u64, position u32), prefix_count u32, then for each prefix: len
+    /// u32, UTF-8; name_count u32, then for each name the same. Integers are big-endian; prefixes and names are
+    /// sorted.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.before.to_be_bytes());
         for texts in [&self.prefixes, &self.names] {
@@ -117,14 +120,14 @@ fn read_texts(reader: &mut Reader<'_>) -> Result<Vec<String>, String> {
     Ok(texts)
 }
 
-/// The prefixes that are left when those that another one covers are taken out; in order, so that
-/// scanning one after the other gives each name once, in order.
+/// Returns `prefixes` without those that another one covers. The result is sorted, so that scanning one prefix
+/// after the other visits each name once, in order.
 pub(crate) fn minimal_prefixes(prefixes: &[String]) -> Vec<&str> {
     let mut sorted: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     sorted.sort_unstable();
     let mut minimal: Vec<&str> = Vec::with_capacity(sorted.len());
     for prefix in sorted {
-        // What a prefix covers follows it at once, so the last one kept is the only candidate.
+        // The prefixes that a prefix covers follow it directly, so the last one kept is the only candidate.
         if !minimal.last().is_some_and(|last| prefix.starts_with(last)) {
             minimal.push(prefix);
         }

@@ -1,17 +1,17 @@
-//! By which rules commands are applied.
+//! Versions of the rules by which commands are applied.
 //!
-//! The rules are part of what a log means, so a new program may not simply apply it by new ones: while a
-//! cluster is upgraded node by node, some nodes have the old program and some the new one, and their states
-//! must not part. So an entry of the log, [`Command::UseRules`](crate::Command::UseRules), says from where on
-//! newer rules hold; whoever proposes it knows that every member has them. What is in force is part of the
-//! replicated state: an extra record, which goes with snapshots.
+//! The rules are part of the meaning of a log, so a new program must not simply apply a log by new ones. While
+//! a cluster is upgraded node by node, some nodes run the old program and some the new one, and their states
+//! must not diverge. Therefore a command in the log, [`Command::UseRules`](crate::Command::UseRules), states
+//! from where on newer rules hold; its proposer knows that every member has them. The rules in force are part
+//! of the replicated state: an extra record, which is part of snapshots.
 //!
-//! | rules | say |
+//! | rules | meaning |
 //! |---|---|
 //! | 1 | the revision of a change is the index of its log entry; a change creates the entry anew |
 //! | 2 | a revision has a position, too, and an entry keeps the revision of its creation |
 //!
-//! Raft's own records of node ids go by the same number.
+//! Raft's own records of node ids use the same number.
 
 use crate::error::StoreError;
 use crate::format::Reader;
@@ -20,20 +20,21 @@ use crate::model::{Entry, Revision};
 /// The latest rules that this version knows.
 pub const RULES: u32 = 2;
 
-/// The extra record of what is in force. (Sealed like every extra record, which has the layout's version.)
+/// The key of the extra record of the rules in force. (It is sealed like every extra record, and the seal holds
+/// the version of the layout.)
 /// ```text
 /// rules u32, since u64, emptied (index u64, position u32), big-endian
 /// ```
 pub(crate) const RECORD_KEY: &[u8] = b"registry/rules";
 
-/// What is in force.
+/// The rules in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InForce {
     pub(crate) rules: u32,
     /// Index of the log entry that put them in force.
     pub(crate) since: u64,
-    /// Of the last large [removal](crate::removal): the order of creation is looked through only behind it,
-    /// because what a store has left to erase of it stands before it there.
+    /// Revision of the last large [removal](crate::removal). The creation order is examined only behind it,
+    /// because entries that a store has not erased yet come before it there.
     pub(crate) emptied: Revision,
 }
 
@@ -48,7 +49,7 @@ impl Default for InForce {
 }
 
 impl InForce {
-    /// What the record says; without one the first rules are in force.
+    /// Reads the record. Without one, the first rules are in force.
     pub(crate) fn from_record(record: Option<&[u8]>) -> Result<Self, StoreError> {
         let Some(record) = record else {
             return Ok(Self::default());
@@ -80,7 +81,7 @@ impl InForce {
         })
     }
 
-    /// Revision and creation of an entry that a command at `revision` writes over `before`.
+    /// Returns the revision and the creation of an entry that a command at `revision` writes over `before`.
     pub(crate) fn stamp(self, revision: Revision, before: Option<&Entry>) -> (Revision, Revision) {
         if self.rules < 2 {
             let revision = Revision::new(revision.index, 0);

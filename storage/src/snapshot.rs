@@ -1,19 +1,19 @@
-//! A state on its way to another node, or to a file: a header, and chunks of records in order.
+//! Snapshots of the state, to be sent to another node or to a file: a header, and chunks of records in order.
 //!
-//! Each chunk is a sealed record (see [`crate::format`]) with records one after the other:
+//! Each chunk is a sealed record (see [`crate::format`]) that holds records one after the other:
 //! ```text
 //! entry    0u8, name_len u32, name UTF-8, then an entry in layout 1
 //! extra    1u8, key_len u32, key, value_len u32, value
 //! entry    2u8, name_len u32, name UTF-8, then an entry in layout 2
 //! ```
-//! Entries come in the order of their names, then extra records in the order of their keys; a chunk
-//! ends where a record ends. The header is a sealed record too:
+//! Entries come in the order of their names, then extra records in the order of their keys; a chunk ends where
+//! a record ends. The header is a sealed record, too:
 //! ```text
 //! entry_count u64, extra_count u64, hash u128
 //! meta_count u32, then meta_count times: key_len u32, key, value_len u32, value; strictly ascending
 //! ```
-//! The order makes a doubled record visible, the checksums a changed one, and counts and hash a lost
-//! one. How the bytes travel is the concern of whoever sends them.
+//! The order reveals a duplicated record, the checksums an altered one, and counts and hash a lost one. This
+//! module does not transport the bytes.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -29,7 +29,7 @@ const ENTRY: u8 = 0;
 const EXTRA: u8 = 1;
 const ENTRY_2: u8 = 2;
 
-/// What a snapshot is of, and what must come out when it is installed.
+/// The description of a snapshot, which the installed state must match.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotHeader {
     /// Counts and hash of the state.
@@ -39,7 +39,7 @@ pub struct SnapshotHeader {
 }
 
 impl SnapshotHeader {
-    /// Its bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> Vec<u8> {
         format::seal_with(64, |out| {
             self.summary.write(out);
@@ -53,7 +53,7 @@ impl SnapshotHeader {
         })
     }
 
-    /// The header in `bytes`.
+    /// Decodes a header.
     ///
     /// # Errors
     /// [`StoreError::Snapshot`].
@@ -79,7 +79,8 @@ impl SnapshotHeader {
     }
 }
 
-/// A state at one moment. Holds its place on disk until it is dropped; the registry goes on.
+/// A snapshot of the state at one moment. It holds its room on disk until it is dropped; the registry continues
+/// to change.
 pub struct StateSnapshot {
     view: Box<dyn View>,
     header: SnapshotHeader,
@@ -97,13 +98,14 @@ impl StateSnapshot {
         Ok(Self { view, header })
     }
 
-    /// What it is of: the meta records and the summary of exactly this state.
+    /// Returns the header: the meta records and the summary of exactly this state.
     pub fn header(&self) -> &SnapshotHeader {
         &self.header
     }
 
-    /// Its chunks, from the beginning. A chunk ends after the record that takes it past
-    /// `chunk_len` bytes; memory is used for one chunk at a time. Several may be under way at once.
+    /// Returns the chunks from the beginning. A chunk ends after the record with which it reaches `chunk_len`
+    /// bytes, or after the last entry. One chunk is in memory at a time. Several iterators may be in use at
+    /// once.
     pub fn chunks(&self, chunk_len: usize) -> Chunks<'_> {
         Chunks {
             snapshot: self,
@@ -112,8 +114,9 @@ impl StateSnapshot {
         }
     }
 
-    /// The chunk that begins at `cursor`, and where the next one begins; `None` behind the last one. The
-    /// same cursor and length give the same bytes, so that a part that was lost on its way is read again.
+    /// Returns the chunk that begins at `cursor`, and the cursor of the next one; `None` behind the last one.
+    /// The same cursor and length give the same bytes, so that a chunk that was lost in transit can be read
+    /// again.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -138,7 +141,7 @@ impl StateSnapshot {
         Ok(Some((format::seal(&records), ChunkCursor(next))))
     }
 
-    /// Appends entries from `from` on, and returns where the next chunk begins.
+    /// Appends entries from `from` on, and returns the beginning of the next chunk.
     fn entries(&self, from: &str, chunk_len: usize, out: &mut Vec<u8>) -> Result<Next, StoreError> {
         let mut next = Next::Extra(Vec::new());
         self.view.entries("", from, &mut |name, entry| {
@@ -182,7 +185,7 @@ impl std::fmt::Debug for StateSnapshot {
     }
 }
 
-/// Where a chunk of a snapshot begins; by default, where the first one does.
+/// The beginning of a chunk in a snapshot; by default, of the first one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChunkCursor(Next);
 
@@ -226,7 +229,7 @@ impl Iterator for Chunks<'_> {
     }
 }
 
-/// A snapshot being installed. Dropped before [`Self::finish`], it changes nothing.
+/// A snapshot that is being installed. Dropped before [`Self::finish`], it changes nothing.
 pub struct Installation {
     registry: Registry,
     header: SnapshotHeader,
@@ -234,7 +237,7 @@ pub struct Installation {
     progress: Progress,
 }
 
-/// What has come so far.
+/// The part of a snapshot that was taken so far.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     summary: Summary,
@@ -256,7 +259,7 @@ impl Installation {
         }
     }
 
-    /// What it will be when it is finished.
+    /// Returns the header of the snapshot.
     pub fn header(&self) -> &SnapshotHeader {
         &self.header
     }
@@ -264,8 +267,8 @@ impl Installation {
     /// Takes the next chunk.
     ///
     /// # Errors
-    /// [`StoreError::Snapshot`] when it was altered or does not belong here: it might not have come, and
-    /// the right one can still be taken. What the store reports: then nothing more can.
+    /// [`StoreError::Snapshot`] if the chunk is altered or does not belong here. It is then ignored, and the
+    /// right one can still be taken. After an error of the store no further chunk can be taken.
     pub fn chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         let mut entries = Vec::new();
         let mut extras = Vec::new();
@@ -283,10 +286,10 @@ impl Installation {
         Ok(())
     }
 
-    /// Checks that everything has come, and does all that takes long, so that [`Self::finish`] need not.
+    /// Checks that everything has come, and does the long part of [`Self::finish`] in advance.
     ///
     /// # Errors
-    /// [`StoreError::Snapshot`] when something is missing; what the store reports.
+    /// [`StoreError::Snapshot`] if something is missing, and errors of the store.
     pub fn prepare(&mut self) -> Result<(), StoreError> {
         self.check()?;
         self.install.prepare()
@@ -311,8 +314,7 @@ impl Installation {
     /// Checks that everything has come, and makes it the state.
     ///
     /// # Errors
-    /// [`StoreError::Snapshot`] when something is missing; what the store reports. The state is as
-    /// before then.
+    /// [`StoreError::Snapshot`] if something is missing, and errors of the store. The state is then unchanged.
     pub fn finish(self) -> Result<(), StoreError> {
         self.check()?;
         let (install, header) = (self.install, self.header);

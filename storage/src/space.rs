@@ -1,9 +1,9 @@
-//! How much room is left where the data is, and a little of it put aside.
+//! Free space on the disk of the data directory, and a reserve of it.
 //!
-//! A disk that somebody else fills to the last byte would leave no room even for removals, which need
-//! a line in the log before they free anything. So a data folder may hold a [`Reserve`]: a file of
-//! nothing that is given up when it is needed. This module measures and holds; when to do what is
-//! decided by whoever writes.
+//! A disk that another program fills to the last byte has no room even for removals, which need a log entry
+//! before they free anything. A data directory may therefore hold a [`Reserve`]: a preallocated file that is
+//! given up when its space is needed. This module measures space and holds the reserve. Its callers decide when
+//! to do so.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-/// Name of the reserve in a data folder.
+/// Name of the reserve in a data directory.
 const RESERVE: &str = "RESERVE";
 
-/// Room on a file system, in bytes.
+/// Space on a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// What this process may still take.
+    /// Bytes that this process may still use.
     pub free: u64,
-    /// The size of the file system.
+    /// Size of the file system.
     pub total: u64,
 }
 
 impl DiskSpace {
-    /// The room on the file system of `path`. One system call; nothing is read from the disk.
+    /// Returns the space on the file system of `path`. One system call; nothing is read from the disk.
     ///
     /// # Errors
     /// The system's own.
@@ -43,34 +43,35 @@ impl DiskSpace {
     }
 }
 
-/// A file that takes room so that there is some to give up.
+/// A preallocated file whose space can be given up.
 #[derive(Debug)]
 pub struct Reserve {
     path: PathBuf,
 }
 
 impl Reserve {
-    /// The reserve of the data folder `folder`. Changes nothing.
+    /// Returns the reserve of the data directory `folder`. Changes nothing.
     pub fn new(folder: &Path) -> Self {
         Self {
             path: folder.join(RESERVE),
         }
     }
 
-    /// Bytes that it takes now.
+    /// Returns the bytes that the reserve takes now.
     pub fn len(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
-    /// Whether it takes none.
+    /// Returns true if the reserve takes no space.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes exactly `len` bytes. False where the file system cannot put room aside; then it takes none.
+    /// Makes the reserve take exactly `len` bytes. Returns false if the file system cannot preallocate; the
+    /// reserve is then empty.
     ///
     /// # Errors
-    /// The system's own, a full disk among them; it takes none then.
+    /// The system's own, including a full disk; the reserve is then empty.
     pub fn hold(&self, len: u64) -> io::Result<bool> {
         if len == 0 {
             self.release()?;
@@ -79,9 +80,9 @@ impl Reserve {
         if self.len() == len {
             return Ok(true);
         }
-        // Afresh, so that what an interrupted attempt left is not taken for held.
+        // The file is created anew, so that the remains of an interrupted attempt do not count as held.
         self.release()?;
-        // Some file systems fill themselves up before they find out.
+        // Some file systems fill up completely before they report that the space does not suffice.
         if let Some(folder) = self.path.parent()
             && DiskSpace::of(folder)?.free < len
         {
@@ -103,7 +104,7 @@ impl Reserve {
         }
     }
 
-    /// Gives the room back.
+    /// Gives up the reserve.
     ///
     /// # Errors
     /// The system's own.
@@ -114,8 +115,8 @@ impl Reserve {
         }
     }
 
-    /// Gives the room back if there is less than that left without it: before a folder is opened, which
-    /// needs room for a new log and for tables of what the old one holds.
+    /// Gives up the reserve if the free space is smaller than it. Called before a data directory is opened,
+    /// which takes room for a new log and for tables with the contents of the old one.
     pub(crate) fn make_room(&self) {
         let len = self.len();
         let Ok(space) = DiskSpace::of(&self.path) else {
@@ -147,7 +148,7 @@ mod tests {
             return hearth_skipped::skipped("this file system cannot put room aside");
         }
         assert_eq!(reserve.len(), 3 << 20);
-        // Room that is really taken, not a hole.
+        // The space is really allocated, not a hole.
         let blocks = std::os::unix::fs::MetadataExt::blocks(
             &fs::metadata(folder.path().join(RESERVE)).unwrap(),
         );

@@ -1,8 +1,8 @@
-//! What a whole state comes down to: two counts and a hash.
+//! The summary of a whole state: two counts and a hash.
 //!
-//! Two nodes that have applied the same log have the same [`Summary`], whatever store they keep it
-//! in. It is kept up to date change by change and written with each of them, so that it costs nothing
-//! to ask for. It is defined on names, URIs, tags and revisions, not on the bytes of a store.
+//! Two nodes that have applied the same log have the same [`Summary`], whatever their store. The summary is
+//! updated by each change and written with it, so that reading it costs nothing. It is defined on names, URIs,
+//! tags and revisions, not on the bytes of a store.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -13,11 +13,11 @@ use crate::error::StoreError;
 use crate::format::{self, Reader};
 use crate::model::Entry;
 
-/// A sum over all entries and extra records: the order of their arrival does not matter, and any of
-/// them can be taken out again.
+/// A sum over all entries and extra records. The order in which they are added does not matter, and each of
+/// them can be subtracted again.
 ///
-/// Each one counts with its SipHash-2-4-128 under a fixed key, added up modulo 2^128. It tells states
-/// apart that differ by mistake; it does not withstand someone who looks for two equal sums.
+/// Each one counts with its SipHash-2-4-128 under a fixed key, added up modulo 2^128. The hash tells states
+/// apart that differ by mistake. It does not withstand an attacker who searches for two equal sums.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct StateHash(pub u128);
 
@@ -28,36 +28,36 @@ pub struct Summary {
     pub entry_count: u64,
     /// Number of extra records.
     pub extra_count: u64,
-    /// Sum over both.
+    /// Hash of both.
     pub hash: StateHash,
 }
 
 impl Summary {
-    /// Counts an entry in.
+    /// Adds an entry.
     pub fn add_entry(&mut self, name: &str, entry: &Entry) {
         self.entry_count = self.entry_count.wrapping_add(1);
         self.hash.0 = self.hash.0.wrapping_add(entry_hash(name, entry));
     }
 
-    /// Counts an entry out that was counted in.
+    /// Subtracts an entry that was added.
     pub fn remove_entry(&mut self, name: &str, entry: &Entry) {
         self.entry_count = self.entry_count.wrapping_sub(1);
         self.hash.0 = self.hash.0.wrapping_sub(entry_hash(name, entry));
     }
 
-    /// Counts an extra record in.
+    /// Adds an extra record.
     pub fn add_extra(&mut self, key: &[u8], value: &[u8]) {
         self.extra_count = self.extra_count.wrapping_add(1);
         self.hash.0 = self.hash.0.wrapping_add(extra_hash(key, value));
     }
 
-    /// Counts an extra record out that was counted in.
+    /// Subtracts an extra record that was added.
     pub fn remove_extra(&mut self, key: &[u8], value: &[u8]) {
         self.extra_count = self.extra_count.wrapping_sub(1);
         self.hash.0 = self.hash.0.wrapping_sub(extra_hash(key, value));
     }
 
-    /// Its layout: `entry_count` u64, `extra_count` u64, `hash` u128.
+    /// Appends `entry_count` u64, `extra_count` u64 and `hash` u128, big-endian.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.entry_count.to_be_bytes());
         out.extend_from_slice(&self.extra_count.to_be_bytes());
@@ -73,12 +73,12 @@ impl Summary {
         })
     }
 
-    /// As a sealed record, for a store to keep.
+    /// Returns the summary as a sealed record, for a store to keep.
     pub fn to_record(&self) -> Vec<u8> {
         format::seal_with(32, |out| self.write(out))
     }
 
-    /// From what [`Self::to_record`] gave.
+    /// Reads a record that [`Self::to_record`] returned.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`].
@@ -94,8 +94,8 @@ impl Summary {
     }
 }
 
-/// Each field goes in with its length, so that no two entries feed the same bytes. What an entry of layout
-/// 1 leaves out stays out here, too, so that it counts as it did before there was another layout.
+/// Returns the hash of an entry. Each text is fed with its length, so that no two entries feed the same bytes.
+/// Fields that layout 1 omits are omitted here, too, so that such an entry counts as it did before layout 2.
 fn entry_hash(name: &str, entry: &Entry) -> u128 {
     let mut hasher = SipHasher24::new();
     let is_first = format::entry_version(entry) == 1;

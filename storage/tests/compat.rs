@@ -1,5 +1,5 @@
-//! Data folders of earlier formats must open, for ever. Each one was written by the version that
-//! introduced its format, and is not written again.
+//! Compatibility with data directories of earlier formats, which must open forever. Each one was written by the
+//! version that introduced its format, and is not written again.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn tags(texts: &[&str]) -> Tags {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-/// What is registered, in order of revision; the first three are in tables, the others in the WAL.
+/// Returns the registered entries in order of revision. The first three are in tables, the others in the WAL.
 fn entries() -> [(&'static str, Entry); 5] {
     let entry = |uri: &str, tags: Tags, index| Entry {
         uri: uri.to_owned(),
@@ -65,7 +65,8 @@ fn command(name: &str, uri: &str, texts: &[&str]) -> Command {
     }
 }
 
-/// What was done to the folder of format 2, by log entry: the first five are in tables, the others in the WAL.
+/// Returns the commands that filled the directory of format 2, by log entry. The first five log entries are in
+/// tables, the others in the WAL.
 fn story() -> [(u64, Vec<Command>); 8] {
     let long = format!("PYRO:o@{}:1", "h".repeat(30_000));
     let metadata = Command::SetMetadata {
@@ -100,7 +101,7 @@ fn story() -> [(u64, Vec<Command>); 8] {
     ]
 }
 
-/// What it holds then, in order of creation.
+/// Returns the entries after these commands, in order of creation.
 fn entries_of_story() -> Vec<(String, Entry)> {
     let entry =
         |name: &str, uri: &str, texts: &[&str], revision: (u64, u32), created: (u64, u32)| {
@@ -156,10 +157,10 @@ fn open_and_keep_hidden(folder: &Path) -> RocksStore {
     RocksStore::open(&Location::Folder(folder.to_owned()), &options).unwrap()
 }
 
-/// Made the folder of format 2. It has an installed snapshot (generation 2), tables and a WAL, a purged
-/// and a truncated log, and every kind of record, a large removal that is not erased yet among them. Running it
-/// again would replace what the first version wrote by what the present one writes, and the test below would
-/// show nothing: a later format gets a generator and a folder of its own.
+/// Wrote the directory of format 2. It has an installed snapshot (generation 2), tables and a WAL, a purged and
+/// a truncated log, and every kind of record, including a large removal that is not erased yet. Running it
+/// again would replace the bytes of the first version by those of the present one, and the test below would
+/// show nothing: a later format gets a generator and a directory of its own.
 #[test]
 #[ignore = "replaces the bytes that the first version of this format wrote"]
 fn write_format_2() {
@@ -189,7 +190,7 @@ fn write_format_2() {
     let target = fixture(2);
     let _ = fs::remove_dir_all(&target);
     copy(folder.path(), &target);
-    // None of it is data.
+    // These files hold no data.
     fs::remove_file(target.join("LOCK")).unwrap();
     for file in fs::read_dir(target.join("rocksdb")).unwrap() {
         let file = file.unwrap();
@@ -207,7 +208,7 @@ fn write_format_2() {
 fn format_2_opens() {
     let folder = tempfile::tempdir().unwrap();
     copy(&fixture(2), folder.path());
-    // The second time it opens what this version made of it.
+    // The second round opens what this version made of the directory.
     for _ in 0..2 {
         let store = open(folder.path()).unwrap();
         let registry = Registry::new(Arc::new(store.clone()));
@@ -279,13 +280,13 @@ fn check_log(store: &RocksStore) {
     assert_eq!(log.read(..).unwrap(), expected);
 }
 
-/// The folder was written by the first version: an installed snapshot (generation 2), tables and a WAL, a purged
-/// and a truncated log, and every kind of record.
+/// The directory was written by the first version. It has an installed snapshot (generation 2), tables and a
+/// WAL, a purged and a truncated log, and every kind of record.
 #[test]
 fn format_1_opens() {
     let folder = tempfile::tempdir().unwrap();
     copy(&fixture(1), folder.path());
-    // The second time it opens what this version made of it.
+    // The second round opens what this version made of the directory.
     for _ in 0..2 {
         let store = open(folder.path()).unwrap();
         let registry = Registry::new(Arc::new(store.clone()));
@@ -300,12 +301,12 @@ fn format_1_opens() {
         check_log(&store);
         store.close().unwrap();
     }
-    // From then on it is a folder of the present format.
+    // From then on the directory has the present format.
     let format = fs::read_to_string(folder.path().join("FORMAT")).unwrap();
     assert_eq!(format, "hearth data folder\nformat 2\n");
 }
 
-/// What came from format 1 is changed and removed like everything else, and keeps its place.
+/// Entries from format 1 are changed and removed like all others, and keep their position in the order.
 #[test]
 fn entries_of_format_1_change() {
     let folder = tempfile::tempdir().unwrap();

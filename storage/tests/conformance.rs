@@ -1,4 +1,4 @@
-//! The suite, on every store that there is.
+//! The conformance suite, on every store that there is.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ fn on_disk() -> Opened {
     Opened::with_guard(Arc::new(store), folder)
 }
 
-/// A write buffer so small that everything goes through tables.
+/// Opens a store with a write buffer so small that everything goes through tables.
 fn on_disk_in_tables() -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let location = Location::Folder(folder.path().to_owned());

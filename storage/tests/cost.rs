@@ -1,5 +1,5 @@
-//! Answers cost what they hold, not what the registry holds. Counted in comparisons of keys, which every
-//! step of RocksDB makes, so that a slow machine changes nothing.
+//! The cost of answers depends on what they hold, not on the size of the registry. It is counted in comparisons
+//! of keys, which every step of RocksDB makes, so that a slow machine changes nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,8 @@ use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 
 const NAME_COUNT: u64 = 20_000;
 
-/// Every name has `common`, every second `half`, every thousandth `rare`, ten others `few`.
+/// Returns the tags of a name: every name has `common`, every second `half`, every thousandth `rare`, ten
+/// others `few`.
 fn tags(number: u64) -> Vec<String> {
     let mut tags = vec!["common".to_owned()];
     for (tag, every, rest) in [("half", 2, 0), ("rare", 1000, 0), ("few", 2000, 1)] {
@@ -43,7 +44,7 @@ fn filled() -> Registry {
     registry
 }
 
-/// Comparisons of keys that `work` makes on this thread.
+/// Returns the number of key comparisons that `work` makes on this thread, and its result.
 fn comparisons<T>(work: impl FnOnce() -> T) -> (u64, T) {
     set_perf_stats(PerfStatsLevel::EnableCount);
     let mut context = PerfContext::default();
@@ -61,7 +62,7 @@ fn owned(texts: &[&str]) -> Vec<String> {
 #[test]
 fn lists_cost_what_they_return() {
     let registry = filled();
-    // The measure works: a full list touches everything.
+    // A full list touches everything, which shows that the measure works.
     let all = Query::List(Filter::All);
     let (cost, answer) = comparisons(|| registry.answer(&all).unwrap());
     assert!(matches!(answer, Answer::Entries(entries) if entries.len() as u64 == NAME_COUNT));
@@ -85,7 +86,7 @@ fn lists_cost_what_they_return() {
         ),
         (Filter::TagsAll(owned(&["rare"])), 20, 20),
         (Filter::TagsAll(owned(&["no such"])), 0, 0),
-        // The rarest tag bounds the work, wherever it stands.
+        // The rarest tag bounds the work, whatever its position in the filter.
         (Filter::TagsAll(owned(&["common", "half", "rare"])), 20, 60),
         (Filter::TagsAll(owned(&["rare", "common"])), 20, 40),
         (Filter::TagsAll(owned(&["few", "half"])), 0, 20),

@@ -1,7 +1,8 @@
 //! Processes that are killed while they write, and machines that lose what was not synced.
 //!
-//! The writer is this test binary, started once more with [`writer`] as its only test. It prints what is
-//! acknowledged, the way a client would hear it, and what it was told must be there afterwards.
+//! The writer is this test binary, started again with [`writer`] as its only test. It prints each
+//! acknowledgement, as a client would see it, and each vote that was saved. All of these must be there
+//! afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,9 +25,9 @@ use hearth_storage::{
 };
 use leftovers::{Random, files};
 
-/// More than a writer says on its way to any crash point.
+/// More lines than a writer prints before any crash point.
 const LINES_MAX: usize = 200_000;
-/// For each line of a writer.
+/// The longest time to wait for each line of a writer.
 const DEADLINE: Duration = Duration::from_secs(60);
 const FOLDER: &str = "HEARTH_TEST_FOLDER";
 const SEED: &str = "HEARTH_TEST_SEED";
@@ -35,7 +36,7 @@ fn record(folder: &Path) -> PathBuf {
     folder.join("synced")
 }
 
-/// Small buffers, so that tables, switches of the WAL and compactions happen all the time.
+/// Opens a store with small buffers, so that tables, switches of the WAL and compactions happen all the time.
 fn open(folder: &Path) -> RocksStore {
     let options = RocksOptions {
         write_buffer_len: 128 << 10,
@@ -47,7 +48,7 @@ fn open(folder: &Path) -> RocksStore {
     RocksStore::open(&location, &options).unwrap()
 }
 
-/// What log entry `index` holds; it says by itself what it does to the registry.
+/// Returns the payload of log entry `index`. Like its command, it follows from the index alone.
 fn payload(index: u64) -> Vec<u8> {
     let mut payload = index.to_be_bytes().to_vec();
     payload.resize(8 + (index * 37 % 900) as usize, index as u8);
@@ -59,7 +60,7 @@ fn command(index: u64) -> Command {
         return Command::UseRules { rules: RULES };
     }
     if index % 40 == 39 {
-        // More than is removed name by name.
+        // This prefix covers more than is removed name by name.
         return Command::RemovePrefix {
             prefixes: vec!["name".to_owned()],
         };
@@ -95,7 +96,7 @@ fn applied(registry: &Registry) -> u64 {
     record.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()))
 }
 
-/// The state after the first `index` log entries, by running them all on a store of its own.
+/// The state after the first `applied` log entries, computed by applying them all to a store of its own.
 struct Expected {
     registry: Registry,
     applied: u64,
@@ -112,7 +113,7 @@ impl Expected {
 
     fn at(&mut self, index: u64) -> Summary {
         assert!(index >= self.applied, "the state went back to {index}");
-        // One by one, unlike the writer: batches must not make a difference.
+        // Entries are applied one by one, unlike in the writer: batches must not make a difference.
         for next in self.applied + 1..=index {
             apply(&self.registry, next..=next);
         }
@@ -121,7 +122,7 @@ impl Expected {
     }
 }
 
-/// Started by the tests below in a process of its own; does nothing when the whole suite runs.
+/// Runs the writer in a process that the tests below start. Does nothing when the whole suite runs.
 #[test]
 fn writer() {
     let Ok(folder) = std::env::var(FOLDER) else {
@@ -159,7 +160,7 @@ fn writer() {
             break;
         }
         match random.below(12) {
-            // Mostly the state follows at once, before the log is durable: it must still not get ahead.
+            // Mostly the state follows at once, before the log is durable. It must still not get ahead.
             0..=6 => {
                 let from = applied(&registry) + 1;
                 if from <= last {
@@ -183,13 +184,13 @@ fn writer() {
                 registry.install(header, snapshot.chunks(3000)).unwrap();
             }
             10 => {
-                // Entries that never were: taken back before anything follows them.
+                // These entries are taken back before anything follows them.
                 let bogus = (next..next + 3).map(|index| (index, b"bogus".to_vec()));
                 log.append(bogus, Box::new(|_| ())).unwrap();
                 log.truncate_after(Some(last)).unwrap();
             }
             _ => {
-                // Waits like a follower with one append under way.
+                // Waits like a follower with one append in flight.
                 while synced.recv_timeout(DEADLINE).is_ok() {
                     if log.stats().waiting_count == 0 {
                         break;
@@ -200,7 +201,7 @@ fn writer() {
     }
 }
 
-/// A writer, and what it has said.
+/// A writer process, and the lines that it prints.
 struct Writer {
     process: Child,
     said: Receiver<String>,
@@ -233,7 +234,7 @@ impl Writer {
         Self { process, said }
     }
 
-    /// Kills it once it has acknowledged `count` times, and tells what it said, in whole lines.
+    /// Kills the process once it has acknowledged `count` times. Returns the whole lines that it printed.
     fn kill_after(mut self, count: u64) -> Vec<String> {
         let mut lines = Vec::new();
         let mut acknowledged = 0;
@@ -247,12 +248,12 @@ impl Writer {
         }
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        // What it had said before it was killed counts, too.
+        // Lines that were printed before the kill count, too.
         lines.extend(self.said.iter());
         lines
     }
 
-    /// Waits until it has ended at its crash point, and tells what it said.
+    /// Waits until the process has ended at its crash point. Returns the lines that it printed.
     fn crashed(mut self, point: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
@@ -284,7 +285,8 @@ fn last(lines: &[String], word: &str) -> Option<u64> {
         .max()
 }
 
-/// Opens what is left, and compares it with what was acknowledged and with what should be.
+/// Opens the data directory that is left, and compares it with what was acknowledged and with the expected
+/// state.
 fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, case: &str) {
     let store = open(folder);
     let registry = Registry::new(Arc::new(store.clone()));
@@ -319,7 +321,7 @@ fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, 
         vote >= voted,
         "{case}: the vote is {vote}, {voted} was saved"
     );
-    // The state as a whole is that of the log up to where it says.
+    // The state as a whole is that of the log up to its applied index.
     let summary = registry.summary().unwrap();
     assert_eq!(
         summary,
@@ -357,7 +359,7 @@ fn check(folder: &Path, acknowledged: u64, voted: u64, expected: &mut Expected, 
         summary, recounted,
         "{case}: the entries are not those of the summary"
     );
-    // The writer goes on behind the log, so bogus ends go.
+    // The writer continues behind the log, so bogus entries at the end are removed.
     let good = log.read(..).unwrap();
     let bogus = good.iter().find(|(_, found)| found == b"bogus");
     if let Some((index, _)) = bogus {
@@ -387,7 +389,7 @@ fn seed() -> u64 {
     }
 }
 
-/// Kills and restarts a writer on one folder, over and over; `damage` does to the folder what else
+/// Kills and restarts a writer on one data directory, `count` times. `damage` does to the directory what else
 /// the crash took.
 fn rounds(count: u64, damage: impl Fn(&Path, &mut Random)) {
     let seed = seed();
@@ -435,7 +437,7 @@ fn a_power_failure_may_keep_a_part_of_what_was_not_synced() {
     });
 }
 
-/// How often, where a longer run is wanted.
+/// Environment variable with the number of rounds, for a longer run.
 const ROUNDS: &str = "HEARTH_TEST_POWER_FAILURES";
 
 #[test]
@@ -447,7 +449,7 @@ fn a_power_failure_may_lose_any_pages_of_what_was_not_synced() {
     });
 }
 
-/// Each place at which the process can be ended, and at which of its visits. Where there are two, the
+/// The crash points, each with the number of the visit at which the process ends. Where there are two, the
 /// first prepares the second.
 const CRASHES: &[&[&str]] = &[
     &["format-drafted:1"],
@@ -497,15 +499,15 @@ const CRASHES: &[&[&str]] = &[
     &["switch-synced:1"],
     &["install-dropped:1"],
     &["install-dropped:3"],
-    // A second crash while the first is being cleaned up.
+    // The second crash comes while the first one is being cleaned up.
     &["install-written:2", "open-leftover-dropped:1"],
     &["install-dropped:1", "open-leftover-dropped:2"],
     &["install-written:2", "open-leftover-dropped:3"],
     &["switch-written:1", "open-leftover-dropped:1"],
 ];
 
-/// Ends a writer at each of these places, on one folder, or for the places that only a new folder comes to
-/// on a new one.
+/// Ends a writer at each of these crash points, on one data directory; or on a new one for the crash points
+/// that only a new one reaches.
 fn crash_everywhere(damage: impl Fn(&Path)) {
     let seed = seed();
     let mut random = Random(seed);
@@ -547,7 +549,7 @@ fn a_crash_at_any_step_loses_nothing_acknowledged() {
 #[test]
 fn a_power_failure_at_any_step_loses_nothing_acknowledged() {
     crash_everywhere(|folder| {
-        // A place on the way to the first sync has no record.
+        // There is no record before the first sync.
         if record(folder).exists() {
             lost_writes::cut_to_last_sync(folder, &record(folder)).unwrap();
         }
@@ -556,7 +558,7 @@ fn a_power_failure_at_any_step_loses_nothing_acknowledged() {
 
 #[test]
 fn a_full_disk_stops_the_store_and_loses_nothing() {
-    // A limit on the size of files stands in for the end of the disk: writes beyond it fail.
+    // A limit on the size of files stands in for a full disk: writes beyond it fail.
     let folder = tempfile::tempdir().unwrap();
     let writer = Writer::start(folder.path(), 7, "trap '' XFSZ; ulimit -f 150;");
     let mut process = writer.process;
@@ -569,8 +571,9 @@ fn a_full_disk_stops_the_store_and_loses_nothing() {
                 .expect("a write should fail"),
         );
     }
-    // It says why and stops by itself. What the sync under way at that moment acknowledges is printed
-    // by another thread, so it may stand behind the failure; it is durable all the same (below).
+    // The writer prints the reason and stops by itself. The acknowledgements of the sync that is under way at
+    // that moment are printed by another thread, so they may come after the failure; they are durable all the
+    // same (checked below).
     process.wait().unwrap();
     lines.extend(writer.said.iter());
     let failed = lines

@@ -1,5 +1,5 @@
-//! Folders that are in use, of a later format, damaged or half made: refused with a text that helps,
-//! or recovered without losing what was acknowledged.
+//! Data directories that are in use, of a later format, damaged or half created. They are refused with a
+//! helpful text, or recovered without losing what was acknowledged.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -43,7 +43,7 @@ fn count(store: &RocksStore) -> u64 {
     }
 }
 
-/// A folder with `entries` log entries, as many names, a vote, and nothing in tables.
+/// Fills a data directory with `entries` log entries, as many names and a vote, with nothing in tables.
 fn written(folder: &Path, entries: u64) {
     let store = open(folder).unwrap();
     let registry = Registry::new(Arc::new(store.clone()));
@@ -69,7 +69,7 @@ fn a_folder_is_for_one_store_at_a_time() {
         text.contains(&folder.path().display().to_string()),
         "{text}"
     );
-    // A view keeps the folder, too.
+    // A view keeps the data directory in use, too.
     let view = store.view().unwrap();
     store.close().unwrap();
     drop(store);
@@ -129,7 +129,8 @@ fn a_folder_that_lost_files_is_not_begun_afresh() {
 
 #[test]
 fn an_interrupted_creation_is_done_again() {
-    // Only the folder, then the format, then an empty place for the database.
+    // First there is only the directory with a draft, then also the format and an empty directory for the
+    // database.
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("FORMAT.draft"), "hear").unwrap();
     assert_eq!(count(&open(folder.path()).unwrap()), 0);
@@ -161,7 +162,7 @@ fn an_altered_byte_of_the_wal_is_refused_with_the_file_and_what_to_do() {
     assert_eq!(count(&open(folder.path()).unwrap()), 6);
 }
 
-/// A folder that costs no time to sync, where there is one: these tests open a database for each byte.
+/// Returns a directory whose syncs cost no time, where there is one: these tests open a database for each byte.
 fn memory_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
@@ -205,7 +206,7 @@ fn every_altered_bit_of_a_record_header_is_noticed() {
             let folder = memory_folder();
             copy(original.path(), folder.path());
             let wal = files(folder.path(), "log").pop().unwrap();
-            // Length and type.
+            // These bits are in the length and the type.
             flip(&wal, at + 4 + bit / 8, 1 << (bit % 8));
             let opened = open(folder.path());
             assert!(
@@ -258,7 +259,7 @@ fn a_folder_that_does_not_say_what_was_synced_is_opened_as_before() {
     assert!(error.to_string().contains("SYNCED"), "{error}");
 }
 
-/// Batches of the state need no sync of their own: the log has what they do.
+/// Batches of the state need no sync of their own: the log holds their commands.
 #[test]
 fn a_hole_in_what_was_not_synced_is_cut_off_and_kept_aside() {
     let folder = tempfile::tempdir().unwrap();
@@ -276,13 +277,13 @@ fn a_hole_in_what_was_not_synced_is_cut_off_and_kept_aside() {
     let wal = files(crashed.path(), "log").pop().unwrap();
     let name = wal.file_name().unwrap().to_string_lossy().into_owned();
     let mut bytes = fs::read(&wal).unwrap();
-    // The page in the middle is lost, and a later one was kept.
+    // The page in the middle is lost, and a later one is kept.
     bytes[synced..synced + 100].fill(0);
     fs::write(&wal, &bytes).unwrap();
     assert_eq!(count(&open(crashed.path()).unwrap()), 1);
     let kept = crashed.path().join(format!("cut/{name}.from-{synced}"));
     assert_eq!(fs::read(kept).unwrap(), bytes[synced..]);
-    // The same page one sync earlier is damage.
+    // Once a sync has covered it, the same hole is damage.
     store.log().sync().unwrap();
     let crashed = tempfile::tempdir().unwrap();
     copy(folder.path(), crashed.path());
@@ -320,7 +321,7 @@ fn a_wal_cut_anywhere_leaves_a_beginning() {
         assert!(names <= entries, "the state is ahead of the log at {keep}");
         assert!(entries <= names + 1, "the log lost its order at {keep}");
         assert!(names >= last, "a longer file holds less at {keep}");
-        // Entries, index, count and applied index are those of one moment.
+        // Entries, index, count and applied index belong to one moment.
         let registry = Registry::new(Arc::new(store.clone()));
         let tagged = Filter::TagsAll(vec!["tag".to_owned()]);
         for filter in [Filter::All, tagged] {
@@ -390,7 +391,7 @@ fn reading_a_damaged_table_stops_the_store() {
         let log = store.log().read(..);
         let failed = [lookup.is_err(), list.is_err(), tags.is_err(), log.is_err()];
         if !failed.contains(&true) {
-            // Of the order of first registration, which none of these needs.
+            // The damage is in the creation order, which none of these reads needs.
             let found = store.verify(&mut |_, _| Ok(())).unwrap();
             assert!(
                 !found.problems.is_empty(),
@@ -453,7 +454,7 @@ fn an_install_that_a_crash_interrupts_leaves_the_old_state() {
     assert_eq!(registry.state_hash().unwrap(), source.state_hash().unwrap());
     let applied = registry.meta(b"applied").unwrap();
     assert_eq!(applied, Some(20u64.to_be_bytes().to_vec()));
-    // The log is another matter.
+    // The log is not part of the snapshot.
     assert_eq!(reopened.log().last_index(), Some(3));
     drop((registry, reopened));
     assert_eq!(families(crashed.path()), 1 + 3 + 4);

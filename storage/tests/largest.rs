@@ -1,5 +1,4 @@
-//! Whatever a registry can be told can be read again: the largest of everything, from the disk and out of a
-//! snapshot.
+//! The largest registration can be read again, from the store and out of a snapshot.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +9,7 @@ use hearth_storage::{
     RocksStore, SnapshotHeader, Tags,
 };
 
-/// Larger than any command that is replicated.
+/// More bytes than any command that is replicated.
 const TEXT_LEN_MAX: usize = 70 << 20;
 
 fn open(location: &Location) -> (RocksStore, Registry) {
@@ -40,7 +39,8 @@ fn register(name: String, uri: String, tags: Tags) -> Command {
     }
 }
 
-/// What `registry` holds, and what another one holds that was given it chunk by chunk.
+/// Checks that another registry holds the same as `registry` after it has installed its snapshot chunk by
+/// chunk.
 fn assert_survives(registry: &Registry) {
     let list = |registry: &Registry| match registry.answer(&Query::List(Filter::All)).unwrap() {
         Answer::Entries(entries) => entries,

@@ -1,5 +1,5 @@
-//! What the log's home promises while it runs and over a clean restart. What a crash leaves is in
-//! `durability.rs`.
+//! The guarantees of the log store while it runs and over a clean restart. For crashes see
+//! `crash.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -326,7 +326,7 @@ fn writes_that_arrive_during_a_sync_share_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = on_disk(folder.path());
     let log = store.log();
-    // Holds the sync thread up until all have been written.
+    // This callback holds up the sync thread until all entries have been written.
     let (release, held) = mpsc::channel::<()>();
     let (tell, told) = mpsc::channel();
     let hold: SyncDone = Box::new(move |_| held.recv_timeout(DEADLINE).unwrap());
@@ -434,7 +434,7 @@ fn purged_entries_leave_the_disk() {
         }
         log.sync().unwrap();
     }
-    // 20 MB went through, and 1 MB is left. Compaction takes its time, and needs writes to notice.
+    // 20 MB went through, and 1 MB is left. Compaction takes time, and needs writes to notice.
     let mut tries = 0;
     while store.table_len().unwrap() > 6 << 20 {
         tries += 1;

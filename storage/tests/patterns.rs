@@ -1,4 +1,4 @@
-//! Patterns against what CPython 3.11 made of them (`patterns/generate.py`).
+//! Patterns compared with the results of CPython 3.11 (`patterns/generate.py`).
 //!
 //! `HEARTH_PATTERNS` names another file of the same form, for a larger comparison by hand.
 
@@ -94,7 +94,7 @@ fn patterns_are_refused_and_matched_as_cpython_does() {
     );
 }
 
-/// Runs `work` on a thread with as little stack as any that parses patterns has.
+/// Runs `work` on a thread with the smallest stack of all threads that parse patterns.
 fn on_a_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(work);
     thread.unwrap().join().unwrap()
@@ -116,7 +116,7 @@ fn groups_may_nest_as_deep_as_in_cpython_on_any_thread() {
             match Pattern::parse(&nested(400)) {
                 Ok(pattern) => {
                     let mut search = pattern.search(Steps::new(10_000_000));
-                    // Some of them explode, and say so.
+                    // Some of these patterns exceed the budget and return an error.
                     let _ = search.matches("aa");
                 }
                 Err(error) => assert!(matches!(error, PatternError::TooExpensive(_)), "{error}"),
@@ -160,9 +160,9 @@ fn a_pattern_that_explodes_is_an_error_and_not_a_hang() {
 #[test]
 fn all_names_of_a_call_share_one_budget() {
     for (source, name) in [
-        // Looks back: each name alone is cheap.
+        // This one looks back; each name alone is cheap.
         (r"x(a*)\1b", "xaaaaaaaaaaaaaaaaaaaa".to_owned()),
-        // Linear, and each byte needs a state that is not built yet.
+        // This one is linear, and each byte needs a state that is not built yet.
         ("[ab]*a[ab]{40}c", "abaababbabab".repeat(20)),
     ] {
         let pattern = Pattern::parse(source).unwrap();
@@ -173,7 +173,7 @@ fn all_names_of_a_call_share_one_budget() {
             .count();
         assert!((1..100_000).contains(&count), "{source}: {count} names");
         assert!(search.matches("").is_err(), "nothing is left");
-        // The same again: it depends on nothing but the names.
+        // The second search ends at the same name: the cost depends on nothing but the names.
         let mut again = pattern.search(Steps::new(1_000_000));
         let once_more = (0..=count)
             .take_while(|_| again.matches(&name).is_ok())

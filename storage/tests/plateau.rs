@@ -1,4 +1,4 @@
-//! A folder does not grow without end: what is overwritten, removed or purged gives its room back.
+//! A data directory does not grow without bound: overwritten, removed and purged data frees its room.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ use hearth_storage::{
 };
 use leftovers::files;
 
-/// Small, so that logs, tables and manifests come and go.
+/// Opens a store with small buffers, so that logs, tables and manifests come and go.
 fn open(folder: &Path) -> RocksStore {
     let options = RocksOptions {
         write_buffer_len: 256 << 10,
@@ -25,7 +25,7 @@ fn open(folder: &Path) -> RocksStore {
     RocksStore::open(&Location::Folder(folder.to_owned()), &options).unwrap()
 }
 
-/// Bytes of all files, and how many there are.
+/// Returns the bytes and the number of all files.
 fn size(folder: &Path) -> (u64, usize) {
     let mut total = (0, 0);
     for file in fs::read_dir(folder).unwrap() {
@@ -33,7 +33,7 @@ fn size(folder: &Path) -> (u64, usize) {
         let (len, count) = match fs::metadata(&path) {
             Ok(found) if found.is_dir() => size(&path),
             Ok(found) => (found.len(), 1),
-            // The database removes files in the meantime.
+            // The database has removed the file in the meantime.
             Err(_) => (0, 0),
         };
         total = (total.0 + len, total.1 + count);
@@ -72,7 +72,7 @@ fn steady_overwriting_ends_at_a_steady_size() {
     let folder = tempfile::tempdir().unwrap();
     let mut next = 1;
     let mut largest = Vec::new();
-    // Each stretch writes more than the folder may have at any time.
+    // Each stretch writes more than the directory may hold at any time.
     for _stretch in 0..6 {
         let mut most = (0, 0);
         let store = open(folder.path());
@@ -90,7 +90,7 @@ fn steady_overwriting_ends_at_a_steady_size() {
     assert!(late.0 < early.0 + early.0 / 2, "{largest:?}");
     assert!(late.1 < early.1 + early.1 / 2 + 5, "{largest:?}");
     assert!(late.0 < 4 << 20, "{largest:?}");
-    // Its own log and the files of its settings, too.
+    // The same holds for RocksDB's info log and the files of its settings.
     assert!(files(folder.path(), "log").len() <= 4);
     let names = |start: &str| {
         let files = fs::read_dir(folder.path().join("rocksdb")).unwrap();
@@ -115,7 +115,7 @@ fn installs_leave_nothing_behind() {
         registry.install(header, snapshot.chunks(10_000)).unwrap();
         drop(snapshot);
         store.log().sync().unwrap();
-        // RocksDB describes every new column family in its own log, at 11 kB each; a restart ends that.
+        // RocksDB describes every new column family in its info log, at 11 kB each; a restart ends that.
         let described = fs::metadata(folder.path().join("rocksdb/LOG")).unwrap();
         sizes.push(size(folder.path()).0 - described.len());
     }
@@ -132,7 +132,7 @@ fn memory_tables_are_written_out_where_there_is_room() {
     assert!(!store.free_logs(1000).unwrap());
     assert_eq!(files(folder.path(), "log"), old);
     assert!(store.free_logs(u64::MAX).unwrap());
-    // RocksDB takes them away on a thread of its own, a moment later.
+    // RocksDB deletes them on a thread of its own, a moment later.
     let is_there = || {
         files(folder.path(), "log")
             .iter()

@@ -1,4 +1,4 @@
-//! Random commands and questions, against the rules written down a second time over plain maps.
+//! Random commands and queries, compared with a second implementation of the rules over plain maps.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,11 +13,11 @@ use hearth_storage::{
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
-/// The rules, as simply as they can be said.
+/// The rules, implemented as simply as possible.
 #[derive(Default)]
 struct Rules {
     entries: BTreeMap<Name, Entry>,
-    /// Where [`RULES`] came into force.
+    /// Index of the log entry that put [`RULES`] in force.
     since: Option<u64>,
 }
 
@@ -134,7 +134,7 @@ impl Rules {
     }
 }
 
-/// The patterns that are used, and what they mean.
+/// The patterns that are used; `matches` defines their meaning.
 const PATTERNS: [&str; 5] = ["", "a", "a.*b$", "[ab]{2}", "\u{e9}|b"];
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -149,7 +149,8 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Few letters, so that names, prefixes and tags meet often. No newline: `.` does not match one.
+/// Generates texts of few letters, so that names, prefixes and tags often meet. There is no
+/// newline: `.` does not match one.
 fn text() -> impl Strategy<Value = String> {
     "[ab\0\u{e9}\u{10ffff}]{0,4}"
 }
@@ -158,7 +159,7 @@ fn tags() -> impl Strategy<Value = Tags> {
     btree_set(prop_oneof!["[xyz]", text()], 0..4)
 }
 
-/// Now and then one that is long enough for three of them to be a large removal.
+/// Generates URIs, sometimes one so long that three of them make a large removal.
 fn uri() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "PYRO:[ab]@h:[1-3]",
@@ -199,12 +200,12 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// One that a command of the test may well have, or nearly.
+/// Generates a revision that a command of the test may well have, or nearly.
 fn revision() -> impl Strategy<Value = Revision> {
     (0..40u64, 0..3u32).prop_map(|(index, position)| Revision::new(index, position))
 }
 
-/// The revision of the command number `number`: three to a log entry.
+/// Returns the revision of command `number`: there are three commands to a log entry.
 fn nth(number: usize) -> Revision {
     Revision::new(number as u64 / 3, (number % 3) as u32)
 }
@@ -230,7 +231,7 @@ fn query() -> impl Strategy<Value = Query> {
 enum Step {
     /// Commands, and extra records that are put or removed with them.
     Batch(Vec<Command>, Vec<(u8, Option<u8>)>),
-    /// A snapshot of the registry is installed in its own place.
+    /// Installs a snapshot of the registry in the registry itself.
     Reinstall,
     Ask(Query),
 }
@@ -248,7 +249,7 @@ fn memory() -> Registry {
     memory_that_erases(Duration::ZERO)
 }
 
-/// A registry that erases what is removed so long after it has hidden it.
+/// Returns a registry that erases removed entries in batches, each after a pause of `erase_pause`.
 fn memory_that_erases(erase_pause: Duration) -> Registry {
     let options = RocksOptions {
         erase_pause,
@@ -258,10 +259,11 @@ fn memory_that_erases(erase_pause: Duration) -> Registry {
     Registry::new(Arc::new(store))
 }
 
-/// Never, in a test.
+/// A pause longer than any test.
 const LATE: Duration = Duration::from_secs(3600);
 
-/// The extra records that the test has put: they have keys of one byte, unlike the registry's own.
+/// Returns the extra records that the test has put: they have keys of one byte, unlike the
+/// registry's own.
 fn own_extras(mut extras: BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
     extras.retain(|key, _| key.len() == 1);
     extras
@@ -320,8 +322,8 @@ proptest! {
         prop_assert_eq!(registry.answer(&all).unwrap(), rules.answer(&all));
     }
 
-    /// However the log is cut into batches, and from wherever in its past a node replays it, the
-    /// replies and the state are the same.
+    /// Replies and state do not depend on how the log is cut into batches, nor on the point in its
+    /// past from which a node replays it.
     #[test]
     fn batches_and_replays_make_no_difference(
         commands in vec(command(), 1..60),
@@ -337,7 +339,7 @@ proptest! {
             one_by_one.commit(change).unwrap();
             states.push(one_by_one.snapshot().unwrap());
         }
-        // A node that starts with the state at `restart` and applies the rest, in batches.
+        // This node starts with the state at `restart` and applies the rest, in batches.
         let restart = restart.min(commands.len());
         let replayed = memory();
         let start = &states[restart];

@@ -1,4 +1,4 @@
-//! Large removals: whole for whoever looks, in small batches for the disk.
+//! Large removals: atomic for readers, in small batches for the disk.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use hearth_storage::{
 };
 use leftovers::wait_until_erased;
 
-/// Passes everything on, and notes how many names the largest batch had.
+/// A store that passes everything on, and records the number of names in the largest batch.
 struct Counting {
     store: RocksStore,
     largest: AtomicUsize,
@@ -54,7 +54,7 @@ impl Store for Counting {
     }
 }
 
-/// Late: so that what is hidden stays on the disk.
+/// A pause so long that hidden entries stay on the disk.
 const LATE: Duration = Duration::from_secs(3600);
 
 fn open(folder: &Path, erase_pause: Duration) -> RocksStore {
@@ -80,7 +80,7 @@ fn remove_prefix(prefixes: &[&str]) -> Command {
     }
 }
 
-/// One command after the other, many to a batch.
+/// A registry to which commands are applied in log order, many to a batch.
 struct Log {
     registry: Registry,
     index: u64,
@@ -122,7 +122,7 @@ impl Log {
         }
     }
 
-    /// The summary is that of what can be read.
+    /// Checks that the summary matches the entries that can be read.
     fn check(&self) {
         let view = self.registry.snapshot().unwrap();
         let mut names = 0;
@@ -165,7 +165,7 @@ fn a_removal_of_200_000_names_is_one_small_batch_and_leaves_nothing() {
         register("service.000008".to_owned()),
     ]);
     assert_eq!(replies[2], Reply::Removed(200_001));
-    // Those that commands name, and nothing for the others.
+    // The batch holds the names in the commands, and nothing for the others.
     assert!(counting.largest.load(Ordering::Relaxed) <= 3);
     assert_eq!(before.header().summary.entry_count, 200_005);
     drop(before);
@@ -173,7 +173,7 @@ fn a_removal_of_200_000_names_is_one_small_batch_and_leaves_nothing() {
     assert_eq!(log.names(all("t")).len(), 6);
     log.check();
 
-    // In the end it is gone from the disk, too, with its traces.
+    // In the end the entries and their traces are erased from the disk, too.
     wait_until_erased(&store);
     assert_eq!(log.names(Filter::All).len(), 6);
     assert_eq!(log.names(all("t")).len(), 6);
@@ -194,7 +194,7 @@ fn what_is_hidden_stays_hidden_over_restarts_and_makes_room_for_the_new() {
     let mut log = Log::new(Arc::new(open(folder.path(), LATE)));
     log.fill("n", 3000);
     log.apply([remove_prefix(&["n"])]);
-    // Old tags, and the place in the order, go with the old entry.
+    // The old entry's tags, and its position in the creation order, go with it.
     log.apply([Command::Register {
         name: "n000001".to_owned(),
         uri: "PYRO:again@h:1".to_owned(),
@@ -226,7 +226,7 @@ fn what_is_hidden_stays_hidden_over_restarts_and_makes_room_for_the_new() {
         if pause.is_zero() {
             wait_until_erased(&store);
         }
-        // Neither what is hidden nor that it is gone looks like damage.
+        // Neither hidden nor erased entries look like damage.
         let findings = store.verify(&mut |_, _| Ok(())).unwrap();
         assert_eq!(findings.problems, Vec::<String>::new());
         assert_eq!(findings.summary, log.registry.summary().unwrap());
@@ -269,7 +269,7 @@ fn a_large_removal_ends_what_was_looked_up_before_it() {
         prefix: "n".to_owned(),
         as_of: Revision::end_of(log.index),
     };
-    // Many names, by name.
+    // Many names are removed by name.
     let names: Vec<Name> = log.names(Filter::Prefix(vec!["n".to_owned()]));
     let stale = listed(&log, names[..3].to_vec());
     let command = listed(&log, names[..1400].to_vec());

@@ -1,6 +1,6 @@
-//! The parts of a parsed pattern, as far as matching depends on them.
+//! The syntax tree of a pattern, as far as matching depends on it.
 
-/// Flags in force at some place of a pattern.
+/// Flags in force at one place of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Flags {
     /// `i`: upper and lower case are the same.
@@ -15,7 +15,7 @@ pub(super) struct Flags {
     pub(super) ascii: bool,
 }
 
-/// A class escape. Each has its complement, which is its capital letter in the syntax.
+/// A class escape. Its complement is the capital letter in the syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Category {
     /// `\d`.
@@ -29,13 +29,13 @@ pub(super) enum Category {
 /// One member of a character class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClassItem {
-    /// All characters from the first to the last, both included.
+    /// All characters from the first to the last, inclusive.
     Range(u32, u32),
-    /// A category, or everything but it.
+    /// A category or its complement.
     Category {
-        /// Which one.
+        /// The category.
         category: Category,
-        /// Whether it is the complement.
+        /// True for the complement.
         negated: bool,
     },
 }
@@ -57,7 +57,7 @@ pub(super) enum Anchor {
     NotWordBoundary,
 }
 
-/// How eager a repetition is.
+/// The greed of a repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Greed {
     /// As often as possible, fewer if needed.
@@ -73,12 +73,12 @@ pub(super) enum Greed {
 pub(super) struct Alternatives {
     /// At least one.
     pub(super) sequences: Vec<Vec<Node>>,
-    /// Of what they match.
+    /// Width of their matches.
     pub(super) width: Width,
 }
 
 impl Alternatives {
-    /// Knows its width from its parts, which know theirs. `group_widths` holds those of the groups that are
+    /// Computes the width from the widths of the parts. `group_widths` holds the widths of the groups that are
     /// closed.
     pub(super) fn new(sequences: Vec<Vec<Node>>, group_widths: &[Option<Width>]) -> Self {
         let widths = sequences
@@ -89,8 +89,8 @@ impl Alternatives {
     }
 }
 
-/// One part of a sequence. Characters are code points, lone surrogates included: an escape can write
-/// one, and no name contains it.
+/// One part of a sequence. Characters are code points, including lone surrogates: an escape can write one,
+/// although no name contains it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     /// One character.
@@ -108,49 +108,49 @@ pub(super) enum Node {
     },
     /// An anchor.
     Anchor(Anchor, Flags),
-    /// A group; with a number when it captures.
+    /// A group; with a number if it captures.
     Group(Option<usize>, Alternatives),
-    /// What a group captured, once more.
+    /// A back-reference to the text that a group captured.
     BackReference(usize, Flags),
-    /// One of two sequences, by whether a group captured.
+    /// One of two sequences, selected by whether a group captured.
     Conditional {
         /// The group's number.
         group: usize,
-        /// When it captured.
+        /// The sequence if it captured.
         yes: Vec<Node>,
-        /// When it did not.
+        /// The sequence if it did not.
         no: Vec<Node>,
-        /// Of either.
+        /// Width of either sequence.
         width: Width,
     },
     /// Look-ahead or look-behind.
     Look {
-        /// Looks at what comes before.
+        /// True for look-behind.
         behind: bool,
-        /// Must not match.
+        /// True if the body must not match.
         negated: bool,
-        /// What to look for.
+        /// The body.
         body: Alternatives,
     },
     /// `(?>…)`.
     Atomic(Alternatives),
     /// A repetition.
     Repeat {
-        /// At least so often.
+        /// Minimum number of rounds.
         min: u32,
-        /// At most so often; `None` is without end.
+        /// Maximum number of rounds; `None` if unlimited.
         max: Option<u32>,
-        /// How eager.
+        /// The greed.
         greed: Greed,
-        /// What is repeated.
+        /// The repeated part.
         body: Box<Node>,
     },
 }
 
-/// The fewest and the most characters that something can match; saturates.
+/// The minimum and the maximum number of characters that a part can match; saturates.
 pub(super) type Width = (u64, u64);
 
-/// Width of a sequence. Asks no part for its parts: patterns nest deeply.
+/// Returns the width of a sequence. Does not recurse into the parts: patterns nest deeply.
 pub(super) fn sequence_width(sequence: &[Node], group_widths: &[Option<Width>]) -> Width {
     sequence.iter().fold((0, 0), |(low, high), node| {
         let (node_low, node_high) = node_width(node, group_widths);
@@ -158,12 +158,12 @@ pub(super) fn sequence_width(sequence: &[Node], group_widths: &[Option<Width>]) 
     })
 }
 
-/// The width of one or the other.
+/// Returns the width of either of two alternatives.
 pub(super) fn either(left: Width, right: Width) -> Width {
     (left.0.min(right.0), left.1.max(right.1))
 }
 
-/// Width of a node.
+/// Returns the width of a node.
 pub(super) fn node_width(node: &Node, group_widths: &[Option<Width>]) -> Width {
     match node {
         Node::Literal(..) | Node::Any(_) | Node::Class { .. } => (1, 1),
@@ -175,7 +175,7 @@ pub(super) fn node_width(node: &Node, group_widths: &[Option<Width>]) -> Width {
             .flatten()
             .unwrap_or((0, 0)),
         Node::Conditional { width, .. } => *width,
-        // What is repeated is no repetition itself: the syntax has none of that kind.
+        // The body of a repetition is not a repetition itself: the syntax has no such form.
         Node::Repeat { min, max, body, .. } => {
             let (low, high) = node_width(body, group_widths);
             let most = match max {

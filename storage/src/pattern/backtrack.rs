@@ -1,5 +1,5 @@
-//! Runs a pattern that looks around or back, as CPython's own engine does: it tries one way after the other. Each
-//! step is counted, and nothing is kept on the stack of the thread.
+//! The backtracking engine, for patterns that look around or back. Like CPython's own engine, it tries one
+//! alternative after the other. Each step is counted, and nothing is kept on the stack of the thread.
 
 use std::collections::HashMap;
 
@@ -8,81 +8,81 @@ use super::ast::{Alternatives, Anchor, ClassItem, Flags, Greed, Node};
 use super::emit::{WORD, class_text};
 use super::steps::Steps;
 
-/// What one instruction costs, compared to a byte in the linear engine.
+/// Steps for one instruction. A byte in the linear engine takes one.
 const INSTRUCTION_COST: u64 = 12;
 
-/// Ways and earlier values that are remembered at most, of 24 bytes each.
+/// Maximum number of alternatives and earlier values that are remembered, of 24 bytes each.
 const MEMORY_COUNT_MAX: usize = 1_000_000;
 
-/// Instructions of a compiled pattern; one of 10,000 characters has a few for each.
+/// Maximum number of instructions of a compiled pattern. A pattern of 10,000 characters has a few for each.
 const PROGRAM_COUNT_MAX: usize = 200_000;
 
-/// A register that holds nothing.
+/// The value of a register that holds nothing.
 const UNSET: usize = usize::MAX;
 
-/// Characters, as ranges in order.
+/// A set of characters, as sorted ranges.
 type CharSet = Vec<(char, char)>;
 
 #[derive(Debug, Clone, Copy)]
 enum Instruction {
-    /// One character of this set.
+    /// Matches one character of this set.
     Set(usize),
-    /// One character.
+    /// Matches one character.
     Char(char),
-    /// Any character but a newline, or any at all.
+    /// Matches any character but a newline, or any at all.
     Any {
         newline: bool,
     },
-    /// The start of the text, or of a line.
+    /// Matches the start of the text, or of a line.
     Start {
         lines: bool,
     },
-    /// The end of the text or the place before its last newline, or the end of a line.
+    /// Matches the end of the text or the place before its last newline, or the end of a line.
     End {
         lines: bool,
     },
-    /// The end of the text.
+    /// Matches the end of the text.
     TextEnd,
-    /// A boundary between a word and what is none, or not.
+    /// Matches a boundary of a word, or with `negated` any other place.
     Boundary {
         word: usize,
         negated: bool,
     },
-    /// Go on at the next instruction, and at this one if that leads nowhere.
+    /// Continues at the next instruction, and at this one if that fails.
     TryElse(usize),
     Jump(usize),
-    /// Note the position in a register.
+    /// Saves the position in a register.
     Save(usize),
-    /// What a group captured, once more.
+    /// Matches the text that a group captured.
     BackReference {
         group: usize,
         case: Case,
     },
-    /// Go on behind `no` unless the group has captured.
+    /// Continues at `no` unless the group has captured.
     Test {
         group: usize,
         no: usize,
     },
-    /// Begin a repetition: two registers from `count` on.
+    /// Begins a repetition. Uses two registers from `count` on.
     Reset {
         count: usize,
     },
-    /// Another round of a repetition, or out of it.
+    /// Begins another round of a repetition, or leaves it.
     Round(usize),
-    /// Begin one more round of it.
+    /// Begins one more round of a repetition.
     Enter(usize),
-    /// Note how much is remembered, in a register.
+    /// Saves the length of the trail in a register.
     Mark(usize),
-    /// Forget the ways that were noted since.
+    /// Forgets the alternatives that were remembered since that length.
     Cut(usize),
-    /// Look ahead, or `behind` characters back: two registers from `mark` on.
+    /// Looks ahead, or `behind` characters back. Uses two registers from `mark` on.
     Look {
         mark: usize,
         behind: Option<u64>,
         negated: bool,
         end: usize,
     },
-    /// What was looked for is there.
+    /// Ends a look-around whose body has matched.
     Found {
         mark: usize,
         negated: bool,
@@ -90,7 +90,7 @@ enum Instruction {
     Match,
 }
 
-/// Whether letters of both cases are the same.
+/// The treatment of upper and lower case in a back-reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     Counts,
@@ -104,9 +104,10 @@ struct Repetition {
     min: usize,
     max: usize,
     lazy: bool,
-    /// Register: rounds so far. The next one: where the last one began.
+    /// Register with the number of rounds so far. The next register holds the position at which the last round
+    /// began.
     count: usize,
-    /// Instruction of its body; behind its end.
+    /// First instruction of the body; `exit` is the one behind its end.
     body: usize,
     exit: usize,
 }
@@ -120,35 +121,36 @@ pub(super) struct Program {
     register_count: usize,
 }
 
-/// What one match needs; kept from one to the next.
+/// The memory of one match, reused by the next one.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     registers: Vec<usize>,
     trail: Vec<Step>,
 }
 
-/// How to go back.
+/// A step back on the trail.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// Another way.
+    /// Tries another alternative.
     Way { at: usize, position: usize },
-    /// What a register held.
+    /// Restores the value that a register held.
     Was { register: usize, value: usize },
 }
 
 impl Program {
-    /// Compiles a pattern. `referenced` says which groups something refers to: the others need not be noted.
+    /// Compiles a pattern. `referenced` is true for each group to which something refers; captures of other
+    /// groups are not saved.
     ///
     /// # Errors
-    /// [`PatternError::TooExpensive`] when it gets too large.
+    /// [`PatternError::TooExpensive`] if the program gets too large.
     pub(super) fn new(body: &Alternatives, referenced: &[bool]) -> Result<Self, PatternError> {
         Compiler::new(referenced).compile(body)
     }
 
-    /// Whether it matches at the start of `text`.
+    /// Returns true if the pattern matches at the start of `text`.
     ///
     /// # Errors
-    /// [`PatternError::TooExpensive`] when `steps` or the memory run out.
+    /// [`PatternError::TooExpensive`] if `steps` or the memory run out.
     pub(super) fn matches(
         &self,
         text: &str,
@@ -196,9 +198,9 @@ enum Progress {
 struct Run<'a> {
     program: &'a Program,
     text: &'a str,
-    /// The instruction that is next.
+    /// Index of the next instruction.
     at: usize,
-    /// Byte of the text, at the beginning of a character or at the end.
+    /// Byte offset in the text, at the beginning of a character or at the end.
     position: usize,
     memory: &'a mut Memory,
 }
@@ -232,7 +234,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes the last way that is left. False when there is none.
+    /// Goes back to the last alternative that is left. Returns false if there is none.
     fn go_back(&mut self, steps: &mut Steps) -> Result<bool, PatternError> {
         while let Some(step) = self.memory.trail.pop() {
             match step {
@@ -247,7 +249,7 @@ impl Run<'_> {
         Ok(false)
     }
 
-    /// Takes `c` if it is there and `is_wanted`.
+    /// Takes the next character if it `is_wanted`.
     fn eat(&mut self, is_wanted: impl FnOnce(char) -> bool) -> Progress {
         match self.next_char() {
             Some(c) if is_wanted(c) => {
@@ -312,7 +314,7 @@ impl Run<'_> {
             Instruction::Round(repetition) => self.round(repetition)?,
             Instruction::Enter(repetition) => self.enter(repetition)?,
             Instruction::Mark(register) => {
-                // What the register held is below the mark.
+                // The earlier value of the register is below the mark.
                 let mark = self.memory.trail.len() + 1;
                 self.set(register, mark)?;
                 Progress::Next
@@ -330,7 +332,8 @@ impl Run<'_> {
             Instruction::Found { mark, negated } => {
                 let from = self.memory.registers[mark];
                 if negated {
-                    // Everything since is undone, with the way that would have been success.
+                    // Everything since the mark is undone, including the alternative that would have been
+                    // success.
                     while self.memory.trail.len() > from {
                         steps.take(1)?;
                         if let Some(Step::Was { register, value }) = self.memory.trail.pop() {
@@ -347,7 +350,8 @@ impl Run<'_> {
         })
     }
 
-    /// Forgets the ways that were remembered since there were `from` steps, and not what registers held.
+    /// Forgets the alternatives that were remembered since the trail had `from` steps, but keeps the earlier
+    /// values of registers.
     fn cut(&mut self, from: usize, steps: &mut Steps) -> Result<(), PatternError> {
         let trail = &mut self.memory.trail;
         steps.take(trail.len().saturating_sub(from) as u64)?;
@@ -393,7 +397,7 @@ impl Run<'_> {
     fn round(&mut self, number: usize) -> Result<Progress, PatternError> {
         let repetition = self.program.repetitions[number];
         let count = self.memory.registers[repetition.count];
-        // A round that took nothing would take nothing again.
+        // A round that took no character would take none again.
         let stands = self.memory.registers[repetition.count + 1] == self.position;
         if count < repetition.min && !stands {
             return self.enter(number);
@@ -403,7 +407,7 @@ impl Run<'_> {
         }
         let position = self.position;
         if repetition.lazy {
-            // Behind `Round` comes `Enter`.
+            // `Enter` follows `Round`.
             let at = self.at + 1;
             self.remember(Step::Way { at, position })?;
             return Ok(Progress::To(repetition.exit));
@@ -452,7 +456,7 @@ impl Run<'_> {
     }
 }
 
-/// Bytes of `rest` that read like `captured` once both went through `fold`.
+/// Returns the bytes of `rest` that equal `captured` once both went through `fold`; `None` if they differ.
 fn same_len(captured: &str, rest: &str, fold: impl Fn(char) -> char) -> Option<usize> {
     let mut found = rest.chars();
     for c in captured.chars() {
@@ -476,25 +480,25 @@ fn contains(set: &[(char, char)], c: char) -> bool {
     .is_ok()
 }
 
-/// What is still to be compiled: a list in place of the stack, of which a pattern may not take more for being
-/// deep.
+/// A part that is still to be compiled. A list of these replaces the call stack, which a deep pattern must not
+/// exhaust.
 enum Task<'a> {
     Node(&'a Node),
     Emit(Instruction),
-    /// Emit a jump to where `place` will be.
+    /// Emits a jump to the later position of `place`.
     Leave {
         place: usize,
     },
-    /// A branch begins, at which `TryElse` is due unless it is the last one.
+    /// Begins a branch. Emits `TryElse` unless it is the last one.
     Branch {
         last: bool,
         next: usize,
     },
-    /// The round of a repetition ends.
+    /// Ends the round of a repetition.
     EndRound {
         number: usize,
     },
-    /// What was to lead to `place` leads here.
+    /// Directs the instructions that lead to `place` here.
     Join {
         place: usize,
     },
@@ -507,9 +511,9 @@ struct Compiler<'a> {
     repetitions: Vec<Repetition>,
     register_count: usize,
     todo: Vec<Task<'a>>,
-    /// By the number of a place: the instructions that lead there.
+    /// For each place, the instructions that lead there.
     leaving: Vec<Vec<usize>>,
-    /// Sets by the text of their class.
+    /// Known sets, by the text of their class.
     known: HashMap<String, usize>,
 }
 
@@ -570,7 +574,7 @@ impl<'a> Compiler<'a> {
         self.leaving.len() - 1
     }
 
-    /// What was to lead to `place` leads here.
+    /// Directs the instructions that lead to `place` here.
     fn arrive(&mut self, place: usize) {
         let here = self.code.len();
         for at in std::mem::take(&mut self.leaving[place]) {
@@ -595,7 +599,7 @@ impl<'a> Compiler<'a> {
     fn alternatives(&mut self, alternatives: &'a Alternatives) {
         let count = alternatives.sequences.len();
         let end = self.place();
-        // One place for the beginning of each branch, in a row.
+        // The beginnings of the branches are consecutive places.
         let first = self.leaving.len();
         (0..count).for_each(|_| {
             self.place();
@@ -673,7 +677,7 @@ impl<'a> Compiler<'a> {
     fn literal(&mut self, c: u32, flags: Flags) -> Result<(), PatternError> {
         let instruction = match char::from_u32(c) {
             Some(c) if !flags.ignore_case => Instruction::Char(c),
-            // A lone surrogate is in no set either.
+            // A lone surrogate becomes an empty set.
             _ => Instruction::Set(self.set(false, &[ClassItem::Range(c, c)], flags)?),
         };
         self.code.push(instruction);
@@ -744,7 +748,7 @@ impl<'a> Compiler<'a> {
         self.alternatives(body);
     }
 
-    /// What is compiled next does not go back into itself.
+    /// Makes the part that is compiled next atomic: the engine does not go back into it.
     fn atomic(&mut self) {
         let register = self.registers(1);
         self.code.push(Instruction::Mark(register));
@@ -778,7 +782,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The characters of a class as [`class_text`] writes it.
+/// Returns the characters of a class that [`class_text`] wrote.
 fn char_set(text: &str) -> Result<CharSet, PatternError> {
     use regex_syntax::hir::{Class, HirKind};
     let hir = regex_syntax::Parser::new()
@@ -795,7 +799,7 @@ fn char_set(text: &str) -> Result<CharSet, PatternError> {
             .chars()
             .map(|c| (c, c))
             .collect(),
-        // Nothing is in it.
+        // The class is empty.
         _ => Vec::new(),
     })
 }

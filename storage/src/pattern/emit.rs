@@ -1,13 +1,15 @@
-//! Writes a parsed pattern in the syntax of the `regex` crates, with Python's meaning, where that can be done: in
-//! linear time nothing looks around or back. Nothing of the user's text is copied: every character is written
-//! as an escape of its code point, and every flag is resolved at the place where it matters.
+//! Translation of a parsed pattern to the syntax of the `regex` crates, with Python's meaning. It is possible
+//! where the pattern does not look around or back, since the linear engine cannot. No text of the user is
+//! copied: every character is written as an escape of its code point, and every flag is resolved at the place
+//! where it matters.
 
 use std::fmt::Write as _;
 
 use super::ast::{Alternatives, Anchor, Category, ClassItem, Flags, Greed, Node, node_width};
 
-/// The pattern for the linear engine, anchored at the start of the text; `None` for one that needs more than
-/// that: look-around, references, atomic groups.
+/// Returns the pattern for the linear engine, anchored at the start of the text; `None` for a pattern that
+/// needs more than that: look-around, references, conditionals, atomic groups, possessive repetitions, word
+/// boundaries, or a `$` before further parts.
 pub(super) fn emit(body: &Alternatives) -> Option<String> {
     let mut emitter = Emitter {
         out: String::from(r"\A(?:"),
@@ -24,19 +26,20 @@ pub(super) fn emit(body: &Alternatives) -> Option<String> {
     Some(emitter.out)
 }
 
-/// What is still to be written. A list in place of the stack, of which a pattern may not take more for being
-/// deep.
+/// A part that is still to be written. A list of these replaces the call stack, which a deep pattern must not
+/// exhaust.
 enum Task<'a> {
     Write(&'static str),
-    /// How often the part before is repeated.
+    /// The repetition count of the part before.
     Count(u32, Option<u32>),
-    /// `true`: nothing follows in the whole pattern, so that `$` may take the newline before which it matches.
+    /// The flag is true if nothing follows in the whole pattern. `$` may then take the newline before which it
+    /// matches.
     Node(&'a Node, bool),
 }
 
 struct Emitter<'a> {
     out: String,
-    /// The last one comes first.
+    /// The next task is at the end.
     todo: Vec<Task<'a>>,
 }
 
@@ -79,8 +82,8 @@ impl<'a> Emitter<'a> {
     }
 
     fn group(&mut self, body: &'a Alternatives, tail: bool) {
-        // A group around nothing but another group needs no brackets of its own: the engine limits how deep
-        // brackets may nest, and Python's limit is higher.
+        // A group around nothing but another group needs no brackets of its own: the engine limits the nesting
+        // of brackets, and Python's limit is higher.
         let is_around_group = matches!(
             body.sequences.as_slice(),
             [sequence] if matches!(sequence.as_slice(), [Node::Group(..)])
@@ -97,8 +100,7 @@ impl<'a> Emitter<'a> {
             return None;
         }
         self.out.push_str("(?:");
-        // A repetition of something that takes no character: once is enough, and the engine accepts no more
-        // than that.
+        // A repetition of a part without width: once is enough, and the engine accepts no more than that.
         if node_width(body, &[]) == (0, 0) {
             self.todo
                 .push(Task::Write(if min == 0 { "|)" } else { ")" }));
@@ -134,7 +136,7 @@ impl<'a> Emitter<'a> {
             Anchor::LineEnd if flags.multi_line => "(?m:$)",
             Anchor::LineEnd if tail => r"(?:\n?\z)",
             Anchor::TextEnd => r"\z",
-            // The engine's own `\b` has another idea of a word than Python.
+            // The engine's own `\b` defines words differently from Python.
             Anchor::LineEnd | Anchor::WordBoundary | Anchor::NotWordBoundary => return None,
         });
         Some(())
@@ -145,7 +147,7 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// Matches nothing.
+/// A class that matches nothing.
 const NEVER: &str = r"[^\x{0}-\x{10FFFF}]";
 
 pub(super) const WORD: ClassItem = ClassItem::Category {
@@ -153,7 +155,7 @@ pub(super) const WORD: ClassItem = ClassItem::Category {
     negated: false,
 };
 
-/// A character class, or one character.
+/// Returns the text of a character class, or of one character.
 pub(super) fn class_text(negated: bool, items: &[ClassItem], flags: Flags) -> String {
     let mut members = String::new();
     for item in items {
@@ -179,7 +181,7 @@ pub(super) fn class_text(negated: bool, items: &[ClassItem], flags: Flags) -> St
         }
     }
     let text = match (members.is_empty(), negated) {
-        // Only lone surrogates, which no name contains.
+        // The class holds only lone surrogates, which no name contains.
         (true, false) => return NEVER.to_owned(),
         (true, true) => return "(?s:.)".to_owned(),
         (false, false) => format!("[{members}]"),
@@ -192,7 +194,7 @@ pub(super) fn class_text(negated: bool, items: &[ClassItem], flags: Flags) -> St
     }
 }
 
-/// The characters that no text contains.
+/// Code points that no text contains.
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xd800..=0xdfff;
 
 fn push_range(low: u32, high: u32, members: &mut String) {
@@ -208,8 +210,8 @@ fn push_range(low: u32, high: u32, members: &mut String) {
     }
 }
 
-/// Case variants that the engines' own `(?i)` does not add: with the ASCII flag, which turns it off,
-/// the other case of ASCII letters; without, the letters that Python takes for an `i`.
+/// Adds the case variants that the engines' own `(?i)` does not add. With the ASCII flag, which turns it off,
+/// these are the other case of ASCII letters; without, the letters that Python takes for an `i`.
 fn push_case_variants(low: u32, high: u32, ascii: bool, members: &mut String) {
     if ascii {
         for (first, last, distance) in [('A', 'Z', 32_i64), ('a', 'z', -32)] {
@@ -230,10 +232,11 @@ fn push_case_variants(low: u32, high: u32, ascii: bool, members: &mut String) {
     }
 }
 
-/// Python lowers `İ` to `i` and counts `ı` as another case of it.
+/// The letters that Python takes for an `i`: it lowers `İ` to `i` and counts `ı` as another case of it.
 const I_FAMILY: [char; 4] = ['i', 'I', '\u{130}', '\u{131}'];
 
-/// What `\d`, `\s` and `\w` mean to Python: `str.isdecimal`, `str.isspace`, and `str.isalnum` or `_`.
+/// Returns the members of `\d`, `\s` and `\w` in Python: `str.isdecimal`, `str.isspace`, and `str.isalnum` or
+/// `_`.
 fn category_members(category: Category, ascii: bool) -> &'static str {
     match (category, ascii) {
         (Category::Digit, false) => r"\p{Nd}",
@@ -247,7 +250,7 @@ fn category_members(category: Category, ascii: bool) -> &'static str {
     }
 }
 
-/// The literal text that every match starts with, and whether everything that starts with it matches.
+/// Returns the literal text that every match starts with, and true if everything that starts with it matches.
 pub(super) fn literal_prefix(body: &Alternatives) -> (String, bool) {
     let mut prefix = String::new();
     let [sequence] = body.sequences.as_slice() else {
@@ -260,13 +263,13 @@ pub(super) fn literal_prefix(body: &Alternatives) -> (String, bool) {
                 Some(c) => prefix.push(c),
                 None => return (prefix, false),
             },
-            // Only before the first character these say nothing.
+            // These anchors are always true before the first character.
             Node::Anchor(Anchor::LineStart | Anchor::TextStart, _) if prefix.is_empty() => {}
             Node::Group(_, body) => match body.sequences.as_slice() {
                 [only] => todo.extend(only.iter().rev()),
                 _ => return (prefix, false),
             },
-            // What follows is matched by nothing at all as well.
+            // This part may also match nothing, so the prefix ends here.
             Node::Repeat { min: 0, body, .. } if is_one_character(body) => {
                 let is_open = todo.iter().all(|node| {
                     matches!(node, Node::Repeat { min: 0, body, .. } if is_one_character(body))

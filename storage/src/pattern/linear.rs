@@ -1,5 +1,6 @@
-//! Runs a pattern that looks nowhere around: a deterministic automaton that is built while it runs, so that each
-//! byte costs one step, or as many as the pattern has states where the automaton is not built yet.
+//! The linear engine, for patterns that do not look around. It runs a deterministic automaton that is built
+//! while it runs: each byte costs one step, or a multiple of the pattern's states where the automaton is not
+//! built yet.
 
 use regex_automata::hybrid::dfa::{self, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures};
@@ -9,16 +10,17 @@ use regex_automata::{Anchored, Input};
 use super::PatternError;
 use super::steps::Steps;
 
-/// Bytes of a compiled pattern.
+/// Maximum number of bytes of a compiled pattern.
 const PROGRAM_LEN_MAX: usize = 16 << 20;
 
-/// Bytes of the automaton, unless one state takes more.
+/// Maximum number of bytes of the automaton, unless one state takes more.
 const CACHE_LEN_MAX: usize = 2 << 20;
 
-/// Brackets in brackets; Python's own limit, with those that the translation adds.
+/// Maximum nesting of brackets: Python's own limit, with the brackets that the translation adds.
 const NEST_LIMIT: u32 = 2_000;
 
-/// What a state of the pattern costs where the automaton is built, compared to a byte where it is.
+/// Steps for each state of the pattern where the automaton is built. A byte takes one step where it is built
+/// already.
 const STATE_COST: u64 = 8;
 
 /// A compiled pattern.
@@ -28,11 +30,11 @@ pub(super) struct Linear {
     build_cost: u64,
 }
 
-/// Where the automaton is built.
+/// The memory in which the automaton is built.
 pub(super) type Cache = dfa::Cache;
 
 impl Linear {
-    /// Compiles what [`super::emit::emit`] wrote.
+    /// Compiles the output of [`super::emit::emit`].
     ///
     /// # Errors
     /// [`PatternError::TooExpensive`].
@@ -57,12 +59,12 @@ impl Linear {
         })
     }
 
-    /// An automaton of which nothing is built.
+    /// Returns an automaton of which nothing is built.
     pub(super) fn cache(&self) -> Cache {
         self.dfa.create_cache()
     }
 
-    /// Whether it matches at the start of `text`.
+    /// Returns true if the pattern matches at the start of `text`.
     ///
     /// # Errors
     /// [`PatternError::TooExpensive`] when `steps` run out.
@@ -73,7 +75,7 @@ impl Linear {
         steps: &mut Steps,
     ) -> Result<bool, PatternError> {
         let dfa = &self.dfa;
-        // What may have to be built at both ends.
+        // This step is for the states that may have to be built at both ends.
         steps.take(1)?;
         let input = Input::new(text).anchored(Anchored::Yes);
         let mut state = dfa
@@ -82,7 +84,7 @@ impl Linear {
         for &byte in text.as_bytes() {
             steps.take(1)?;
             if state.is_tagged() {
-                // Matches show one byte late.
+                // The engine reports matches one byte late.
                 if state.is_match() {
                     return Ok(true);
                 }
@@ -99,7 +101,7 @@ impl Linear {
             state = match next {
                 Some(next) => next,
                 None => {
-                    // Twice: the state that is built has to be asked for its end, too.
+                    // The cost counts twice: the new state must also be asked for its end.
                     steps.take(2 * self.build_cost)?;
                     dfa.next_state(cache, state, byte)
                         .map_err(|error| too_expensive(&error))?
@@ -113,8 +115,8 @@ impl Linear {
     }
 }
 
-/// The engine's errors are about size and depth: whatever else is wrong with a pattern, the parser has refused
-/// it.
+/// Converts an error of the engine. These errors are about size and depth: the parser has refused a pattern
+/// with any other fault.
 fn too_expensive(error: &(dyn std::error::Error + 'static)) -> PatternError {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -1,11 +1,11 @@
 //! Python's regular expressions, refused and matched as Python does, in bounded time.
 //!
-//! The name server's `list` and `remove` take patterns in the syntax of Python's `re` and match them
-//! at the start of names (`re.match`). A pattern is parsed here by Python's rules, so that what Python
-//! refuses is refused in its words, and then run by one of two engines: an automaton, which is linear in
-//! the text, or one that goes back, where a pattern looks around or back. Both count what they do, so that all
-//! names that one call tries share one budget. What this module does not do: run anything without a bound, or
-//! put a pattern's depth on the stack of the thread.
+//! The name server's `list` and `remove` take patterns in the syntax of Python's `re` and match them at the
+//! start of names (`re.match`). A pattern is parsed by Python's rules, so that a pattern that Python refuses is
+//! refused with the same text. One of two engines runs it: an automaton, which is linear in the text, or a
+//! backtracking engine for patterns that look around or back. Both count their steps, so that all names that
+//! one call tries share one budget. Nothing runs without a bound, and the depth of a pattern does not show on
+//! the stack of the thread.
 
 mod ast;
 mod backtrack;
@@ -21,11 +21,11 @@ use backtrack::Program;
 use linear::Linear;
 pub use steps::{STEP_COUNT_MAX, Steps};
 
-/// Code points in a pattern; a longer one is refused.
+/// Maximum number of code points in a pattern.
 const SOURCE_LEN_MAX: usize = 10_000;
 
-/// A pattern in the syntax of Python's `re`, compiled; matches at the start of a name (`re.match`).
-/// Cheap to clone.
+/// A compiled pattern in the syntax of Python's `re`. It matches at the start of a name (`re.match`). Clones
+/// are cheap.
 #[derive(Clone)]
 pub struct Pattern(Arc<Compiled>);
 
@@ -41,11 +41,11 @@ enum Engine {
     Backtracking(Program),
 }
 
-/// Why a pattern cannot be used.
+/// The reason why a pattern cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternError {
-    /// Python refuses it; the text of `re.error`, position included.
+    /// Python refuses the pattern; the text of `re.error`, including the position.
     #[error("{0}")]
     Syntax(String),
     /// Python raises `OverflowError`.
@@ -66,7 +66,7 @@ impl Pattern {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// [`PatternError`]: what Python refuses, and what would exceed a bound of ours.
+    /// [`PatternError`] if Python refuses the pattern, or if it exceeds a bound of this module.
     pub fn parse(source: &str) -> Result<Self, PatternError> {
         let len = source.chars().count();
         if len > SOURCE_LEN_MAX {
@@ -87,23 +87,23 @@ impl Pattern {
         })))
     }
 
-    /// The text it was made from.
+    /// Returns the source text.
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// The text that every match starts with; empty when there is none. Only names with this prefix
-    /// need to be tried.
+    /// Returns the text that every match starts with; empty if there is none. Only names with this prefix need
+    /// to be tried.
     pub fn literal_prefix(&self) -> &str {
         &self.0.literal_prefix
     }
 
-    /// The literal prefix, if every name that starts with it matches and no other one.
+    /// Returns the literal prefix if the pattern matches all names that start with it and no others.
     pub fn as_prefix(&self) -> Option<&str> {
         self.0.is_prefix.then_some(self.literal_prefix())
     }
 
-    /// Begins to try it on names, within `steps` for all of them.
+    /// Begins to try the pattern on names, within `steps` for all of them.
     pub fn search(&self, steps: Steps) -> Search<'_> {
         let memory = match &self.0.engine {
             Engine::Linear(linear) => Memory::Linear(linear, Box::new(linear.cache())),
@@ -112,16 +112,16 @@ impl Pattern {
         Search { steps, memory }
     }
 
-    /// Whether it matches at the start of `name`. For many names see [`Self::search`].
+    /// Returns true if the pattern matches at the start of `name`. For many names see [`Self::search`].
     ///
     /// # Errors
-    /// [`PatternError::TooExpensive`] when that takes more than a whole call may.
+    /// [`PatternError::TooExpensive`] if that takes more steps than a whole call may take.
     pub fn matches(&self, name: &str) -> Result<bool, PatternError> {
         self.search(Steps::default()).matches(name)
     }
 }
 
-/// A pattern that is tried on one name after the other.
+/// A pattern that is tried on one name after the other, within one budget of steps.
 pub struct Search<'a> {
     steps: Steps,
     memory: Memory<'a>,
@@ -133,10 +133,10 @@ enum Memory<'a> {
 }
 
 impl Search<'_> {
-    /// Whether the pattern matches at the start of `name`.
+    /// Returns true if the pattern matches at the start of `name`.
     ///
     /// # Errors
-    /// [`PatternError::TooExpensive`] when the steps run out; so does every further call.
+    /// [`PatternError::TooExpensive`] once the steps run out, and for every later call.
     pub fn matches(&mut self, name: &str) -> Result<bool, PatternError> {
         match &mut self.memory {
             Memory::Linear(linear, cache) => linear.matches(name, cache, &mut self.steps),

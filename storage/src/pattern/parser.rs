@@ -1,10 +1,10 @@
-//! Reads the syntax of Python's `re` for text, and refuses what CPython 3.11 refuses, in its words
-//! and with its positions. Positions count code points.
+//! A parser for the syntax of Python's `re` for text. It refuses what CPython 3.11 refuses, with the same texts
+//! and positions. Positions count code points.
 //!
-//! Three habits of Python's own reader show in its error positions and are kept: a backslash and the
-//! character behind it are one token; the reader is one token ahead, so a pattern that ends in a
-//! backslash is refused as soon as the token before it is taken; and names are read up to their end
-//! mark before they are judged.
+//! Three properties of Python's own reader show in its error positions and are reproduced: a backslash and the
+//! character behind it are one token; the reader is one token ahead, so a pattern that ends in a backslash is
+//! refused as soon as the token before it is taken; and names are read up to their end mark before they are
+//! validated.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -16,13 +16,13 @@ use super::ast::{
     Alternatives, Anchor, Category, ClassItem, Flags, Greed, Node, Width, either, sequence_width,
 };
 
-/// Groups open at once. CPython's own stack gives out between 400 and 500.
+/// Maximum number of groups that are open at once. CPython's own stack is exhausted between 400 and 500.
 const DEPTH_MAX: usize = 450;
 
-/// Repetition counts from here on are `OverflowError` (`MAXREPEAT`).
+/// Repetition counts from this one on are an `OverflowError` (`MAXREPEAT`).
 const REPEAT_LIMIT: u64 = u32::MAX as u64;
 
-/// Group numbers from here on are refused at once (`MAXGROUPS`).
+/// Group numbers from this one on are refused at once (`MAXGROUPS`).
 const GROUP_LIMIT: u64 = 1_073_741_823;
 
 static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
@@ -32,9 +32,9 @@ static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
 /// A pattern that Python accepts.
 #[derive(Debug)]
 pub(super) struct Parsed {
-    /// What it matches.
+    /// The syntax tree.
     pub(super) body: Alternatives,
-    /// By group number, whether something refers to it; entry 0 is unused.
+    /// For each group number, true if something refers to the group; entry 0 is unused.
     pub(super) referenced: Vec<bool>,
 }
 
@@ -96,7 +96,7 @@ impl Token {
     }
 }
 
-/// What may stand in a class: a member, with the single character if it is one.
+/// A part of a class: a single character, or another member.
 enum ClassPart {
     Char(u32),
     Category(ClassItem),
@@ -111,7 +111,7 @@ impl ClassPart {
     }
 }
 
-/// Flag letters of one `(?…)`.
+/// The flag letters of one `(?…)`.
 #[derive(Debug, Default)]
 struct FlagLetters(String);
 
@@ -134,7 +134,7 @@ impl FlagLetters {
         other.0.chars().for_each(|letter| self.insert(letter));
     }
 
-    /// `flags` with these set to `value`. `u` undoes `a`; `t` has no effect on matching.
+    /// Returns `flags` with these set to `value`. `u` undoes `a`; `t` has no effect on matching.
     fn set_in(&self, flags: Flags, value: bool) -> Flags {
         let mut flags = flags;
         for letter in self.0.chars() {
@@ -152,7 +152,7 @@ impl FlagLetters {
     }
 }
 
-/// What `(?…` with flag letters turned out to be.
+/// The meaning of `(?…` with flag letters.
 enum FlagGroup {
     /// `(?…)`: for the whole pattern.
     Global(FlagLetters),
@@ -195,7 +195,7 @@ fn category(letter: char) -> Option<ClassItem> {
     })
 }
 
-/// The number in a repetition, if there is one.
+/// Parses the number in a repetition; `None` if there is none.
 fn repeat_count(digits: &str) -> Result<Option<u32>, PatternError> {
     if digits.is_empty() {
         return Ok(None);
@@ -206,8 +206,8 @@ fn repeat_count(digits: &str) -> Result<Option<u32>, PatternError> {
     }
 }
 
-/// Python's `int()` of ASCII text that is not negative: blanks around it, one plus sign, and single
-/// underscores between digits are allowed. Saturates.
+/// Parses ASCII text like Python's `int()`, for values that are not negative: blanks around it, one plus sign,
+/// and single underscores between digits are allowed. Saturates.
 fn python_int(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.strip_prefix('+').unwrap_or(text);
@@ -218,7 +218,7 @@ fn python_int(text: &str) -> Option<u64> {
     Some(digits.replace('_', "").parse().unwrap_or(u64::MAX))
 }
 
-/// How Python shows a text in an error message.
+/// Returns a text as Python shows it in an error message.
 fn python_repr(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
@@ -251,26 +251,26 @@ struct Parser {
     /// Flags set for the whole pattern by `(?…)` at its start.
     global: FlagLetters,
     group_names: HashMap<String, usize>,
-    /// By number; entry 0 is the whole match. `None` while a group is open.
+    /// Widths by group number; entry 0 is the whole match. `None` while a group is open.
     group_widths: Vec<Option<Width>>,
-    /// Number of the first group inside the outermost look-behind, while in one.
+    /// Number of the first group inside the outermost look-behind; `None` outside of one.
     look_behind_from: Option<usize>,
-    /// Group numbers that conditions name and the position of each one's first mention, in order.
+    /// Group numbers in conditions, each with the position of its first mention, in order.
     conditions: Vec<(usize, usize)>,
-    /// Groups that something refers to.
+    /// Groups to which something refers.
     references: Vec<usize>,
-    /// A look-behind's body can have several lengths, which is only refused when all else is well.
+    /// True if the body of a look-behind can have several lengths. This is refused only if all else is well.
     has_wide_look_behind: bool,
 }
 
-/// A bracket that is open, or the whole pattern, and what was read of it.
+/// An open bracket, or the whole pattern, and the parts that were read of it.
 struct Open {
     kind: Kind,
     /// Position of the bracket.
     start: usize,
-    /// In force in it.
+    /// Flags in force inside.
     flags: Flags,
-    /// Branches that are read.
+    /// Branches that are complete.
     sequences: Vec<Vec<Node>>,
     /// The branch that is being read.
     nodes: Vec<Node>,
@@ -287,16 +287,16 @@ impl Open {
         }
     }
 
-    /// Ends a branch; those of the bracket so far.
+    /// Ends a branch. Returns the number of branches so far.
     fn end_branch(&mut self) -> usize {
         self.sequences.push(std::mem::take(&mut self.nodes));
         self.sequences.len()
     }
 }
 
-/// What a bracket is.
+/// The kind of a bracket.
 enum Kind {
-    /// None: the whole pattern.
+    /// The whole pattern, without a bracket.
     Whole,
     /// `(?:…)`, also with flags.
     Plain,
@@ -304,7 +304,7 @@ enum Kind {
     Atomic,
     /// A group with this number.
     Capture(usize),
-    /// A look around; with [`Parser::look_behind_from`] as it was outside.
+    /// A look-around. `outer` is [`Parser::look_behind_from`] as it was outside.
     Look {
         behind: bool,
         negated: bool,
@@ -314,13 +314,13 @@ enum Kind {
     Conditional(usize),
 }
 
-/// What stands at a `(`.
+/// The result of parsing behind a `(`.
 enum Bracket {
     /// The beginning of a group.
     Opens(Open),
-    /// A whole bracket with something to match in it.
+    /// A whole bracket that is a node.
     Is(Node),
-    /// One that matches nothing: a comment, or flags.
+    /// A bracket that matches nothing: a comment, or flags.
     Nothing,
 }
 
@@ -388,7 +388,7 @@ impl Parser {
         self.advance()
     }
 
-    /// Up to `count` characters that `allowed` lets through.
+    /// Takes up to `count` characters that are `allowed`.
     fn take_while(
         &mut self,
         count: usize,
@@ -405,7 +405,7 @@ impl Parser {
         Ok(text)
     }
 
-    /// Everything up to `end`, which is taken too.
+    /// Takes everything up to and including `end`. Returns it without `end`.
     fn take_until(&mut self, end: char, what: &str) -> Result<String, PatternError> {
         let mut text = String::new();
         loop {
@@ -426,7 +426,7 @@ impl Parser {
 
     // Errors.
 
-    /// An error `back` characters before the next token.
+    /// Returns an error at a position `back` characters before the next token.
     fn error(&self, text: &str, back: usize) -> PatternError {
         self.error_at(text, self.position().saturating_sub(back))
     }
@@ -447,8 +447,8 @@ impl Parser {
 
     // The grammar.
 
-    /// The whole pattern, up to its end or a bracket that closes nothing. Open brackets are kept in a list and
-    /// not on the stack, of which a pattern may not take more for being deep.
+    /// Parses the whole pattern, up to its end or a bracket that closes nothing. Open brackets are kept in a
+    /// list and not on the call stack, which a deep pattern must not exhaust.
     fn pattern(&mut self) -> Result<Alternatives, PatternError> {
         let mut open = Open::new(Kind::Whole, 0, Flags::default());
         let mut outer: Vec<Open> = Vec::new();
@@ -542,7 +542,7 @@ impl Parser {
         })
     }
 
-    /// One part of a sequence that is no bracket.
+    /// Parses one part of a sequence that is not a bracket.
     fn part(&mut self, token: Token, open: &mut Open) -> Result<(), PatternError> {
         let flags = open.flags;
         let nodes = &mut open.nodes;
@@ -582,7 +582,7 @@ impl Parser {
         self.apply_repeat(min, max, here, nodes)
     }
 
-    /// `{m}`, `{m,}`, `{,n}` or `{m,n}` behind the brace; false when it is none of them.
+    /// Parses `{m}`, `{m,}`, `{,n}` or `{m,n}` behind the brace. Returns false if it is none of them.
     fn counted_repeat(&mut self, nodes: &mut Vec<Node>) -> Result<bool, PatternError> {
         let here = self.position();
         if self.next == Some(Token::Char('}')) {
@@ -614,7 +614,7 @@ impl Parser {
         here: usize,
         nodes: &mut Vec<Node>,
     ) -> Result<(), PatternError> {
-        // `here` is behind the mark, whose one character belongs to the error's position.
+        // `here` is behind the mark, which has one character and is the position of the error.
         let body = match nodes.pop() {
             None | Some(Node::Anchor(..)) => {
                 return Err(self.error_at("nothing to repeat", here - 1));
@@ -640,7 +640,7 @@ impl Parser {
 
     // Groups.
 
-    /// What stands behind a `(`.
+    /// Parses the text behind a `(`.
     fn bracket(&mut self, around: &mut Open) -> Result<Bracket, PatternError> {
         let start = self.position() - 1;
         let flags = around.flags;
@@ -696,7 +696,7 @@ impl Parser {
         }
     }
 
-    /// A group with the next number.
+    /// Begins a group with the next number.
     fn capture(&mut self, name: Option<String>) -> Result<Kind, PatternError> {
         let number = self.group_widths.len();
         if let Some(name) = name {
@@ -936,7 +936,7 @@ impl Parser {
             .map(|c| Node::Literal(c, flags))
     }
 
-    /// A back-reference, or three octal digits.
+    /// Parses a back-reference, or three octal digits.
     fn digit_escape(&mut self, first: char, flags: Flags) -> Result<Node, PatternError> {
         let mut digits = String::from(first);
         if let Some(Token::Char(second @ '0'..='9')) = self.next {
@@ -967,7 +967,7 @@ impl Parser {
         self.error(&text, digits.len() + 1)
     }
 
-    /// Escapes that mean one character both inside and outside of a class.
+    /// Parses an escape that means one character both inside and outside of a class.
     fn character_escape(&mut self, escaped: char) -> Result<u32, PatternError> {
         let value = match escaped {
             'a' => 0x07,

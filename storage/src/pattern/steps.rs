@@ -1,12 +1,13 @@
-//! What a call may spend on its pattern.
+//! The budget that a call may spend on its pattern.
 
 use super::PatternError;
 
-/// Steps that one call may take, over all names that it tries: about a second. A byte of a name in an automaton
-/// that is built is one; ten million names of fifty bytes take half of it.
+/// Maximum number of steps of one call over all names that it tries: about a second. A byte of a name takes one
+/// step where the automaton is already built; ten million names of fifty bytes take half of the budget.
 pub const STEP_COUNT_MAX: u64 = 1_000_000_000;
 
-/// A budget. It counts work and not time, so that a pattern is refused or not whatever else the machine does.
+/// A budget of steps. It counts work and not time, so that the refusal of a pattern does not depend on the load
+/// of the machine.
 #[derive(Debug, Clone)]
 pub struct Steps {
     left: u64,
@@ -20,12 +21,12 @@ impl Default for Steps {
 }
 
 impl Steps {
-    /// A budget of `max` steps.
+    /// Creates a budget of `max` steps.
     pub fn new(max: u64) -> Self {
         Self { left: max, max }
     }
 
-    /// Spends some of it.
+    /// Spends `count` steps. Fails if fewer are left.
     #[inline]
     pub(super) fn take(&mut self, count: u64) -> Result<(), PatternError> {
         match self.left.checked_sub(count) {

@@ -1,6 +1,7 @@
-//! The log's home: entries by index, and the few records beside them.
+//! The log store: entries by index, and the few records beside them.
 //!
-//! [`Log`] is the seam, which RocksDB fills and a simulated disk; [`LogHome`] is what the rest holds.
+//! [`Log`] is the interface, implemented by RocksDB and by a simulated disk. [`LogHome`] is the handle that the
+//! rest of the code holds.
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
@@ -8,31 +9,31 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 
-/// Called once the write that it came with is durable, or with the reason why nothing is any more.
-/// Runs on the sync thread, in the order of the writes; it must not block or panic.
+/// Callback of a write. It is called once the write is durable, or with the reason why nothing becomes durable
+/// any more. It runs on the sync thread, in the order of the writes, and must not block or panic.
 pub type SyncDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Counters since the log was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogStats {
-    /// Completed syncs.
+    /// Number of completed syncs.
     pub sync_count: u64,
-    /// Calls of [`LogHome::append`].
+    /// Number of calls of [`LogHome::append`].
     pub append_count: u64,
-    /// Entries appended.
+    /// Number of entries appended.
     pub entry_count: u64,
-    /// Bytes of those entries.
+    /// Bytes of the payloads of those entries.
     pub entry_len: u64,
-    /// Writes that wait for a sync now.
+    /// Number of writes that wait for a sync now.
     pub waiting_count: u64,
 }
 
-/// A log of opaque entries, and the few records beside it. All writes, and those of the [`super::Store`]
-/// in the same [`super::Home`], form one ordered stream: a crash leaves a prefix of it, with all that was
-/// synced. None of them waits for the disk unless it says so. After a failed write or sync every call
-/// returns [`StoreError::Stopped`].
+/// A log of opaque entries, and the few records beside it. Its writes and those of the [`super::Store`] in the
+/// same [`super::Home`] form one ordered stream: a crash leaves a prefix of it, with all that was synced. No
+/// call waits for the disk unless it says so. After a failed write or sync every call returns
+/// [`StoreError::Stopped`].
 ///
-/// What each call does is said at the method of [`LogHome`] with its name.
+/// Each method is documented at the method of [`LogHome`] with the same name.
 #[expect(missing_docs, reason = "said once, at LogHome")]
 #[expect(clippy::missing_errors_doc, reason = "said once, at LogHome")]
 pub trait Log: Send + Sync {
@@ -58,24 +59,24 @@ pub trait Log: Send + Sync {
     fn failure(&self) -> Option<String>;
 }
 
-/// A [`Log`]. Cheap to clone; all clones are the same one.
+/// Handle of a [`Log`]. Clones are cheap and share the log.
 #[derive(Clone)]
 pub struct LogHome {
     log: Arc<dyn Log>,
 }
 
 impl LogHome {
-    /// The log behind `log`.
+    /// Creates a handle of `log`.
     pub fn new(log: Arc<dyn Log>) -> Self {
         Self { log }
     }
 
-    /// Writes entries behind the last one; they can be read when this returns. `done` is called when
-    /// they are durable; it is dropped uncalled when this returns an error. Entries that exist are
-    /// overwritten, those behind them stay: truncate first.
+    /// Writes entries behind the last one. They can be read when this returns. `done` is called when they are
+    /// durable; it is dropped uncalled if this returns an error. Existing entries are overwritten, and those
+    /// behind them stay: truncate first.
     ///
     /// # Errors
-    /// [`StoreError::Gap`] when the first index does not follow, or they are not consecutive: nothing is
+    /// [`StoreError::Gap`] if the first index does not follow, or the indexes are not consecutive. Nothing is
     /// written then.
     pub fn append(
         &self,
@@ -85,8 +86,8 @@ impl LogHome {
         self.log.append(entries.into_iter().collect(), done)
     }
 
-    /// Keeps the entries up to `last` and drops those behind it; `None` drops all. What is appended
-    /// afterwards is durable no earlier than this.
+    /// Keeps the entries up to `last` and drops those behind it; `None` drops all. Entries appended afterwards
+    /// are durable no earlier than this.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,8 +95,8 @@ impl LogHome {
         self.log.truncate_after(last)
     }
 
-    /// Drops the entries up to and with `upto`, and keeps `record` as what was purged last, in one write.
-    /// Purging beyond the end empties the log. A purge below an earlier one changes nothing.
+    /// Drops the entries up to and including `upto`, and keeps `record` as the record of the last purge, in one
+    /// write. Purging beyond the end empties the log. A purge below an earlier one changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -103,7 +104,7 @@ impl LogHome {
         self.log.purge(upto, record)
     }
 
-    /// Up to where the log was purged, and the record that came with it.
+    /// Returns the index up to which the log was purged, and the record of that purge; `None` if it never was.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -111,17 +112,17 @@ impl LogHome {
         self.log.last_purged()
     }
 
-    /// Index of the first entry; `None` when the log is empty.
+    /// Returns the index of the first entry; `None` if the log is empty.
     pub fn first_index(&self) -> Option<u64> {
         self.log.first_index()
     }
 
-    /// Index of the last entry; `None` when the log is empty (see [`Self::last_purged`] then).
+    /// Returns the index of the last entry; `None` if the log is empty (see [`Self::last_purged`] then).
     pub fn last_index(&self) -> Option<u64> {
         self.log.last_index()
     }
 
-    /// The entries in `range` that are there, in order.
+    /// Returns the existing entries in `range`, in order.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] for an altered entry or a hole.
@@ -129,11 +130,11 @@ impl LogHome {
         self.read_limited(range, u64::MAX)
     }
 
-    /// Like [`Self::read`], but stops before the entries exceed `len_max` bytes in all. At least one
-    /// entry is returned where there is one.
+    /// Returns entries like [`Self::read`], but stops before their payloads exceed `len_max` bytes in all.
+    /// Returns at least one entry if there is one.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// Those of [`Self::read`].
     pub fn read_limited(
         &self,
         range: impl RangeBounds<u64>,
@@ -143,7 +144,7 @@ impl LogHome {
         self.log.read_limited(range, len_max)
     }
 
-    /// Saves the vote. Durable when this returns: blocks for a sync.
+    /// Saves the vote, durably. Blocks for a sync.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -151,8 +152,8 @@ impl LogHome {
         self.log.save_vote(vote)
     }
 
-    /// Saves the vote without blocking; durable when `done` is called, which is dropped uncalled when
-    /// this returns an error.
+    /// Saves the vote without blocking. It is durable when `done` is called; `done` is dropped uncalled if this
+    /// returns an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -160,7 +161,7 @@ impl LogHome {
         self.log.save_vote_then(vote, done)
     }
 
-    /// The vote that was saved last.
+    /// Returns the vote saved last; `None` if there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -168,7 +169,7 @@ impl LogHome {
         self.log.vote()
     }
 
-    /// Saves who this home belongs to (cluster and node). Durable when this returns: blocks for a sync.
+    /// Saves the identity of the owner (cluster and node), durably. Blocks for a sync.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -176,7 +177,7 @@ impl LogHome {
         self.log.save_identity(identity)
     }
 
-    /// Who this home belongs to.
+    /// Returns the identity of the owner; `None` if there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -192,17 +193,17 @@ impl LogHome {
         self.log.sync()
     }
 
-    /// Completed syncs since the log was opened.
+    /// Returns the number of completed syncs since the log was opened.
     pub fn sync_count(&self) -> u64 {
         self.log.sync_count()
     }
 
-    /// Counters since the log was opened.
+    /// Returns the counters since the log was opened.
     pub fn stats(&self) -> LogStats {
         self.log.stats()
     }
 
-    /// Why nothing works any more; `None` while all is well, and after a clean close.
+    /// Returns the reason why nothing works any more; `None` while all is well, and after a clean close.
     pub fn failure(&self) -> Option<String> {
         self.log.failure()
     }

@@ -1,10 +1,10 @@
-//! Where the registry's data is kept.
+//! The store: the interface to the registry's data.
 //!
-//! A [`Store`] keeps four things: entries by name with an index by tag, extra records that are
-//! replicated with them, meta records that are this node's, and the [`Summary`]. It knows no rules:
-//! [`crate::Registry`] decides what changes and hands over one [`Batch`], which is written whole or
-//! not at all. [`rocks`] is the store that Hearth uses; a program that embeds Hearth may bring its own,
-//! and [`crate::conformance`] judges it. A replica needs a [`Home`]: a store with a [`Log`] in it.
+//! A [`Store`] keeps four things: entries by name with an index by tag, extra records that are replicated with
+//! them, meta records that belong to this node, and the [`Summary`]. It knows no rules: [`crate::Registry`]
+//! decides what changes and hands over one [`Batch`], which is written as a whole or not at all. [`rocks`] is
+//! the store that Hearth uses. A program that embeds Hearth may bring its own, and [`crate::conformance`] tests
+//! it. A replica needs a [`Home`]: a store with a [`Log`] in it.
 
 pub mod log;
 pub mod rocks;
@@ -20,113 +20,112 @@ use crate::summary::Summary;
 
 pub use log::{Log, LogHome, LogStats, SyncDone};
 
-/// Takes one entry of a scan and says whether to go on.
+/// A callback for each entry of a scan. It returns `Break` to end the scan.
 pub type EntryVisitor<'a> =
     dyn FnMut(&str, StoredEntry<'_>) -> Result<ControlFlow<()>, StoreError> + 'a;
 
-/// Takes one record of a scan and says whether to go on.
+/// A callback for each record of a scan. It returns `Break` to end the scan.
 pub type RecordVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
 
-/// Takes a name and when it was created, and says whether to go on.
+/// A callback for each name of a scan, with the revision of its creation. It returns `Break` to end the scan.
 pub type CreatedVisitor<'a> = dyn FnMut(Revision, &str) -> Result<ControlFlow<()>, StoreError> + 'a;
 
-/// A place for the registry's data. Read by many threads, written by one at a time.
+/// A store of the registry's data. Many threads may read it, one at a time may write.
 pub trait Store: Send + Sync {
-    /// What `name` stands for. The hot path: one point read.
+    /// Returns the entry of `name`. This is the hot path: one point read.
     ///
     /// # Errors
     /// [`StoreError`].
     fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError>;
 
-    /// The extra record under `key`.
+    /// Returns the extra record under `key`.
     ///
     /// # Errors
     /// [`StoreError`].
     fn extra(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The meta record under `key`.
+    /// Returns the meta record under `key`.
     ///
     /// # Errors
     /// [`StoreError`].
     fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The summary of the last batch, or of the last install; the default one when there was none.
-    /// Its cost does not depend on the number of entries.
+    /// Returns the summary of the last batch or of the last install; the default summary if there was none. Its
+    /// cost does not depend on the number of entries.
     ///
     /// # Errors
     /// [`StoreError`].
     fn summary(&self) -> Result<Summary, StoreError>;
 
-    /// Everything as it is now: no later batch and no later install changes what the view shows.
+    /// Returns a view of everything as it is now. No later batch and no later install changes it.
     ///
     /// # Errors
     /// [`StoreError`].
     fn view(&self) -> Result<Box<dyn View>, StoreError>;
 
-    /// Writes all of `batch` or nothing. Readers see it, whole, once this returns. It need not be
-    /// durable then: after a crash the store holds the result of some earlier batch, unless it is
-    /// said otherwise.
+    /// Writes all of `batch` or nothing. Readers see the whole batch once this returns. It need not be durable
+    /// then: after a crash the store holds the result of some earlier batch, unless the store promises more.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing must be written to the store after one.
+    /// [`StoreError`]; nothing may be written to the store after one.
     fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
-    /// Starts to replace everything. What is here stays until [`Install::finish`].
+    /// Begins to replace everything. The present state stays until [`Install::finish`].
     ///
     /// # Errors
     /// [`StoreError`].
     fn begin_install(&self) -> Result<Box<dyn Install>, StoreError>;
 }
 
-/// A store and a log whose writes form one ordered stream, with one sync for both: after a crash there is a
-/// prefix of it, with all that was synced, so the state is never ahead of the log.
+/// A store and a log whose writes form one ordered stream, with one sync for both. A crash leaves a prefix of
+/// that stream with all that was synced, so the state is never ahead of the log.
 pub trait Home: Store {
-    /// The log beside the registry's data.
+    /// Returns the log beside the registry's data.
     fn log(&self) -> LogHome;
 
-    /// Has `hook` called, once and with the reason, when a write or sync fails or data turns out to be
-    /// corrupt (at once if that has happened). A node that cannot trust its disk stops.
+    /// Registers a hook that is called once, with the reason, when a write or sync fails or data turns out to
+    /// be corrupt; at once if that has happened. A node that cannot trust its disk stops.
     fn on_failure(&self, hook: Box<dyn FnOnce(&str) + Send>);
 
-    /// Frees room on a disk that is nearly full, if that takes no more than `len_max` bytes first; whether
-    /// it did. Blocks.
+    /// Frees room on a disk that is nearly full, if that first takes no more than `len_max` bytes. Returns true
+    /// if it did. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
     fn free_logs(&self, len_max: u64) -> Result<bool, StoreError>;
 
-    /// Completes what is queued, syncs, and lets nothing be written from then on. Blocks.
+    /// Completes the queued writes, syncs, and refuses all later writes. Blocks.
     ///
     /// # Errors
-    /// [`StoreError`]; one that was closed before says that it has stopped.
+    /// [`StoreError`]; [`StoreError::Stopped`] if the store was closed before.
     fn close(&self) -> Result<(), StoreError>;
 }
 
-/// A store at one moment. Keeps its place on disk until it is dropped.
+/// A view of a store at one moment. It holds its room on disk until it is dropped.
 pub trait View: Send + Sync {
-    /// What `name` stands for.
+    /// Returns the entry of `name`.
     ///
     /// # Errors
     /// [`StoreError`].
     fn entry(&self, name: &str) -> Result<Option<Entry>, StoreError>;
 
-    /// The summary.
+    /// Returns the summary.
     ///
     /// # Errors
     /// [`StoreError`].
     fn summary(&self) -> Result<Summary, StoreError>;
 
-    /// All meta records, in the order of their keys.
+    /// Visits all meta records in the order of their keys.
     ///
     /// # Errors
-    /// [`StoreError`], or what `visit` returns.
+    /// [`StoreError`], or the error that `visit` returns.
     fn metas(&self, visit: &mut RecordVisitor<'_>) -> Result<(), StoreError>;
 
-    /// The entries whose name starts with `prefix` and is not below `from`, in the order of their
-    /// names by code point. Costs what it visits.
+    /// Visits the entries whose name starts with `prefix` and is not below `from`, in the order of their names
+    /// by code point. The cost is that of the entries visited.
     ///
     /// # Errors
-    /// [`StoreError`], or what `visit` returns.
+    /// [`StoreError`], or the error that `visit` returns.
     fn entries(
         &self,
         prefix: &str,
@@ -134,29 +133,30 @@ pub trait View: Send + Sync {
         visit: &mut EntryVisitor<'_>,
     ) -> Result<(), StoreError>;
 
-    /// The names of the entries that have `tag`. Costs what is taken from it.
+    /// Returns a cursor over the names of the entries that have `tag`. The cost is that of the names taken from
+    /// it.
     ///
     /// # Errors
     /// [`StoreError`].
     fn tagged(&self, tag: &str) -> Result<Box<dyn NameCursor + '_>, StoreError>;
 
-    /// The names whose entries were created after `as_of`, in the order of their creation and then by name.
-    /// Costs what it visits. A store may leave out what it took over from a time without this order; the
-    /// registry asks about later times only.
+    /// Visits the names whose entries were created after `as_of`, in the order of their creation and then by
+    /// name. The cost is that of the names visited. A store may leave out entries from a time without this
+    /// order; the registry asks about later times only.
     ///
     /// # Errors
-    /// [`StoreError`], or what `visit` returns.
+    /// [`StoreError`], or the error that `visit` returns.
     fn created_since(
         &self,
         as_of: Revision,
         visit: &mut CreatedVisitor<'_>,
     ) -> Result<(), StoreError>;
 
-    /// The extra records whose key starts with `prefix` and is not below `from`, in the order of their
+    /// Visits the extra records whose key starts with `prefix` and is not below `from`, in the order of their
     /// keys.
     ///
     /// # Errors
-    /// [`StoreError`], or what `visit` returns.
+    /// [`StoreError`], or the error that `visit` returns.
     fn extras(
         &self,
         prefix: &[u8],
@@ -165,37 +165,38 @@ pub trait View: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// Names in order.
+/// A cursor over names in order.
 pub trait NameCursor {
-    /// The first name that is not below `from`; later calls of [`Self::next`] go on behind it.
+    /// Returns the first name that is not below `from`. Later calls of [`Self::next`] continue behind it.
     ///
     /// # Errors
     /// [`StoreError`].
     fn seek(&mut self, from: &str) -> Result<Option<Name>, StoreError>;
 
-    /// The name after the last one that was returned; the first one at the beginning.
+    /// Returns the name after the last one that was returned, or the first name at the beginning; `None` at the
+    /// end.
     ///
     /// # Errors
     /// [`StoreError`].
     fn next(&mut self) -> Result<Option<Name>, StoreError>;
 }
 
-/// Fills a state that will replace the present one. Dropped without [`Self::finish`], it leaves
+/// A state that is being filled and will replace the present one. Dropped without [`Self::finish`], it leaves
 /// nothing behind.
 pub trait Install: Send + Sync {
-    /// Adds entries; each name comes once.
+    /// Adds entries. Each name is added once.
     ///
     /// # Errors
     /// [`StoreError`].
     fn put_entries(&mut self, entries: &[(Name, Entry)]) -> Result<(), StoreError>;
 
-    /// Adds extra records; each key comes once.
+    /// Adds extra records. Each key is added once.
     ///
     /// # Errors
     /// [`StoreError`].
     fn put_extras(&mut self, extras: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError>;
 
-    /// Does what can be done before [`Self::finish`] and takes long, when everything has come.
+    /// Does the long part of [`Self::finish`] in advance. Called when everything was added.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -203,10 +204,10 @@ pub trait Install: Send + Sync {
         Ok(())
     }
 
-    /// Makes it the state, with these meta records and no others, durably and whole.
+    /// Makes this the state, durably and as a whole, with these meta records and no others.
     ///
     /// # Errors
-    /// [`StoreError`]; the old state stays then.
+    /// [`StoreError`]; the old state then stays.
     fn finish(
         self: Box<Self>,
         meta: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -214,7 +215,7 @@ pub trait Install: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// An entry as a scan meets it: read only where it is wanted.
+/// An entry in a scan. It is decoded only when it is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredEntry<'a>(Stored<'a>);
 
@@ -225,17 +226,17 @@ enum Stored<'a> {
 }
 
 impl<'a> StoredEntry<'a> {
-    /// For a store that has entries in memory.
+    /// Wraps an entry of a store that has entries in memory.
     pub fn plain(entry: &'a Entry) -> Self {
         Self(Stored::Plain(entry))
     }
 
-    /// For a store that keeps what `format::seal_entry` gave.
+    /// Wraps a record of a store that keeps the output of `format::seal_entry`.
     pub(crate) fn sealed(name: &'a str, record: &'a [u8]) -> Self {
         Self(Stored::Sealed { name, record })
     }
 
-    /// Bytes of the entry, without its name; the same in every store.
+    /// Returns the bytes of the entry without its name; the same in every store.
     pub(crate) fn len(&self) -> usize {
         match self.0 {
             Stored::Sealed { record, .. } => format::sealed_len(record),
@@ -243,7 +244,7 @@ impl<'a> StoredEntry<'a> {
         }
     }
 
-    /// The entry where it is. `None` in a store that has entries in memory.
+    /// Returns the entry without decoding it; `None` in a store that has entries in memory.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`].
@@ -254,7 +255,7 @@ impl<'a> StoredEntry<'a> {
         }
     }
 
-    /// The entry.
+    /// Decodes the entry.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`].
@@ -266,23 +267,23 @@ impl<'a> StoredEntry<'a> {
     }
 }
 
-/// What happens to one name in a batch. `before` is what the store holds, so that a store need not
-/// read to find out which tags go; never `None` on both sides.
+/// The change of one name in a batch. `before` is the entry in the store, so that a store need not read it to
+/// find the tags to remove. At least one side is `Some`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryChange {
-    /// What the name stands for in the store.
+    /// The entry of the name in the store.
     pub before: Option<Entry>,
-    /// What it will stand for.
+    /// The entry of the name after the batch.
     pub after: Option<Entry>,
 }
 
 impl EntryChange {
-    /// Tags that the name loses.
+    /// Returns the tags that the name loses.
     pub fn tags_removed(&self) -> impl Iterator<Item = &String> {
         difference(self.before.as_ref(), self.after.as_ref())
     }
 
-    /// Tags that the name gains.
+    /// Returns the tags that the name gains.
     pub fn tags_added(&self) -> impl Iterator<Item = &String> {
         difference(self.after.as_ref(), self.before.as_ref())
     }
@@ -302,14 +303,14 @@ fn difference<'a>(
 /// Changes that are written together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// By name.
+    /// Changed entries, by name.
     pub entries: BTreeMap<Name, EntryChange>,
-    /// Entries that go, too, however many they are; of those in the store, none in `entries`.
+    /// Entries to remove as a whole, however many there are: entries in the store that are not in `entries`.
     pub removal: Option<Removal>,
-    /// By key; `None` removes.
+    /// Changed extra records, by key; `None` removes the record.
     pub extras: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// By key.
+    /// Changed meta records, by key.
     pub meta: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Of the state with this batch in it.
+    /// Summary of the state after this batch.
     pub summary: Summary,
 }

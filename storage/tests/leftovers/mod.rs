@@ -1,4 +1,4 @@
-//! Data folders as a crash leaves them.
+//! Data directories as a crash leaves them.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use hearth_storage::{Location, RocksOptions, RocksStore, StoreError};
 
-/// Copies a folder whose store may be open: what a kill at this moment would leave, as long as nothing
-/// is written meanwhile.
+/// Copies a directory whose store may be open. The copy is what a kill at this moment would leave, as long as
+/// nothing is written meanwhile.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
@@ -27,9 +27,9 @@ pub(crate) fn open(path: &Path) -> Result<RocksStore, StoreError> {
     RocksStore::open(&Location::Folder(path.to_owned()), &RocksOptions::default())
 }
 
-/// Waits until nothing is left of large removals.
+/// Waits until all large removals are erased.
 pub(crate) fn wait_until_erased(store: &RocksStore) {
-    // Without a clock: two minutes, and more on a busy machine.
+    // The limit needs no clock: it is two minutes, and more on a busy machine.
     for _ in 0..24_000 {
         if store.hidden_removal_count() == 0 {
             return;
@@ -39,7 +39,7 @@ pub(crate) fn wait_until_erased(store: &RocksStore) {
     panic!("it is not erased");
 }
 
-/// The files of the database with this extension, oldest first.
+/// Returns the files of the database with this extension, oldest first.
 pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder.join("rocksdb"))
         .unwrap()
@@ -57,7 +57,7 @@ pub(crate) fn flip(file: &Path, at: usize, bits: u8) {
     fs::write(file, bytes).unwrap();
 }
 
-/// xorshift: reproducible, and printed with a failure.
+/// An xorshift generator. Its seed makes a test reproducible and is printed with a failure.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

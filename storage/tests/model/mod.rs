@@ -1,4 +1,4 @@
-//! A store of plain maps: what the others are compared with, and the proof that the seam holds for a
+//! A store of plain maps. It is the reference for the other stores, and proves that the interface holds for a
 //! store that has nothing to do with RocksDB.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ struct State {
     summary: Summary,
 }
 
-/// Keeps each state for as long as somebody views it.
+/// A store that keeps each state for as long as a view of it exists.
 #[derive(Clone, Default)]
 pub(crate) struct ModelStore {
     state: Arc<Mutex<Arc<State>>>,
@@ -108,7 +108,7 @@ impl View for ModelView {
         from: &str,
         visit: &mut EntryVisitor<'_>,
     ) -> Result<(), StoreError> {
-        // Deliberately the slow and obvious way.
+        // This is deliberately the slow and obvious way.
         for (name, entry) in &self.0.entries {
             if name.starts_with(prefix)
                 && name.as_str() >= from

@@ -1,12 +1,13 @@
-//! Large removals: hidden at once, erased bit by bit.
+//! Large removals: hidden at once, erased in small batches.
 //!
-//! A [`Removal`] is one record in the batch that brings it. From then on readers pass over what it takes, and a
-//! thread erases that from the tables, so many names at a time, between other writes. The record goes with the
-//! last of them. After a crash the thread begins again with what the records say: at no time is there a state
-//! with a part of a removal in it, and no batch grows with the number of names.
+//! A [`Removal`] is one record in the batch that writes it. From then on readers skip the entries that it
+//! removes, and a thread erases these from the tables, a bounded number per batch, between other writes. The
+//! last of these batches deletes the record. After a crash the thread starts again from the records. No reader
+//! ever sees a part of a removal, and no batch grows with the number of names.
 //!
-//! What is hidden is under its key until it is erased, with its tags in the index. A name that is registered
-//! anew before that takes the place of its old entry, whose traces the same batch removes (see `state.rs`).
+//! A hidden entry stays under its key until it is erased, and its tags stay in the index. If its name is
+//! registered again before that, the new entry takes its place, and the same batch removes the traces of the
+//! old one (see `state.rs`).
 
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
@@ -22,18 +23,18 @@ use crate::format;
 use crate::model::{Entry, Name, Revision};
 use crate::removal::Removal;
 
-/// Keys of the records of removals in `sm_meta` begin with this; `before` follows, big-endian.
+/// Prefix of the keys of removal records in `sm_meta`; `before` follows, big-endian.
 pub(super) const RECORDS: &[u8] = b"removal/";
 
-/// Names that one batch erases, and how many are looked at for it.
+/// Maximum number of names that one batch erases, and of names that are examined for it.
 const ERASED_COUNT_MAX: usize = 1000;
 const VISITED_COUNT_MAX: usize = 10_000;
 
-/// Bytes of the entries that one batch erases, about.
+/// Approximate maximum number of bytes of the entries that one batch erases.
 const ERASED_LEN_MAX: usize = 64 << 10;
 
-/// Removals that may wait to be erased: each look-up is compared with all of them. Before another one is
-/// written, the first is finished.
+/// Maximum number of removals that wait to be erased: each lookup is compared with all of them. When it is
+/// reached, the first one is finished before another one is written.
 pub(super) const WAITING_COUNT_MAX: usize = 16;
 
 /// The removals that are not erased yet, oldest first.
@@ -41,7 +42,7 @@ pub(super) const WAITING_COUNT_MAX: usize = 16;
 pub(super) struct Removals(Vec<Arc<Removal>>);
 
 impl Removals {
-    /// Those in the records.
+    /// Reads the removals from their records.
     pub(super) fn load(fixed: &Fixed) -> Result<Self, StoreError> {
         let database = fixed.borrow_owner();
         let meta = &fixed.borrow_dependent().state_meta;
@@ -60,12 +61,12 @@ impl Removals {
         Ok(Self(found))
     }
 
-    /// Whether an entry under this name may be hidden.
+    /// Returns true if an entry under this name may be hidden.
     pub(super) fn cover(&self, name: &str) -> bool {
         self.0.iter().any(|removal| removal.covers(name))
     }
 
-    /// Whether the entry under this name is hidden that was created then.
+    /// Returns true if the entry of this name that was created at `created` is hidden.
     pub(super) fn take(&self, name: &str, created: Revision) -> bool {
         self.0.iter().any(|removal| removal.takes(name, created))
     }
@@ -87,22 +88,23 @@ impl Removals {
     }
 }
 
-/// The key of a removal's record. Removals are written one after the other, each of later commands.
+/// Returns the key of a removal's record. No two removals share a key: they are written one after the other,
+/// each for later commands.
 pub(super) fn record_key(removal: &Removal) -> Vec<u8> {
     [RECORDS, &removal.before().to_be_bytes()].concat()
 }
 
-/// Where the thread finds what to do.
+/// The context of the eraser: the database, the present state, and the lock of its writers.
 pub(super) struct Ground {
     pub(super) fixed: Arc<Fixed>,
     pub(super) current: Arc<RwLock<Current>>,
     pub(super) writer: Arc<Mutex<()>>,
-    /// Before each batch of the thread.
+    /// Pause before each batch of the thread.
     pub(super) pause: Duration,
 }
 
 impl Ground {
-    /// The first removal that waits, and what it is in.
+    /// Returns a task for the first removal that waits, in the present generation.
     fn next(&self) -> Option<Task> {
         let current = read(&self.current);
         let removal = Arc::clone(current.removals.first()?);
@@ -113,7 +115,7 @@ impl Ground {
         })
     }
 
-    /// Erases all of the first removal that waits. For the writer, who holds its lock.
+    /// Erases all of the first removal that waits. The caller must hold the writer's lock.
     pub(super) fn finish_first(&self) -> Result<(), StoreError> {
         let Some(mut task) = self.next() else {
             return Ok(());
@@ -130,16 +132,16 @@ struct Task {
     at: Place,
 }
 
-/// How far it has come.
+/// The progress of a task.
 #[derive(Default)]
 struct Place {
-    /// Index of the prefix, then of the single name behind all prefixes.
+    /// Index into the prefixes, followed by the single names.
     target: usize,
-    /// Of the names with that prefix, the first that is left.
+    /// The first name with that prefix that is left.
     from: Vec<u8>,
 }
 
-/// What one batch erases.
+/// The content of one batch.
 #[derive(Default)]
 struct Portion {
     batch: WriteBatch,
@@ -155,7 +157,7 @@ impl Portion {
             || self.len >= ERASED_LEN_MAX
     }
 
-    /// Erases the entry under `name` if the removal takes it.
+    /// Erases the entry of `name` if the removal removes it.
     fn visit(
         &mut self,
         families: &Families<'_>,
@@ -175,7 +177,7 @@ impl Portion {
     }
 }
 
-/// Removes the keys by which `old` is found, but for those that `new` has under the same name, too.
+/// Deletes the keys by which `old` is found, except those that `new` has under the same name, too.
 pub(super) fn erase_traces(
     batch: &mut WriteBatch,
     families: &Families<'_>,
@@ -194,13 +196,13 @@ pub(super) fn erase_traces(
 }
 
 impl Task {
-    /// Erases the next names, and with the last of them the record; whether that is done. To be called under
-    /// the writer's lock.
+    /// Erases the next names, and deletes the record with the last of them. Returns true when the removal is
+    /// finished. The caller must hold the writer's lock.
     fn step(&mut self, ground: &Ground) -> Result<bool, StoreError> {
         let database = ground.fixed.borrow_owner();
         database.health.check()?;
         if read(&ground.current).generation.number() != self.generation.number() {
-            // A snapshot took its place, and brought no removals.
+            // A snapshot has replaced the generation, and brought no removals.
             return Ok(true);
         }
         let mut portion = Portion::default();
@@ -219,7 +221,7 @@ impl Task {
         Ok(true)
     }
 
-    /// Fills `portion`; whether that is all that is left.
+    /// Fills `portion`. Returns true if it holds all that is left.
     fn fill(&mut self, ground: &Ground, portion: &mut Portion) -> Result<bool, StoreError> {
         let database = ground.fixed.borrow_owner();
         let families = self.generation.families();
@@ -262,7 +264,7 @@ impl Task {
     }
 }
 
-/// The thread's handle. Dropping it ends the thread; what is left is erased after the next start.
+/// Handle of the eraser thread. Dropping it ends the thread; the rest is erased after the next start.
 pub(super) struct Eraser {
     signal: Arc<Signal>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -293,18 +295,18 @@ impl Eraser {
             signal,
             thread: Mutex::new(Some(thread)),
         };
-        // There may be something left from before.
+        // Removals may be left from before.
         eraser.wake();
         Ok(eraser)
     }
 
-    /// There is something to erase.
+    /// Tells the thread that there is something to erase.
     pub(super) fn wake(&self) {
         lock(&self.signal.state).work = true;
         self.signal.changed.notify_one();
     }
 
-    /// Ends the thread, between two batches.
+    /// Ends the thread between two batches.
     pub(super) fn stop(&self) {
         lock(&self.signal.state).stop = true;
         self.signal.changed.notify_one();
@@ -337,7 +339,7 @@ impl Signal {
                     match finished {
                         Ok(true) => break,
                         Ok(false) => {}
-                        // The store has failed, and said so.
+                        // The store has failed and has reported it.
                         Err(_) => return,
                     }
                 }
@@ -346,7 +348,7 @@ impl Signal {
         }
     }
 
-    /// Waits for work, or for so long; false when it is time to stop.
+    /// Waits for work, or for the pause if one is given. Returns false when the thread must stop.
     fn wait(&self, pause: Option<Duration>) -> bool {
         let mut wanted = lock(&self.state);
         match pause {

@@ -1,15 +1,15 @@
-//! The data folder around the database.
+//! The data directory around the database.
 //!
 //! ```text
 //! FORMAT      "hearth data folder\nformat 2\n"
-//! LOCK        locked while the folder is open; holds the process id
+//! LOCK        locked while the directory is open; holds the process id
 //! SYNCED      how much of the write-ahead log is durable (see `synced.rs`)
-//! cut/        what the last power failure left behind that (see `tail.rs`), if it left anything
-//! RESERVE     room put aside for a full disk, if anybody asked for it (see `space`)
+//! cut/        log bytes behind that, cut off after the last power failure, if there were any (see `tail.rs`)
+//! RESERVE     a preallocated file to give up when the disk is full, if the node holds one (see `space`)
 //! rocksdb/    the database
 //! ```
-//! The format stands outside of the database, because opening that is already a change, and a later
-//! format may be one that RocksDB as we set it up cannot open at all.
+//! The format is stored outside the database: opening the database already changes it, and RocksDB with the
+//! settings of this version may be unable to open the database of a later format at all.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -23,14 +23,14 @@ use crate::space::Reserve;
 
 pub(super) const TITLE: &str = "hearth data folder";
 
-/// An open data folder; nobody else can open it until this is dropped.
+/// An open data directory. Nothing else can open it until this is dropped.
 pub(super) struct Folder {
     path: PathBuf,
     _lock: File,
 }
 
 impl Folder {
-    /// Makes the folder if needed, locks it and checks its format.
+    /// Creates the directory if needed, locks it, and checks its format.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         create_private(path).map_err(at(path))?;
         let folder = Self {
@@ -44,12 +44,12 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where the database is.
+    /// Returns the path of the database.
     pub(super) fn database(&self) -> PathBuf {
         self.path.join("rocksdb")
     }
 
-    /// Whether there is one.
+    /// Returns true if there is a database.
     pub(super) fn has_database(&self) -> bool {
         self.database().join("CURRENT").exists()
     }
@@ -78,7 +78,8 @@ impl Folder {
                 self.refuse_remains("rocksdb/CURRENT")?;
                 self.write_format()
             }
-            // Before anything in it has the new format: an earlier version must not meet that.
+            // The format is raised before anything in the directory has it: an earlier version must not open
+            // such data.
             Some(found) if found < FOLDER_FORMAT => self.write_format(),
             Some(_) => Ok(()),
             None => Err(StoreError::Damaged {
@@ -88,7 +89,7 @@ impl Folder {
         }
     }
 
-    /// Refuses to start afresh where tables or logs of an earlier database lie about: a node that forgot
+    /// Refuses to start with a new database where tables or logs of an earlier one remain: a node that forgot
     /// its vote and its log could harm its cluster.
     fn refuse_remains(&self, missing: &str) -> Result<(), StoreError> {
         let Ok(files) = fs::read_dir(self.database()) else {
@@ -114,14 +115,14 @@ impl Folder {
         crash_point("format-written");
         sync_folder(&self.path).map_err(at(&self.path))?;
         match self.path.parent() {
-            // The folder itself may be new.
+            // The directory itself may be new.
             Some(parent) if parent != Path::new("") => sync_folder(parent).map_err(at(parent)),
             _ => Ok(()),
         }
     }
 }
 
-/// What FORMAT says in a folder of this version.
+/// Returns the content of FORMAT in a data directory of this version.
 pub(super) fn format_text() -> String {
     format!("{TITLE}\nformat {FOLDER_FORMAT}\n")
 }
@@ -155,10 +156,10 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-/// Somebody else holds the lock in this file.
+/// Returns the error for a data directory whose lock file is locked by another process or store.
 pub(super) fn in_use(path: &Path, lock: &File) -> StoreError {
     let mut process = String::new();
-    // The number is a help for people; the lock itself has answered.
+    // The process id only helps operators. The lock itself has decided.
     let _ = lock.take(32).read_to_string(&mut process);
     StoreError::InUse {
         path: path.to_owned(),
@@ -169,12 +170,12 @@ pub(super) fn in_use(path: &Path, lock: &File) -> StoreError {
     }
 }
 
-/// The write-ahead log that was begun last.
+/// Returns the newest write-ahead log.
 pub(super) fn newest_wal(database: &Path) -> Option<PathBuf> {
     wals(database).ok()?.pop()
 }
 
-/// The write-ahead logs of a database, oldest first.
+/// Returns the write-ahead logs of a database, oldest first.
 pub(super) fn wals(database: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for file in fs::read_dir(database)? {
@@ -191,16 +192,15 @@ pub(super) fn wals(database: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The database's list of tables that is in force.
+/// Returns the manifest (the database's list of tables) that is in force, if there is one.
 pub(super) fn manifest(database: &Path) -> Option<PathBuf> {
     let name = fs::read_to_string(database.join("CURRENT")).ok()?;
     let path = database.join(name.trim_end());
     path.exists().then_some(path)
 }
 
-/// Puts the path beside an error of the system.
-/// Makes a folder that only its owner can look into, whatever the umask is; those above it as usual. One
-/// that exists stays as it is.
+/// Creates a directory that only its owner can enter, whatever the umask is; its parents get the usual mode. A
+/// directory that exists keeps its mode, with a warning if all users can enter it.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -222,6 +222,7 @@ fn create_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Adds `path` to an error of the operating system.
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError::Io {
         path: path.to_owned(),

@@ -1,7 +1,8 @@
-//! A copy of a data folder to look into: what a start would find, and the folder stays as it is.
+//! A copy of a data directory for inspection. It shows what a start would find, and leaves the directory as it
+//! is.
 //!
-//! Opening a database changes it, also one that is only to be read. So it is opened elsewhere: tables are linked
-//! to, since nothing ever writes to one; everything else, which is small, is copied.
+//! Opening a database changes it, even one that is only read. Therefore a copy is opened instead. Tables are
+//! linked, since nothing ever writes to one; all other files are small and are copied.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -14,10 +15,11 @@ use super::folder::{TITLE, at, format_text, in_use};
 use super::{Location, RocksOptions, RocksStore, synced};
 use crate::error::StoreError;
 
-/// Files of the folder that are no data.
+/// Files of the directory that hold no data.
 const LEFT_OUT: [&str; 2] = ["LOCK", "RESERVE"];
 
-/// A copy in a place for temporary files; removed with this. The folder is locked as long.
+/// A copy below the directory for temporary files, removed when this is dropped. The original stays locked as
+/// long.
 #[derive(Debug)]
 pub struct FolderCopy {
     original: PathBuf,
@@ -26,10 +28,10 @@ pub struct FolderCopy {
 }
 
 impl FolderCopy {
-    /// Copies the folder `original`.
+    /// Copies the data directory `original`.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], and the system's own.
+    /// [`StoreError::InUse`]; [`StoreError::Io`] if `original` is no data directory, or from the system.
     pub fn of(original: &Path) -> Result<Self, StoreError> {
         let original = original.canonicalize().map_err(at(original))?;
         if !original.join("rocksdb").is_dir() {
@@ -46,19 +48,19 @@ impl FolderCopy {
         Ok(copy)
     }
 
-    /// Opens the copy as a start would open the folder.
+    /// Opens the copy as a start would open the original.
     ///
     /// # Errors
-    /// [`StoreError`]; its text, through [`Self::tell`], is about the folder.
+    /// [`StoreError`]. Its text names the copy; [`Self::tell`] makes it name the original.
     pub fn open(&self) -> Result<RocksStore, StoreError> {
         self.open_with(false)
     }
 
-    /// Opens what can be opened: past a log that is damaged in the middle, and without a list of tables. What
-    /// kept it from opening in order goes to `damaged`.
+    /// Opens as much as can be opened: past a log that is damaged in the middle, and without a list of tables.
+    /// Calls `damaged` with each error that kept the copy from opening normally.
     ///
     /// # Errors
-    /// [`StoreError`] when there is no way.
+    /// [`StoreError`] if nothing can be opened.
     pub fn open_remains(&self, damaged: &mut dyn FnMut(&str)) -> Result<RocksStore, StoreError> {
         let is_damage = |error: &StoreError| {
             matches!(
@@ -86,7 +88,7 @@ impl FolderCopy {
         self.open_with(true)
     }
 
-    /// A text about the copy as one about the folder.
+    /// Returns `text` with the path of the copy replaced by that of the original.
     pub fn tell(&self, text: &impl ToString) -> String {
         let place = self.place.display().to_string();
         let original = self.original.display().to_string();
@@ -99,7 +101,7 @@ impl FolderCopy {
         }
         let options = RocksOptions {
             compacts: false,
-            // A copy is looked at as it is.
+            // The copy is inspected as it is.
             erase_pause: Duration::MAX,
             salvages,
             ..RocksOptions::default()
@@ -133,7 +135,8 @@ impl Drop for FolderCopy {
     }
 }
 
-/// Locks a folder without changing anything in it. One that has no lock file was never open.
+/// Locks a data directory without changing anything in it. Returns `None` if it has no lock file: it was never
+/// open.
 fn lock(folder: &Path) -> Result<Option<File>, StoreError> {
     let name = folder.join("LOCK");
     let file = match File::open(&name) {
@@ -148,7 +151,8 @@ fn lock(folder: &Path) -> Result<Option<File>, StoreError> {
     }
 }
 
-/// Puts in order what a damaged folder says of itself.
+/// Repairs the files in which a damaged directory describes itself: removes `SYNCED`, and rewrites `CURRENT`
+/// and `FORMAT` where they are unusable.
 fn forget_descriptions(place: &Path) -> io::Result<()> {
     match fs::remove_file(place.join(synced::FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -167,7 +171,7 @@ fn forget_descriptions(place: &Path) -> io::Result<()> {
     }
 }
 
-/// The list of tables that was begun last.
+/// Returns the name of the newest manifest.
 fn newest_manifest(database: &Path) -> io::Result<Option<String>> {
     let mut newest = None;
     for file in fs::read_dir(database)? {
@@ -180,14 +184,14 @@ fn newest_manifest(database: &Path) -> io::Result<Option<String>> {
     Ok(newest.map(|(_, name)| name))
 }
 
-/// A new folder for this copy alone.
+/// Creates a new directory for this copy alone.
 fn make_place() -> Result<PathBuf, StoreError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let parent = std::env::temp_dir();
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let place = parent.join(format!("hearth-copy-{}-{number}", std::process::id()));
-        // Names are nobody else's business.
+        // The registered names are confidential, so only the owner can enter.
         match DirBuilder::new().mode(0o700).create(&place) {
             Ok(()) => return Ok(place),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

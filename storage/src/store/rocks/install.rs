@@ -1,4 +1,4 @@
-//! A new state, filled beside the present one.
+//! A new state that is filled beside the present one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,16 @@ use crate::model::{Entry, Name};
 use crate::store::Install;
 use crate::summary::Summary;
 
-/// A generation that is being filled. It is written past the WAL, which would only make it wait and
-/// grow: before the switch nobody needs it, and the switch comes after its tables are on disk.
+/// A generation that is being filled. Its writes bypass the WAL, which would only slow them down
+/// and grow: nothing needs the generation before the switch, and the switch comes after its tables
+/// are on disk.
 pub(super) struct RocksInstall {
     shared: Arc<Shared>,
     generation: Arc<Generation>,
-    /// Everything that was put is in tables on disk.
+    /// True if everything that was put is in tables on disk.
     flushed: bool,
-    /// Removes the generation unless it has become the state.
+    /// True until the generation becomes the state. Until then, dropping the install removes the
+    /// generation.
     unfinished: bool,
 }
 
@@ -92,7 +94,7 @@ impl Install for RocksInstall {
             .shared
             .switch(Arc::clone(&self.generation), meta, summary)?;
         self.unfinished = false;
-        // Whoever follows the syncs learns of the switch before what it replaced goes.
+        // The sync thread notes the switch as durable before the replaced generation is removed.
         self.shared.syncer.sync()?;
         remove(database, old.number());
         Ok(())
@@ -107,7 +109,7 @@ impl Drop for RocksInstall {
     }
 }
 
-/// Drops a generation's column families. What fails here is done at the next start.
+/// Drops the column families of a generation. The next start repeats what fails here.
 fn remove(database: &Database, number: u64) {
     if database.health.check().is_err() {
         return;

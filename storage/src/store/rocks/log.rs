@@ -18,6 +18,7 @@ const VOTE: &[u8] = b"vote";
 const IDENTITY: &[u8] = b"identity";
 const PURGED: &[u8] = b"purged";
 
+/// Counters of appends.
 #[derive(Default)]
 pub(super) struct Appended {
     append_count: AtomicU64,
@@ -30,23 +31,23 @@ pub(super) struct RocksLog {
     shared: Arc<Shared>,
 }
 
-/// Where the log begins and ends. The entries `first..=last` are there, without a hole.
+/// The ends of the log. The entries `first..=last` exist without a hole.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LogEnds {
-    /// `None` when there is no entry.
+    /// First and last index; `None` if there is no entry.
     range: Option<(u64, u64)>,
-    /// All up to here is gone; below `first`.
+    /// Index up to which all entries are purged. Lower than `first`.
     purged: Option<u64>,
 }
 
 impl LogEnds {
-    /// Reads them from the database.
+    /// Reads the ends from the database.
     pub(super) fn recover(fixed: &Fixed) -> Result<Self, StoreError> {
         let database = fixed.borrow_owner();
         let families = fixed.borrow_dependent();
         let purged = read_purged(database, fixed)?.map(|(index, _)| index);
         let mut iterator = database.db.raw_iterator_cf(&families.log);
-        // From the end of what was purged, so that its tombstones need not be walked through.
+        // The search starts behind the purged entries, so that it need not pass their tombstones.
         iterator.seek(index_key(purged.map_or(0, |index| index.saturating_add(1))));
         let first = iterator.key().map(index_in).transpose()?;
         database.read(iterator.status())?;
@@ -65,8 +66,8 @@ impl LogEnds {
         Ok(Self { range, purged })
     }
 
-    /// The indexes at which an append may begin: of entries that are there, or the next one. An empty log
-    /// that was never purged begins anywhere.
+    /// Checks that an append may begin at `index`: at an existing entry, or at the next index. An empty log
+    /// that was never purged may begin anywhere.
     fn may_begin(&self, index: u64) -> Result<(), StoreError> {
         let (lowest, next) = match (self.range, self.purged) {
             (Some((first, last)), _) => (first, last.saturating_add(1)),
@@ -89,7 +90,7 @@ impl Log for RocksLog {
         let mut ends = lock(&self.shared.log_ends);
         let mut batch = WriteBatch::default();
         if let Some(synced) = self.shared.for_log.take() {
-            // Its first operation: where the reader of a damaged log looks for it.
+            // The note is the first operation of the batch, where the reader of a damaged log looks for it.
             batch.put_log_data(synced.log_data());
         }
         let mut written: Option<(u64, u64)> = None;
@@ -289,7 +290,7 @@ impl RocksLog {
         self.shared.database()
     }
 
-    /// Adds the removal of entries that are there to a batch.
+    /// Adds the removal of the existing entries `first..=last` to a batch.
     fn drop_range(&self, batch: &mut WriteBatch, first: u64, last: u64) {
         let family = &self.shared.families().log;
         match last.checked_add(1) {
@@ -306,7 +307,7 @@ impl RocksLog {
         self.put_alone(key, value)
     }
 
-    /// For whoever holds the order of the log's writes.
+    /// Writes one record. The caller must hold the lock that orders the writes of the log.
     fn put_alone(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         let family = &self.shared.families().log_meta;
@@ -331,7 +332,7 @@ impl fmt::Debug for RocksLog {
     }
 }
 
-/// The key of a log entry: its order is the order of the indexes.
+/// Returns the key of a log entry. Keys sort as indexes do.
 pub(super) fn index_key(index: u64) -> [u8; 8] {
     index.to_be_bytes()
 }
@@ -358,7 +359,7 @@ fn read_purged(database: &Database, fixed: &Fixed) -> Result<Option<(u64, Vec<u8
     }
 }
 
-/// The part of `range` that is there, as first and last index.
+/// Returns the part of `range` that exists, as first and last index.
 fn clip(range: (Bound<u64>, Bound<u64>), there: Option<(u64, u64)>) -> Option<(u64, u64)> {
     let (first, last) = there?;
     let from = match range.0 {

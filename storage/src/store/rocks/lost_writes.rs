@@ -1,18 +1,18 @@
-//! For tests of what a power failure may take: everything that was written after the last sync.
+//! Simulated power failures for tests: they take away what was written after the last sync.
 //!
-//! A killed process loses nothing that it has written, because the system has it. With
-//! [`crate::RocksOptions::sync_record`] the store notes after each sync how much of each write-ahead
-//! log is durable, and [`cut_to_last_sync`] takes the rest away from a folder that is not open. The
-//! record is a text file that is replaced as a whole, one line per log: name, space, bytes. `hearthd`
-//! keeps one where the environment's `HEARTH_SYNC_RECORD` says.
+//! A killed process loses nothing that it has written, because the operating system has it. With
+//! [`crate::RocksOptions::sync_record`] the store records after each sync how much of each write-ahead log is
+//! durable, and [`cut_to_last_sync`] removes the rest from a data directory that is not open. The record is a
+//! text file that is replaced as a whole, one line per log: name, space, bytes. `hearthd` keeps one at the path
+//! in the environment variable `HEARTH_SYNC_RECORD`.
 //!
-//! A disk need not lose the end alone: [`lose_pages`] takes away any pages of what was not synced, and what the
-//! store notes for itself (`SYNCED`) may be as old as its last sync, of which there is a copy beside the record,
-//! with `.noted` behind its name.
+//! A disk need not lose only the end. [`lose_pages`] takes away any pages of what was not synced. The note that
+//! the store keeps for itself (`SYNCED`) may then be as old as its last sync; a copy of it as of that sync is
+//! beside the record, with `.noted` appended to the name.
 //!
-//! Whoever cannot call the function does the same by hand: of the files `rocksdb/NUMBER.log` in the data
-//! folder take the one with the highest number, and shorten it to what its line says, or to nothing if
-//! it has no line. The example `cut_to_last_sync` is the function as a program.
+//! A program that cannot call the function can do the same by hand: of the files `rocksdb/NUMBER.log` in the
+//! data directory, shorten the one with the highest number to the length in its line, or to nothing if it has
+//! no line. The example `cut_to_last_sync` is the function as a program.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,17 +26,17 @@ use super::synced;
 const PAGE_LEN: u64 = 4096;
 const SECTOR_LEN: usize = 512;
 
-/// Notes durable lengths. An error in it is logged and leaves the earlier record, which is true still.
+/// Records durable lengths. An error is logged and leaves the earlier record, which is still true.
 pub(super) struct SyncRecord {
     folder: PathBuf,
     database: PathBuf,
     file: PathBuf,
-    /// Taken before a sync: what is written while it runs may or may not be covered.
+    /// Lengths before the present sync: bytes written while it runs may or may not be covered.
     lens: String,
 }
 
 impl SyncRecord {
-    /// `None` for a database in memory.
+    /// Returns `None` for a database in memory.
     pub(super) fn new(fixed: &Fixed, file: PathBuf) -> Option<Self> {
         let database = fixed.borrow_owner();
         if database.in_memory() {
@@ -72,7 +72,7 @@ impl SyncRecord {
         }
     }
 
-    /// The store's own note is durable as it is now.
+    /// Copies the store's own note, which is durable as it is now.
     pub(super) fn after_settling(&self) {
         let draft = self.file.with_extension("draft");
         let written = fs::copy(self.folder.join(synced::FILE), &draft)
@@ -83,14 +83,14 @@ impl SyncRecord {
     }
 }
 
-/// Takes away what a disk may lose that writes its pages in any order: some pages of what no sync has covered in
-/// the newest log read as zeros, the file may end early, and each half of the store's own note may be as old
-/// as its last sync. `below` gives a random number below its argument.
+/// Takes away what a disk may lose that writes its pages in any order. In the newest log, some pages that no
+/// sync has covered read as zeros, and the file may end early. Each half of the store's own note may be as old
+/// as its last sync. `below` returns a random number below its argument.
 ///
-/// Only the newest log, as in [`cut_to_last_sync`].
+/// Only the newest log is changed, as in [`cut_to_last_sync`].
 ///
 /// # Errors
-/// The system's own, and a record that cannot be read.
+/// The system's own, and [`io::ErrorKind::InvalidData`] for a record that cannot be read.
 pub fn lose_pages(
     folder: &Path,
     record: &Path,
@@ -131,21 +131,21 @@ fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
-/// What is durable of the store's own note.
+/// Returns the path of the copy of the store's own note as of its last sync.
 fn settled_note(record: &Path) -> PathBuf {
     let mut name = record.file_name().unwrap_or_default().to_owned();
     name.push(".noted");
     record.with_file_name(name)
 }
 
-/// Cuts the write-ahead logs in a data folder back to what `record` says is durable.
+/// Cuts the newest write-ahead log in a data directory back to the length that `record` says is durable.
 ///
-/// Only the newest one: RocksDB syncs a log that it has closed by itself before it relies on that, the
-/// record does not tell, and a power failure may keep more than was synced. So what is left is always
-/// a beginning of what was written, and holds all that was acknowledged.
+/// Older logs stay as they are: RocksDB itself syncs a log that it has closed before it relies on that, the
+/// record does not show this, and a power failure may keep more than was synced. The rest is therefore always a
+/// prefix of what was written, and holds all that was acknowledged.
 ///
 /// # Errors
-/// The system's own, and a record that cannot be read.
+/// The system's own, and [`io::ErrorKind::InvalidData`] for a record that cannot be read.
 pub fn cut_to_last_sync(folder: &Path, record: &Path) -> io::Result<()> {
     let durable = read_record(record)?;
     let Some(wal) = folder::newest_wal(&folder.join("rocksdb")) else {

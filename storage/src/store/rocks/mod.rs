@@ -6,19 +6,18 @@
 //! | `raft_meta` | `vote`, `identity`; `purged` → index u64, big-endian, then its record |
 //! | `sm_meta` | `generation` → u64; `summary`; `meta/` + key → meta record; `removal/` + revision → a large removal that is not erased yet |
 //! | `state_gN` | name → entry |
-//! | `idx_gN` | tag, 0xFF, name → nothing (and nothing sealed); 0xFF is in no UTF-8 text, so no two pairs meet |
-//! | `created_gN` | revision of its creation (index u64, position u32, big-endian), name → nothing (and nothing sealed) |
+//! | `idx_gN` | tag, 0xFF, name → empty, not sealed; no UTF-8 text contains 0xFF, so no two pairs share a key |
+//! | `created_gN` | revision of creation (index u64, position u32, big-endian), name → empty, not sealed |
 //! | `extra_gN` | key → extra record |
 //!
-//! One WAL for all of them makes recovery simple: what comes back is a prefix of all that was written,
-//! so the state is never ahead of the log. Nothing is written with RocksDB's own `sync` option, which
-//! would stall the writers behind it; one thread syncs for everybody (`sync.rs`).
+//! One WAL for all column families makes recovery simple: a crash leaves a prefix of all writes, so the state
+//! is never ahead of the log. No write uses RocksDB's own `sync` option, which would stall the writers behind
+//! it. One thread syncs for all writers (`sync.rs`).
 //!
-//! `N` is the generation. A snapshot is installed into the next one, beside the present one; the
-//! switch is one synced write. What a crash leaves of an unfinished one is removed at the next start.
+//! `N` is the generation. A snapshot is installed into the next generation, beside the present one; the switch
+//! is one synced write. If a crash leaves an unfinished generation, the next start removes it.
 //!
-//! [`Location::Memory`] is the same code over RocksDB's in-memory environment, where syncing is all
-//! that is left out.
+//! [`Location::Memory`] is the same code over RocksDB's in-memory environment. Only syncing is left out.
 
 mod erase;
 mod folder;
@@ -63,44 +62,44 @@ use crate::error::StoreError;
 use crate::format;
 use crate::store::{Home, LogHome};
 
-/// Where a database lives.
+/// The location of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// In memory: gone when the store is dropped.
+    /// In memory: lost when the store is dropped.
     Memory,
-    /// In this folder, made when it does not exist. One store at a time.
+    /// In this directory, which is created if it does not exist. One store at a time can have it open.
     Folder(PathBuf),
 }
 
-/// How a database is opened.
+/// Options for opening a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RocksOptions {
     /// Bytes of the cache for blocks, indexes and filters.
     pub block_cache_len: usize,
-    /// Bytes in memory before they are written to a table, over all column families.
+    /// Bytes that are kept in memory before they are written to a table, over all column families.
     pub write_buffer_len: usize,
-    /// Bytes of write-ahead log that a restart may have to read.
+    /// Maximum number of bytes of write-ahead log that a restart may have to read.
     pub wal_len_max: u64,
-    /// How long other writers have the database to themselves before each batch that erases a part of a large
-    /// removal, which nobody waits for.
+    /// The pause before each batch that erases a part of a large removal. No client waits for these batches,
+    /// and other writers have the database to themselves meanwhile.
     pub erase_pause: Duration,
-    /// For tests of lost writes: after each sync this file lists the write-ahead logs and how many of
-    /// their bytes are durable. See [`lost_writes`].
+    /// File that lists, after each sync, the write-ahead logs and the number of their durable bytes. For tests
+    /// of lost writes, see [`lost_writes`].
     pub sync_record: Option<PathBuf>,
-    /// Whether tables are merged in the background.
+    /// True if tables are compacted in the background.
     pub compacts: bool,
-    /// Opens what can be opened of a damaged database, whatever that loses. For a copy alone.
+    /// True to open as much of a damaged database as can be opened, whatever is lost. Only for a copy.
     pub salvages: bool,
 }
 
 impl Default for RocksOptions {
-    /// For a registry of up to some million names on a small machine.
+    /// Settings for a registry of up to a few million names on a small machine.
     ///
-    /// The cache fills as it is used and then holds the blocks of about a million names; the rest comes
-    /// from the system's page cache for the price of decompressing 4 kB. 16 MiB of write buffer take about ten
-    /// seconds of registrations at full speed, so that most log entries are purged before they reach
-    /// a table, and are little enough for a node that should be small. 32 MiB of WAL are read back in
-    /// a fraction of a second.
+    /// The cache fills as it is used and then holds the blocks of about a million names; other blocks come from
+    /// the system's page cache, at the price of decompressing 4 kB. 16 MiB of write buffer hold about ten
+    /// seconds of registrations at full speed. Most log entries are then purged before they reach a table, and
+    /// the buffer is still small enough for a small node. 32 MiB of WAL are read back in a fraction of a
+    /// second.
     fn default() -> Self {
         Self {
             block_cache_len: 128 << 20,
@@ -114,7 +113,7 @@ impl Default for RocksOptions {
     }
 }
 
-/// A registry's data and a log in one RocksDB. Cheap to clone; all clones are the same one.
+/// A registry's data and a log in one RocksDB database. Clones are cheap and share the database.
 #[derive(Clone)]
 pub struct RocksStore {
     shared: Arc<Shared>,
@@ -125,14 +124,14 @@ type Db = DBWithThreadMode<MultiThreaded>;
 /// A column family's handle, which borrows the database.
 type Family<'a> = Arc<BoundColumnFamily<'a>>;
 
-/// The open database and what must live as long as it does.
+/// The open database, and everything that must live as long as it does.
 struct Database {
     db: Db,
     path: PathBuf,
     tuning: Tuning,
     health: Health,
     read_options: ReadOptions,
-    /// The column families that were there, or were made, when it was opened.
+    /// The column families that existed, or were created, when the database was opened.
     opened: BTreeSet<String>,
     /// Released after `db` is closed, because fields are dropped in this order.
     _folder: Option<Folder>,
@@ -145,7 +144,7 @@ struct FixedFamilies<'a> {
 }
 
 self_cell!(
-    /// The database with the column families that it always has.
+    /// The database and the column families that it always has.
     struct Fixed {
         owner: Arc<Database>,
         #[covariant]
@@ -153,19 +152,20 @@ self_cell!(
     }
 );
 
-/// What the clones of a store, and its log, share.
+/// Data shared by the clones of a store and its log.
 struct Shared {
     fixed: Arc<Fixed>,
-    /// Read for every look-up; written while a snapshot takes over, or a large removal begins or ends.
+    /// Read-locked by every lookup; write-locked while a snapshot takes over, or a large removal begins or
+    /// ends.
     current: Arc<RwLock<Current>>,
     /// Number of the next generation that an install may use.
     next_generation: AtomicU64,
     /// Held while the state is written.
     state_writer: Arc<Mutex<()>>,
-    /// Held while the log is written, so that the order of writes is the order of their syncs.
+    /// Held while the log is written, so that writes and their syncs have the same order.
     log_ends: Mutex<LogEnds>,
     appended: log::Appended,
-    /// What was synced last, on its way into the log.
+    /// The note of the last sync, which the next append writes into the log.
     for_log: ForLog,
     syncer: Syncer,
     eraser: Eraser,
@@ -176,10 +176,11 @@ const LOG_META: &str = "raft_meta";
 const STATE_META: &str = "sm_meta";
 
 impl RocksStore {
-    /// Opens or makes a database.
+    /// Opens a database, or creates it if there is none.
     ///
     /// # Errors
-    /// [`StoreError`]: in use, written by a later version, damaged, or the system's own.
+    /// [`StoreError`]: the data directory is in use, was written by a later version or is damaged, or the
+    /// system reports an error.
     pub fn open(location: &Location, options: &RocksOptions) -> Result<Self, StoreError> {
         let (path, folder) = match location {
             Location::Memory => (PathBuf::from("/memory"), None),
@@ -233,22 +234,22 @@ impl RocksStore {
         })
     }
 
-    /// The log in the same database.
+    /// Returns the log in the same database.
     pub fn log(&self) -> LogHome {
         LogHome::new(Arc::new(RocksLog::new(Arc::clone(&self.shared))))
     }
 
-    /// See [`Home::on_failure`].
+    /// Registers a hook for failures, see [`Home::on_failure`].
     pub fn on_failure(&self, hook: impl FnOnce(&str) + Send + 'static) {
         self.shared.database().health.on_failure(Box::new(hook));
     }
 
-    /// Completes what is queued, syncs, writes the memory tables out so that the next start is quick,
-    /// and lets nothing be written from then on. Blocks. The folder is free when all clones, views and
-    /// snapshots are dropped. Dropping all of them without this loses nothing either.
+    /// Closes the database: completes the queued jobs, syncs, writes the memtables to disk so that the next
+    /// start is quick, and refuses all later writes. Blocks. The data directory is released once all clones,
+    /// views and snapshots are dropped. Dropping all of them without `close` loses nothing either.
     ///
     /// # Errors
-    /// [`StoreError`]; a store that was closed before says that it has stopped.
+    /// [`StoreError`]; [`StoreError::Stopped`] if the store was closed before.
     pub fn close(&self) -> Result<(), StoreError> {
         let database = self.shared.database();
         database.health.check()?;
@@ -268,9 +269,9 @@ impl RocksStore {
         flushed
     }
 
-    /// Writes the memory tables out, so that the write-ahead logs that only they needed can go. For a
-    /// disk that is nearly full. This takes room before it frees any: nothing is done, and false
-    /// returned, when it could be more than `len_max` bytes. Blocks.
+    /// Writes the memtables to disk, so that the write-ahead logs that only they need can be deleted. For a
+    /// disk that is nearly full. This takes room before it frees any: if it could take more than `len_max`
+    /// bytes, nothing is done and false is returned. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -294,7 +295,7 @@ impl RocksStore {
         }
         for family in generation.families().all() {
             match database.db.flush_cf(family) {
-                // An install has just replaced it, so there is nothing to write out.
+                // An install has just replaced this generation, so there is nothing to write.
                 Err(error) if error.kind() == ErrorKind::ColumnFamilyDropped => {}
                 flushed => database.written(flushed)?,
             }
@@ -303,12 +304,13 @@ impl RocksStore {
         Ok(true)
     }
 
-    /// Number of large removals whose entries are hidden and not erased yet; see [`crate::removal`].
+    /// Returns the number of large removals whose entries are hidden and not erased yet, see
+    /// [`crate::removal`].
     pub fn hidden_removal_count(&self) -> usize {
         self.shared.current().removals.count()
     }
 
-    /// Bytes that the database's tables take on disk.
+    /// Returns the bytes that the database's tables take on disk.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -354,12 +356,12 @@ impl Shared {
         self.fixed.borrow_dependent()
     }
 
-    /// What the state is made of now.
+    /// Locks the present state for reading.
     fn current(&self) -> RwLockReadGuard<'_, Current> {
         read(&self.current)
     }
 
-    /// What the eraser works on.
+    /// Returns the context in which a writer erases removals itself, without pauses.
     fn ground(&self) -> Ground {
         Ground {
             fixed: Arc::clone(&self.fixed),
@@ -427,7 +429,7 @@ impl Database {
         self._folder.is_none()
     }
 
-    /// A column family that is open.
+    /// Returns the handle of an open column family.
     fn family(&self, name: &str) -> Result<Family<'_>, StoreError> {
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged {
             path: self.path.clone(),
@@ -435,7 +437,7 @@ impl Database {
         })
     }
 
-    /// Passes on what reading gave. Corrupt data stops the store: the rest is no better.
+    /// Converts the result of a read. Corrupt data stops the store: the other data is no more trustworthy.
     fn read<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, StoreError> {
         result.map_err(|source| {
             let corrupt = source.kind() == ErrorKind::Corruption;
@@ -447,7 +449,7 @@ impl Database {
         })
     }
 
-    /// Passes on what decoding gave. Corrupt data stops the store.
+    /// Passes on the result of decoding. Corrupt data stops the store.
     fn decoded<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error @ StoreError::Corrupt { .. }) = &result {
             self.health.fail(&error.to_string());
@@ -455,7 +457,7 @@ impl Database {
         result
     }
 
-    /// Passes on what writing gave. Any error stops the store.
+    /// Converts the result of a write. Any error stops the store.
     fn written<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, StoreError> {
         result.map_err(|source| {
             let error = self.error(source);
@@ -471,23 +473,23 @@ impl Database {
         }
     }
 
-    /// Writes `batch` to the WAL and to memory; readers see it when this returns.
+    /// Writes `batch` to the WAL and to the memtables. Readers see it when this returns.
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         self.health.check()?;
         self.written(self.db.write_opt(batch, &WriteOptions::default()))
     }
 
-    /// Makes everything durable that was written before.
+    /// Makes all earlier writes durable.
     fn sync(&self) -> Result<(), StoreError> {
         self.health.check()?;
         if self.in_memory() {
-            // Its files cannot be synced from a second thread, and there is nothing to sync.
+            // Files in memory cannot be synced from a second thread, and there is nothing to sync.
             return Ok(());
         }
         self.written(self.db.flush_wal(true))
     }
 
-    /// The payload of the sealed record under `key`.
+    /// Returns the payload of the sealed record under `key`.
     fn record(&self, family: &Family<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.db.get_pinned_cf_opt(family, key, &self.read_options);
         let Some(record) = self.read(found)? else {
@@ -497,7 +499,7 @@ impl Database {
         self.decoded(payload).map(|payload| Some(payload.to_vec()))
     }
 
-    /// Writes the memory tables of these column families out to disk.
+    /// Writes the memtables of these column families to disk.
     fn flush(&self, families: &[&Family<'_>]) -> Result<(), StoreError> {
         self.health.check()?;
         for family in families {
@@ -508,12 +510,12 @@ impl Database {
     }
 }
 
-/// How a record is called in an error.
+/// Returns the description of a record in errors.
 fn record_name(key: &[u8]) -> String {
     format!("the record {}", key.escape_ascii())
 }
 
-/// The column families of a database: those that are there, and those that must be.
+/// Returns the column families to open: those that exist, and those that must exist.
 fn families_to_open(
     tuning: &Tuning,
     path: &Path,
@@ -528,7 +530,7 @@ fn families_to_open(
     };
     names.extend(["default", LOG, LOG_META, STATE_META].map(str::to_owned));
     if salvages {
-        // A repaired database has forgotten those that were empty.
+        // A repaired database has forgotten the column families that were empty.
         let generations = names.iter().filter_map(|name| state::generation_in(name));
         let generations: BTreeSet<u64> = generations.collect();
         names.extend(generations.into_iter().flat_map(state::generation_families));
@@ -536,7 +538,8 @@ fn families_to_open(
     Ok(names)
 }
 
-/// What RocksDB says when it does not open, with the file that is damaged where that is the reason.
+/// Converts the error of a database that does not open. Corruption and missing files are
+/// [`StoreError::Damaged`], with the file that RocksDB names, or else the newest log.
 fn opening(path: &Path, source: rocksdb::Error) -> StoreError {
     let text = source.to_string();
     let missing = text.contains("No such file or directory");
@@ -564,17 +567,18 @@ fn opening(path: &Path, source: rocksdb::Error) -> StoreError {
     }
 }
 
-/// What the state is made of; whoever changes that does so in one step.
+/// Locks the present state for reading. A writer changes it in one step, so a poisoned lock is sound.
 fn read(current: &RwLock<Current>) -> RwLockReadGuard<'_, Current> {
     current.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// [`read`], to change it.
+/// Locks the present state for writing, as [`read`] does for reading.
 fn write(current: &RwLock<Current>) -> RwLockWriteGuard<'_, Current> {
     current.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks against other writers. A writer that panicked has written a whole batch or nothing.
+/// Locks out other writers. A writer that panicked has written a whole batch or nothing, so a poisoned lock is
+/// sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

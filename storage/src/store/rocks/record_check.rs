@@ -1,19 +1,19 @@
-//! A look at RocksDB's manifest before RocksDB reads it, and at the logs of a folder that does not say how much
-//! of them is durable (of others see `tail.rs`).
+//! Checks of RocksDB's manifest before RocksDB reads it, and of the logs of a data directory that does not note
+//! how much of them is durable (for other directories see `tail.rs`).
 //!
-//! Both are files of records (`wal.rs`). RocksDB refuses most altered bytes by itself. Three kinds it does not notice, each one flipped bit
-//! away from a good file, and this module does:
+//! Both are files of records (`wal.rs`). RocksDB refuses most altered bytes by itself. It does not notice three
+//! kinds of damage, each one flipped bit away from an intact file. This module does:
 //!
-//! 1. An altered length in the last block of the file looks like a record whose writing was
-//!    interrupted, and RocksDB forgets it and all that follows. But intact records follow it: after an
-//!    interrupted write there is nothing.
-//! 2. The same in the very last record. But its checksum, which does not cover the length, is right for
-//!    the bytes up to the end of the file.
-//! 3. An altered type may say that the file was recycled, and RocksDB 11.8 then looks at the same place
-//!    again for ever. Our files are never recycled.
+//! 1. An altered length in the last block of the file looks like a record whose write was interrupted, and
+//!    RocksDB drops it and everything after it. But intact records follow it, and nothing follows an
+//!    interrupted write.
+//! 2. An altered length in the very last record looks the same, with nothing behind it. But its checksum, which
+//!    does not cover the length, is right for the bytes up to the end of the file.
+//! 3. An altered type may say that the file was recycled, and RocksDB 11.8 then reads the same place again
+//!    forever. The files of Hearth are never recycled.
 //!
-//! A client could put the bytes of a record into a name, and then see the node refuse to start if it
-//! crashes in the middle of writing that very name. The refusal loses nothing, so be it.
+//! A client could put the bytes of a record into a name. The node would then refuse to start if it crashed in
+//! the middle of writing that very name. The refusal loses nothing, so it is accepted.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ use super::folder::{at, manifest, wals};
 use super::wal::{HEADER_LEN, Header, data_record_at, next_block, record_at};
 use crate::error::StoreError;
 
-/// Types of records in recycled files.
+/// Record types of recycled files.
 const RECYCLED: [u8; 6] = [5, 6, 7, 8, 11, 131];
 
 /// Refuses a manifest that is altered in a way that RocksDB does not notice.
@@ -31,7 +31,7 @@ pub(super) fn check_manifest(database: &Path) -> Result<(), StoreError> {
     manifest(database).map_or(Ok(()), check)
 }
 
-/// Refuses logs that are altered in such a way.
+/// Refuses write-ahead logs that are altered in a way that RocksDB does not notice.
 pub(super) fn check_logs(database: &Path) -> Result<(), StoreError> {
     let logs = wals(database).map_err(at(database))?;
     logs.into_iter().try_for_each(check)
@@ -45,7 +45,7 @@ fn check(path: PathBuf) -> Result<(), StoreError> {
     }
 }
 
-/// What is wrong with a file of records.
+/// Returns the damage in a file of records, or `None` if there is none.
 fn find_damage(mut file: impl Read) -> io::Result<Option<String>> {
     let mut start = 0;
     let mut block = next_block(&mut file)?;
@@ -67,7 +67,7 @@ fn find_damage(mut file: impl Read) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// The third kind: where, and what.
+/// Finds damage of the third kind. Returns its offset in the block, and the reason.
 fn recycled_record(block: &[u8]) -> Option<(usize, String)> {
     let mut offset = 0;
     while let Some(header) = Header::read(block, offset) {
@@ -85,7 +85,8 @@ fn recycled_record(block: &[u8]) -> Option<(usize, String)> {
     None
 }
 
-/// The first and the second kind, in the last block of a file.
+/// Finds damage of the first and the second kind, in the last block of a file. Returns its offset in the block,
+/// and the reason.
 pub(super) fn altered_tail(block: &[u8]) -> Option<(usize, String)> {
     let mut end = 0;
     while let Some((_, payload)) = record_at(block, end) {
@@ -102,13 +103,13 @@ pub(super) fn altered_tail(block: &[u8]) -> Option<(usize, String)> {
         );
         return Some((end, reason));
     }
-    // A record at the very front of the rest would have been readable.
+    // A record at the very front of the rest would have been readable, so the search starts behind it.
     let found = (1..rest.len()).find(|&offset| is_record_at(rest, offset))?;
     let reason = format!("is unreadable, but there is an intact one {found} bytes later");
     Some((end, reason))
 }
 
-/// Whether a record with data lies there.
+/// Returns true if there is an intact record with data at `offset`.
 fn is_record_at(block: &[u8], offset: usize) -> bool {
     data_record_at(block, offset).is_some()
 }
@@ -180,7 +181,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = log.clone();
                 bad[BLOCK_LEN + at] ^= 1 << bit;
-                // A shorter one RocksDB refuses by its checksum.
+                // RocksDB refuses a shorter length by its checksum.
                 let shorter = bad[BLOCK_LEN + at] < log[BLOCK_LEN + at];
                 assert!(shorter || damage(&bad).is_some(), "byte {at} bit {bit}");
             }

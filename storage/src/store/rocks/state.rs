@@ -19,7 +19,7 @@ use crate::store::{
 };
 use crate::summary::Summary;
 
-/// Stands between tag and name in a key of the index. No UTF-8 text has this byte.
+/// The byte between tag and name in a key of the index. It occurs in no UTF-8 text.
 const AFTER_TAG: u8 = 0xff;
 
 const GENERATION: &[u8] = b"generation";
@@ -42,8 +42,8 @@ self_cell!(
     }
 );
 
-/// One generation of the state, open. RocksDB keeps its data as long as this lives, even after its
-/// column families were dropped.
+/// An open generation of the state. RocksDB keeps its data as long as this lives, even after its column
+/// families were dropped.
 pub(super) struct Generation {
     number: u64,
     families: OpenFamilies,
@@ -72,10 +72,10 @@ impl Generation {
     }
 }
 
-/// What the state is made of.
+/// The present state.
 pub(super) struct Current {
     pub(super) generation: Arc<Generation>,
-    /// What of it is hidden.
+    /// The large removals that hide some of its entries.
     pub(super) removals: Removals,
 }
 
@@ -85,22 +85,22 @@ impl<'a> Families<'a> {
     }
 }
 
-/// How the column families of a generation are called, before its number.
+/// The names of a generation's column families, without its number.
 const KINDS: [&str; 4] = ["state_g", "idx_g", "created_g", "extra_g"];
 
-/// Names of the column families of generation `number`.
+/// Returns the names of the column families of generation `number`.
 pub(super) fn generation_families(number: u64) -> [String; 4] {
     KINDS.map(|kind| format!("{kind}{number}"))
 }
 
-/// The generation that a column family belongs to, by its name.
+/// Returns the generation that a column family belongs to, by its name.
 pub(super) fn generation_in(name: &str) -> Option<u64> {
     let number = KINDS.iter().find_map(|kind| name.strip_prefix(kind))?;
     number.parse().ok()
 }
 
-/// Opens the generation that the database names, and removes what an unfinished install or an
-/// unfinished removal left of others.
+/// Opens the generation that the database names, and drops the column families of other generations: those of
+/// an unfinished install, and those of a replaced generation that were not dropped yet.
 pub(super) fn open_generation(fixed: &Fixed) -> Result<Generation, StoreError> {
     let database = fixed.borrow_owner();
     let meta = &fixed.borrow_dependent().state_meta;
@@ -123,7 +123,7 @@ pub(super) fn open_generation(fixed: &Fixed) -> Result<Generation, StoreError> {
             crash_point("open-leftover-dropped");
         }
     }
-    // Format 1 had none.
+    // Format 1 had no creation order.
     let [_, _, created, _] = current;
     if database.db.cf_handle(&created).is_none() {
         database.create_family(&created)?;
@@ -131,7 +131,7 @@ pub(super) fn open_generation(fixed: &Fixed) -> Result<Generation, StoreError> {
     Generation::open(database, number)
 }
 
-/// Begins the state of a database that has none.
+/// Creates the state of a database that has none.
 fn create_first(database: &Database, meta: &Family<'_>) -> Result<(), StoreError> {
     let mut iterator = database.db.raw_iterator_cf(meta);
     iterator.seek_to_first();
@@ -144,7 +144,7 @@ fn create_first(database: &Database, meta: &Family<'_>) -> Result<(), StoreError
         });
     }
     for name in generation_families(1) {
-        // A crash while the database was made may have left some of them out.
+        // A crash while the database was created may have left some of them out.
         if !database.opened.contains(&name) {
             database.create_family(&name)?;
         }
@@ -157,7 +157,7 @@ fn create_first(database: &Database, meta: &Family<'_>) -> Result<(), StoreError
 }
 
 impl Database {
-    /// Makes a column family.
+    /// Creates a column family.
     pub(super) fn create_family(&self, name: &str) -> Result<(), StoreError> {
         self.health.check()?;
         self.written(self.db.create_cf(name, &self.tuning.family(name)))?;
@@ -207,7 +207,7 @@ impl Store for RocksStore {
     }
 
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
-        // The lock keeps an install from switching between the two, and a removal from beginning.
+        // The lock keeps an install from switching, and a removal from beginning, between these steps.
         let current = self.shared.current();
         let view = SnapshotCell::new(Arc::clone(&self.shared.fixed), |fixed| {
             fixed.borrow_owner().db.snapshot()
@@ -262,7 +262,7 @@ impl Store for RocksStore {
         let record = format::seal_with(64, |out| removal.write(out));
         writes.put_cf(meta, erase::record_key(&removal), record);
         {
-            // Readers wait: they see all of the batch or nothing.
+            // Readers wait here, so they see all of the batch or nothing.
             let mut current = write(&self.shared.current);
             crash_point("removal");
             database.write(writes)?;
@@ -279,7 +279,7 @@ impl Store for RocksStore {
 }
 
 impl RocksStore {
-    /// What lies under the name of an entry that is hidden.
+    /// Returns the entry that is stored under `name` and hidden by a large removal, if there is one.
     fn hidden_entry(
         &self,
         families: &Families<'_>,
@@ -318,7 +318,7 @@ fn write_change(writes: &mut WriteBatch, to: &Families<'_>, name: &str, change: 
     }
 }
 
-/// Puts an entry that was not there before.
+/// Writes an entry that did not exist before.
 pub(super) fn write_new(writes: &mut WriteBatch, to: &Families<'_>, name: &str, entry: &Entry) {
     writes.put_cf(&to.state, name, format::seal_entry(entry));
     writes.put_cf(&to.created, created_key(entry.created, name), []);
@@ -339,7 +339,7 @@ pub(super) fn created_key(created: Revision, name: &str) -> Vec<u8> {
     [&created.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
-/// The tag and the name in a key of the index.
+/// Splits a key of the index into tag and name.
 pub(super) fn split_index_key(key: &[u8]) -> Option<(&str, &str)> {
     let at = key.iter().position(|&byte| byte == AFTER_TAG)?;
     let (tag, name) = (key.get(..at)?, key.get(at + 1..)?);
@@ -351,8 +351,8 @@ fn meta_key(key: &[u8]) -> Vec<u8> {
 }
 
 impl Shared {
-    /// Makes `generation` the state, durably, and returns the one before. Readers wait meanwhile, for
-    /// the time of one sync.
+    /// Makes `generation` the state, durably, and returns the previous one. `metas` replaces all meta records,
+    /// and all large removals end. Readers wait meanwhile, for the time of one sync.
     pub(super) fn switch(
         &self,
         generation: Arc<Generation>,
@@ -387,7 +387,7 @@ impl Shared {
         crash_point("switch");
         database.write(writes)?;
         crash_point("switch-written");
-        // Not through the sync thread, which may be running a callback that waits for this lock.
+        // This does not go through the sync thread, which may be running a callback that waits for this lock.
         database.sync()?;
         crash_point("switch-synced");
         let next = Current {
@@ -411,7 +411,7 @@ self_cell!(
     }
 );
 
-/// The state at one moment.
+/// A view of the state at one moment.
 struct RocksView {
     snapshot: SnapshotCell,
     generation: Arc<Generation>,
@@ -423,10 +423,11 @@ impl RocksView {
         self.snapshot.borrow_owner().borrow_owner()
     }
 
-    /// An iterator over keys that start with `prefix` and are not below `from`, at the first of them.
+    /// Returns an iterator over the keys that start with `prefix` and are not below `from`, at the first of
+    /// them.
     fn scan(&self, family: &Family<'_>, prefix: &[u8], from: &[u8]) -> Iter<'_> {
         let mut options = ReadOptions::default();
-        // A walk through everything would push out of the cache what look-ups need.
+        // A scan of everything would evict from the cache what lookups need.
         options.fill_cache(!prefix.is_empty());
         options.set_iterate_lower_bound(prefix.max(from));
         if let Some(end) = successor(prefix) {
@@ -569,23 +570,23 @@ impl View for RocksView {
     }
 }
 
-/// The names behind one tag of the index.
+/// A cursor over the names with one tag in the index.
 struct TagCursor<'a> {
     view: &'a RocksView,
     iterator: Iter<'a>,
-    /// Tag and separator, then room for a name to seek.
+    /// Tag and separator, followed by the name to seek.
     key: Vec<u8>,
-    /// Bytes of tag and separator.
+    /// Length of tag and separator in bytes.
     tag_len: usize,
     begun: bool,
 }
 
 impl TagCursor<'_> {
-    /// The name at which it stands, or the next one that is not hidden.
+    /// Returns the name at the cursor, or the next one that is not hidden.
     fn current(&mut self) -> Result<Option<Name>, StoreError> {
         let database = self.view.database();
         while let Some(key) = self.iterator.key() {
-            // The bounds of the iterator keep it to keys that begin with the tag.
+            // The bounds of the iterator limit it to keys that begin with the tag.
             let name = key.get(self.tag_len..).unwrap_or_default();
             let name = database.decoded(name_in(name))?;
             if !self.view.removals.cover(name) || self.view.entry(name)?.is_some() {
@@ -627,7 +628,7 @@ pub(super) fn name_in(key: &[u8]) -> Result<&str, StoreError> {
     })
 }
 
-/// The parts of a key of the order of creation.
+/// Splits a key of the creation order into revision and name.
 pub(super) fn created_in(key: &[u8]) -> Result<(Revision, &str), StoreError> {
     let mut reader = Reader(key);
     let created = reader.revision().map_err(|reason| {
@@ -639,7 +640,7 @@ pub(super) fn created_in(key: &[u8]) -> Result<(Revision, &str), StoreError> {
     Ok((created, name_in(reader.0)?))
 }
 
-/// The first key behind all that start with `prefix`; `None` when there is no end.
+/// Returns the first key behind all keys that start with `prefix`; `None` if there is none.
 pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|&byte| byte != 0xff)?;
     let mut end = prefix.get(..=kept)?.to_vec();

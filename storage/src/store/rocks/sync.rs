@@ -1,8 +1,8 @@
-//! The one thread that syncs, and what happens when it cannot.
+//! The one thread that syncs, and the handling of its failures.
 //!
-//! Whoever has written puts a job into the queue. The thread takes all that are queued, syncs once,
-//! and completes them in order; what is written meanwhile waits for the next round. So the number of
-//! writes per sync grows with the load, and nobody waits longer than two syncs.
+//! A writer puts a job into the queue. The thread takes all queued jobs, syncs once, and completes them in
+//! order; jobs that arrive meanwhile wait for the next round. The number of writes per sync therefore grows
+//! with the load, and no job waits longer than two syncs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,8 +21,8 @@ use crate::store::log::SyncDone;
 
 type FailureHook = Box<dyn FnOnce(&str) + Send>;
 
-/// Whether the database can be trusted. The first failure is the last: a sync that failed may have
-/// dropped the dirty pages, so that the next one succeeds without them.
+/// The health of the database. The first failure is final: a sync that failed may have dropped dirty pages, so
+/// that the next sync succeeds without them.
 #[derive(Clone, Default)]
 pub(super) struct Health {
     inner: Arc<HealthInner>,
@@ -30,19 +30,19 @@ pub(super) struct Health {
 
 #[derive(Default)]
 struct HealthInner {
-    /// Set once, when nothing works any more.
+    /// Set once, when the database has failed or was closed.
     stopped: OnceLock<Stopped>,
     hooks: Mutex<Vec<FailureHook>>,
 }
 
 struct Stopped {
     reason: Arc<str>,
-    /// A clean close is none.
+    /// False for a clean close.
     is_failure: bool,
 }
 
 impl Health {
-    /// An error once the database has failed or was closed.
+    /// Returns an error once the database has failed or was closed.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match self.inner.stopped.get() {
             None => Ok(()),
@@ -52,7 +52,7 @@ impl Health {
         }
     }
 
-    /// Notes a failure and calls the hooks.
+    /// Records a failure and calls the hooks. Only the first failure counts.
     pub(super) fn fail(&self, reason: &str) {
         let stopped = Stopped {
             reason: reason.into(),
@@ -68,9 +68,9 @@ impl Health {
         }
     }
 
-    /// Notes that the database was closed.
+    /// Records that the database was closed.
     pub(super) fn close(&self) {
-        // A failure that came first keeps its reason.
+        // An earlier failure keeps its reason.
         let _ = self.inner.stopped.set(Stopped {
             reason: "it was closed".into(),
             is_failure: false,
@@ -83,7 +83,7 @@ impl Health {
     }
 
     pub(super) fn on_failure(&self, hook: FailureHook) {
-        // Under the lock, so that a failure at this moment finds the hook, or is found by it.
+        // The check is under the lock, so that a concurrent failure either finds the hook or is found here.
         let mut hooks = lock(&self.inner.hooks);
         match self.failure() {
             None => hooks.push(hook),
@@ -95,17 +95,17 @@ impl Health {
     }
 }
 
-/// What is to be done after the next sync.
+/// The work to do after the next sync.
 pub(super) enum Job {
-    /// Nothing, but let there be one.
+    /// No work; the job only causes a sync.
     Nothing,
-    /// Tell the writer.
+    /// Calls the writer back.
     Tell(SyncDone),
-    /// Log entries up to this index are gone for good: tables that hold nothing else can go.
+    /// Deletes tables that hold only log entries up to this index, which are purged.
     DropLogFiles(u64),
 }
 
-/// The sync thread's handle. Dropping it completes what is queued.
+/// Handle of the sync thread. Dropping it completes the queued jobs.
 pub(super) struct Syncer {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -155,7 +155,8 @@ impl Syncer {
         })
     }
 
-    /// Puts a job behind those that wait. It is done exactly once, after a sync that began later.
+    /// Queues a job. It is completed exactly once, after a sync that began later. Fails once the thread is to
+    /// end.
     pub(super) fn push(&self, job: Job) -> Result<(), StoreError> {
         let mut jobs = lock(&self.queue.jobs);
         if jobs.closing {
@@ -170,11 +171,11 @@ impl Syncer {
         Ok(())
     }
 
-    /// Blocks until all that was written before is durable.
+    /// Blocks until all earlier writes are durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let (tell, told) = mpsc::sync_channel(1);
         self.push(Job::Tell(Box::new(move |result| {
-            // Whoever asked waits below.
+            // The receiver waits below.
             let _ = tell.send(result);
         })))?;
         told.recv().unwrap_or_else(|_| {
@@ -192,14 +193,14 @@ impl Syncer {
         lock(&self.queue.jobs).waiting.len() as u64
     }
 
-    /// Completes what is queued and ends the thread.
+    /// Completes the queued jobs and ends the thread.
     pub(super) fn stop(&self) {
         lock(&self.queue.jobs).closing = true;
         self.queue.changed.notify_one();
         let Some(thread) = lock(&self.thread).take() else {
             return;
         };
-        // A callback may hold the last handle of the store; the thread cannot wait for itself.
+        // A callback may hold the last handle of the store, and the thread cannot wait for itself.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the sync thread panicked");
         }
@@ -212,10 +213,10 @@ impl Drop for Syncer {
     }
 }
 
-/// What the sync thread is to do.
+/// The next work of the sync thread.
 enum Taken {
     Jobs(Vec<Job>),
-    /// Nothing for a while.
+    /// No job came for a while.
     Quiet,
     End,
 }
@@ -254,13 +255,13 @@ impl Worker {
                 self.settle();
             }
         }
-        // What was written without a job, batches of the state, becomes durable with a clean end.
+        // Writes without a job, such as batches of the state, become durable with a clean end.
         if self.sync().is_ok() {
             self.settle();
         }
     }
 
-    /// All jobs that are queued; waits for one.
+    /// Takes all queued jobs; waits for one if there is none.
     fn take(&self) -> Taken {
         let patience = self.notes.as_ref().and_then(Notes::patience);
         let mut jobs = lock(&self.queue.jobs);
@@ -285,7 +286,7 @@ impl Worker {
         Taken::Jobs(std::mem::take(&mut jobs.waiting))
     }
 
-    /// Makes the note of what is durable durable itself.
+    /// Syncs the note of what is durable.
     fn settle(&mut self) {
         let health = &self.fixed.borrow_owner().health;
         let Some(notes) = &mut self.notes else {
@@ -297,14 +298,14 @@ impl Worker {
                     record.after_settling();
                 }
             }
-            // Its disk is the log's.
+            // The note is on the disk of the log, so the log cannot be trusted either.
             Err(error) => health.fail(&error.to_string()),
         }
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
         let database = self.fixed.borrow_owner();
-        // The note is never ahead of the record, which is what a test cuts to.
+        // The note must never be ahead of the record, to which a test cuts the logs.
         if let Some(notes) = &mut self.notes {
             notes.before_sync();
         }
@@ -318,7 +319,7 @@ impl Worker {
         if let Some(notes) = &mut self.notes
             && let Err(error) = notes.after_sync()
         {
-            // Its disk is the log's.
+            // The note is on the disk of the log, so the log cannot be trusted either.
             database.health.fail(&error.to_string());
             return Err(error);
         }
@@ -342,7 +343,7 @@ impl Worker {
                 if result.is_ok()
                     && let Err(error) = database.db.delete_file_in_range_cf(family, from, to)
                 {
-                    // Compaction finds the same files, later.
+                    // Compaction deletes the same files later.
                     tracing::warn!(%error, "cannot drop tables of purged log entries");
                 }
                 crash_point("purge-dropped");
@@ -351,8 +352,8 @@ impl Worker {
     }
 }
 
-/// Lets nobody wait for a thread that has ended. A callback that panics takes the thread with it, and
-/// nothing would ever be durable again.
+/// Releases the waiting callers when the thread ends. A callback that panics ends the thread, and nothing would
+/// ever become durable again.
 struct EndGuard {
     queue: Arc<Queue>,
     health: Health,
@@ -367,7 +368,7 @@ impl Drop for EndGuard {
         jobs.closing = true;
         let forgotten = std::mem::take(&mut jobs.waiting);
         drop(jobs);
-        // Dropping a callback tells whoever waits in `Syncer::sync`.
+        // Dropping a callback releases the caller that waits in `Syncer::sync`.
         drop(forgotten);
     }
 }

@@ -1,31 +1,33 @@
-//! How much of the write-ahead log is known to be durable after a restart.
+//! A note of how much of the write-ahead log is durable, for the restart after a power failure.
 //!
-//! What was written behind the last sync may have reached the disk in any order when the power fails: a lost
-//! page can lie before one that was kept. Damage there costs nothing that was acknowledged, and is cut off at
-//! the next start (`tail.rs`); damage before it is refused. To tell them apart each completed sync is noted
-//! twice, and neither note costs a sync of its own on the way of a write:
+//! Bytes written after the last sync may reach the disk in any order when the power fails: a lost page can lie
+//! before one that was kept. Damage there costs nothing that was acknowledged, and the next start cuts it off
+//! (`tail.rs`). Damage before the last sync is refused. To tell the two apart, each completed sync is noted
+//! twice. Neither note adds a sync of its own to a write:
 //!
-//! 1. In `SYNCED`, beside the database, overwritten in place after each sync. The system has it at once, so
-//!    after the end of the process alone it is exact. It is synced when nothing is left to do, at a clean end,
-//!    and under load with every hundredth sync.
-//! 2. In the log itself: the next append carries it, for nobody but the reader of a damaged log.
+//! 1. In `SYNCED`, beside the database, overwritten in place after each sync. The system has it at once, so it
+//!    is exact if only the process ends. It is synced when no work is left, at a clean end, and under load with
+//!    every hundredth sync.
+//! 2. In the log itself: the next append carries it. Only the reader of a damaged log uses it.
 //!
-//! So after a power failure the known length may be short of the true one by the last sync, since nothing
-//! can be durable both before a sync completes and because of it. Damage in that last piece is taken for an
-//! interrupted write. On a disk that keeps what it has synced it is nothing else, since nothing synced is
-//! damaged there; that bytes change by themselves just there, just before a power failure, no log can tell
-//! from it. Both notes are lower bounds at every moment, and never name bytes that were not durable.
+//! After a power failure the known length may therefore be short of the true one by the last sync, since
+//! nothing can be durable both before a sync completes and because of it. Damage in that last piece is taken
+//! for an interrupted write. On a disk that keeps what it has synced this is right, since nothing synced is
+//! damaged there. If bytes change by themselves in just that piece, just before a power failure, no log can
+//! tell the difference. Both notes are lower bounds at every moment, and never name bytes that were not
+//! durable.
 //!
 //! ```text
-//! SYNCED: two places, at byte 0 and 512, of which the higher one that is intact counts
+//! SYNCED: two slots, at byte 0 and 512, of which the higher one that is intact counts
 //! 0..4     "HSYN"
 //! 4        layout, u8: 1
 //! 5..13    number of the log, u64
-//! 13..21   bytes at its beginning that are durable, u64; all logs before it are durable whole
+//! 13..21   bytes at its beginning that are durable, u64; all logs before it are durable as a whole
 //! 21..25   CRC-32 (IEEE) over the bytes before
 //! ```
-//! In the log it is the same without the checksum, which the record has. Integers are big-endian. A folder
-//! without the file was written by a build that did not note it: there all damage is refused.
+//! The note in the log has the same layout without the checksum, since its record has one. Integers are
+//! big-endian. A data directory without the file was written by a build that kept no note; all damage in it is
+//! refused.
 
 use std::fs::{self, File};
 use std::io;
@@ -47,22 +49,22 @@ const PLACES: [u64; 2] = [0, 512];
 const BODY_LEN: usize = 21;
 const NOTE_LEN: usize = BODY_LEN + 4;
 
-/// The note itself is synced when nothing came for so long,
+/// Idle time after which the note itself is synced.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// or after so many syncs of the log.
+/// Number of syncs of the log after which the note itself is synced, even under load.
 const SYNC_COUNT_MAX: u32 = 100;
 
-/// A place in the stream of logs: everything before it is durable.
+/// A position in the sequence of logs. Everything before it is durable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Synced {
-    /// The number of a log. All before it are durable whole.
+    /// Number of a log. All logs before it are durable as a whole.
     pub(super) wal: u64,
-    /// Bytes of it.
+    /// Bytes at the beginning of that log that are durable.
     pub(super) len: u64,
 }
 
 impl Synced {
-    /// As it stands in the log.
+    /// Returns the note in the layout of the log.
     pub(super) fn log_data(self) -> [u8; BODY_LEN] {
         let mut data = [0; BODY_LEN];
         data[..4].copy_from_slice(MAGIC);
@@ -72,7 +74,7 @@ impl Synced {
         data
     }
 
-    /// What [`Self::log_data`] gave; `None` for anything else.
+    /// Reads the bytes that [`Self::log_data`] returned; `None` for any other bytes.
     pub(super) fn from_log_data(data: &[u8]) -> Option<Self> {
         let (head, numbers) = data.split_first_chunk::<5>()?;
         let (wal, len) = numbers.split_first_chunk::<8>()?;
@@ -99,10 +101,10 @@ impl Synced {
     }
 }
 
-/// What the folder's file says; `None` when there is none.
+/// Reads the note in the data directory; `None` if there is no such file.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] when neither place can be read.
+/// [`StoreError::Damaged`] if neither slot can be read; [`StoreError::Io`].
 pub(super) fn read(folder: &Path) -> Result<Option<Synced>, StoreError> {
     let path = folder.join(FILE);
     let bytes = match fs::read(&path) {
@@ -123,7 +125,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<Synced>, StoreError> {
     }
 }
 
-/// Makes a file that says nothing yet, whole or not at all.
+/// Creates a file with an empty note, atomically.
 fn create(folder: &Path, path: &Path) -> io::Result<()> {
     let draft = folder.join(format!("{FILE}.draft"));
     let file = File::create(&draft)?;
@@ -137,28 +139,28 @@ fn create(folder: &Path, path: &Path) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// Keeps the note of one open database; the sync thread's.
+/// The note of one open database. It belongs to the sync thread.
 pub(super) struct Notes {
     database: PathBuf,
     file: File,
     path: PathBuf,
     current: Option<Current>,
-    /// Taken before a sync.
+    /// The end of the logs when the present sync began.
     before: Synced,
     noted: Synced,
-    /// Syncs of the log since the note was synced.
+    /// Number of syncs of the log since the note was synced.
     unsettled_count: u32,
     next_place: usize,
-    /// What the next append carries.
+    /// The note that the next append carries.
     for_log: ForLog,
 }
 
-/// What the next append is to carry, if there is something new.
+/// The note that the next append is to carry, if there is a new one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ForLog(Arc<Mutex<Option<Synced>>>);
 
 impl ForLog {
-    /// Takes it.
+    /// Takes the note, if there is a new one.
     pub(super) fn take(&self) -> Option<Synced> {
         lock(&self.0).take()
     }
@@ -168,13 +170,13 @@ impl ForLog {
 struct Current {
     number: u64,
     file: File,
-    /// Its length when it was found: RocksDB makes it before it writes to it, and syncs it only then.
+    /// Its length when it was found. RocksDB creates the file before it writes to it, and syncs it only then.
     found_len: u64,
     len: u64,
 }
 
 impl Notes {
-    /// Opens or makes the file. What it said stays until the first sync.
+    /// Opens the file, or creates it. An existing note stays until the first sync.
     pub(super) fn open(
         folder: &Path,
         database: &Path,
@@ -204,18 +206,19 @@ impl Notes {
         })
     }
 
-    /// To be called before a sync: what is written while it runs may or may not be covered.
+    /// Notes the end of the logs. Must be called before each sync: bytes written while it runs may or may not
+    /// be covered.
     pub(super) fn before_sync(&mut self) {
-        // A note that stays behind is true still.
+        // If this fails, the earlier note stays, which is still true.
         if let Ok(Some(now)) = self.newest() {
             self.before = now.max(self.noted);
         }
     }
 
-    /// To be called after that sync.
+    /// Writes the note. Must be called after each sync that succeeded.
     ///
     /// # Errors
-    /// The system's own.
+    /// [`StoreError::Io`].
     pub(super) fn after_sync(&mut self) -> Result<(), StoreError> {
         if self.before == self.noted {
             return Ok(());
@@ -230,12 +233,13 @@ impl Notes {
         Ok(())
     }
 
-    /// How long the sync thread may wait for work before it settles the note; `None` when it is settled.
+    /// Returns the longest time that the sync thread may wait for work before it settles the note; `None` if it
+    /// is settled.
     pub(super) fn patience(&self) -> Option<Duration> {
         (self.unsettled_count > 0).then_some(PATIENCE)
     }
 
-    /// Whether it is to be settled although there is work.
+    /// Returns true if the note must be settled even though there is work.
     pub(super) fn is_due(&self) -> bool {
         self.unsettled_count >= SYNC_COUNT_MAX
     }
@@ -243,7 +247,7 @@ impl Notes {
     /// Makes the note durable.
     ///
     /// # Errors
-    /// The system's own.
+    /// [`StoreError::Io`].
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         if self.unsettled_count > 0 {
             self.file.sync_data().map_err(at(&self.path))?;
@@ -252,7 +256,7 @@ impl Notes {
         Ok(())
     }
 
-    /// How far the logs go now.
+    /// Returns the present end of the logs; `None` if there is no log.
     fn newest(&mut self) -> io::Result<Option<Synced>> {
         if let Some(current) = &mut self.current {
             let len = current.file.metadata()?.len();
@@ -261,7 +265,7 @@ impl Notes {
                 return Ok(Some(current.synced()));
             }
         }
-        // It has not grown: there may be another one.
+        // The log has not grown, so there may be a newer one.
         let Some(path) = wals(&self.database)?.pop() else {
             return Ok(None);
         };
@@ -330,7 +334,7 @@ mod tests {
         assert_eq!(notes.patience(), None);
         let newest = Synced { wal: 12, len: 0 };
         assert_eq!(read(folder.path()).unwrap(), Some(newest));
-        // One place is torn, then both are.
+        // First one slot is torn, then both are.
         let path = folder.path().join(FILE);
         let bytes = fs::read(&path).unwrap();
         let torn = usize::from(bytes[512 + 12] == 12) * 512;

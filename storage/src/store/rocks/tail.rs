@@ -1,12 +1,13 @@
-//! What a power failure left of the write-ahead logs: looked at before RocksDB reads them.
+//! A check of the write-ahead logs after a power failure, before RocksDB reads them.
 //!
-//! RocksDB takes a log that ends early for an interrupted write, refuses most other damage, and passes over
-//! some of it in silence. Here each log is read whole, and the first place that is not intact decides: if it
-//! lies before what is known to be durable (`synced.rs`), the folder is refused and left as it is; otherwise
-//! nothing behind it was ever acknowledged, and the logs are cut there. Then RocksDB finds a clean end.
+//! RocksDB takes a log that ends early for an interrupted write, refuses most other damage, and ignores some of
+//! it in silence. Here each log is read as a whole, and the first place that is not intact decides. If it lies
+//! in the part that is known to be durable (`synced.rs`), the data directory is refused and left as it is.
+//! Otherwise nothing behind it was ever acknowledged, and the logs are cut there, so that RocksDB finds a clean
+//! end.
 //!
-//! What is cut off is kept in `cut/` beside the database until the next time, as `NUMBER.log.from-BYTE`, so
-//! that a person can look at it.
+//! The bytes cut off are kept in `cut/` beside the database until the next cut, as `NUMBER.log.from-BYTE`, so
+//! that operators can examine them.
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
@@ -27,24 +28,24 @@ struct Wal {
     intact: Intact,
 }
 
-/// Where the intact stream of logs ends, and why.
+/// The end of the intact sequence of logs, and the reason for it.
 struct Damage {
-    /// The log with the damage, as an index.
+    /// Index of the damaged log in the list of logs.
     index: usize,
-    /// Its intact bytes, to the end of a batch.
+    /// Intact bytes of that log, up to the end of a batch.
     len: u64,
-    /// Where the first record is that is not intact.
+    /// Offset of the first record that is not intact.
     stop: u64,
     reason: String,
 }
 
-/// The logs of a database that was not open until now.
+/// The logs of a database that is not open yet.
 pub(super) struct Tail {
     wals: Vec<Wal>,
     damage: Option<Damage>,
 }
 
-/// What was cut off, so that it can be put back.
+/// The parts that were cut off, so that they can be put back: log, offset and copy.
 #[derive(Debug, Default)]
 pub(super) struct Cut(Vec<(PathBuf, u64, PathBuf)>);
 
@@ -52,7 +53,7 @@ impl Tail {
     /// Reads all logs.
     ///
     /// # Errors
-    /// The system's own.
+    /// [`StoreError::Io`].
     pub(super) fn read(database: &Path) -> Result<Self, StoreError> {
         let mut found: Vec<Wal> = Vec::new();
         for path in wals(database).map_err(at(database))? {
@@ -78,10 +79,11 @@ impl Tail {
         })
     }
 
-    /// Refuses damage in what is known to be durable: `known` says so, or a record behind the damage.
+    /// Refuses damage in the part that is known to be durable, by `known` or by a note in a record behind the
+    /// damage.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], and the system's own.
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
     pub(super) fn check(&self, known: Synced) -> Result<(), StoreError> {
         let short = self
             .wals
@@ -110,10 +112,11 @@ impl Tail {
         Ok(())
     }
 
-    /// Cuts the logs where they are damaged; to be called after [`Self::check`]. `folder` keeps what is cut.
+    /// Cuts the logs where they are damaged. Must be called after [`Self::check`]. `folder` keeps the parts cut
+    /// off.
     ///
     /// # Errors
-    /// The system's own.
+    /// [`StoreError::Io`].
     pub(super) fn cut(&self, folder: &Path) -> Result<Cut, StoreError> {
         let Some(damage) = &self.damage else {
             return Ok(Cut::default());
@@ -121,7 +124,7 @@ impl Tail {
         let kept = folder.join(KEPT);
         let _ = fs::remove_dir_all(&kept);
         let mut cut = Cut::default();
-        // The last one first: an interruption leaves logs without a hole.
+        // The last log is cut first: an interruption then leaves logs without a hole.
         for (index, wal) in self.wals.iter().enumerate().skip(damage.index).rev() {
             let len = if index == damage.index { damage.len } else { 0 };
             if wal.intact.file_len > len {
@@ -135,7 +138,7 @@ impl Tail {
             }
             match keep(wal, len, &kept) {
                 Ok(copy) => cut.0.push((wal.path.clone(), len, copy)),
-                // A disk that is full keeps nobody from starting.
+                // A full disk must not keep the node from starting.
                 Err(error) => tracing::warn!(%error, "no copy of what is cut off is kept"),
             }
             if index == damage.index {
@@ -149,7 +152,7 @@ impl Tail {
 }
 
 impl Cut {
-    /// Undoes it, for a database that does not open without what was cut off.
+    /// Puts the parts back, for a database that does not open without them.
     pub(super) fn put_back(&self) {
         for (path, len, copy) in &self.0 {
             let put = || -> io::Result<()> {
@@ -169,7 +172,7 @@ impl Cut {
     }
 }
 
-/// Refuses damage before the end of what was durable.
+/// Refuses damage before the end of the durable part, which is `known`.
 fn refuse_durable(wal: &Wal, damage: &Damage, known: Synced) -> Result<(), StoreError> {
     let is_durable = match known.wal.cmp(&wal.number) {
         Ordering::Less => false,
@@ -231,7 +234,7 @@ fn damaged(wal: &Wal, reason: &str, known: Synced) -> StoreError {
     }
 }
 
-/// Copies what is behind `len`.
+/// Copies the bytes of a log behind `len`, and returns the path of the copy.
 fn keep(wal: &Wal, len: u64, folder: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let name = wal.path.file_name().unwrap_or_default().to_string_lossy();
@@ -263,7 +266,7 @@ mod tests {
     struct Database(tempfile::TempDir);
 
     impl Database {
-        /// Logs with these numbers.
+        /// Creates logs with these numbers.
         fn with(logs: &[(u64, Vec<u8>)]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             fs::create_dir(folder.path().join("rocksdb")).unwrap();
@@ -345,13 +348,13 @@ mod tests {
         log.extend_from_slice(&record_of(4, &[2; 50]));
         let part = 10 + 97;
         for durable in 10..log.len() {
-            // What was not durable is lost, and so reads as zeros.
+            // Bytes that were not durable are lost, and read as zeros.
             let mut torn = log[..durable].to_vec();
             torn.resize(log.len(), 0);
             let database = Database::with(&[(4, torn)]);
             database.cut(4, durable);
             assert_eq!(fs::read(database.log(4)).unwrap(), log[..10], "{durable}");
-            // A changed byte of it is damage, unless no more than its header was there.
+            // A changed byte in it is damage, unless no more than its header was there.
             for at in [10, 14, 60, part, part + 4, part + 20] {
                 if at + 1 < durable && durable >= part + 7 && at < part {
                     let mut torn = flipped(log[..durable].to_vec(), at);

@@ -1,4 +1,4 @@
-//! Reading everything that a database holds, also where a part of it cannot be read.
+//! Verification of a database: it reads everything, even where a part cannot be read.
 
 use std::ops::ControlFlow;
 use std::str;
@@ -16,28 +16,28 @@ use crate::model::{Entry, Revision};
 use crate::rules::{self, InForce};
 use crate::summary::Summary;
 
-/// So many problems are told one by one.
+/// Maximum number of problems that are reported one by one.
 const PROBLEM_COUNT_MAX: usize = 20;
 
-/// What [`RocksStore::verify`] has found.
+/// The result of [`RocksStore::verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Counts and hash of what could be read.
+    /// Counts and hash of the entries and extra records that could be read.
     pub summary: Summary,
-    /// Pairs of a tag and a name.
+    /// Number of pairs of a tag and a name.
     pub tag_count: u64,
-    /// The first and the last entry of the log.
+    /// Indexes of the first and the last log entry; `None` if there is no entry.
     pub log: Option<(u64, u64)>,
-    /// All of the log up to here is gone, as it should.
+    /// Index up to which the log was purged; `None` if it never was.
     pub purged: Option<u64>,
-    /// What is wrong, as sentences.
+    /// The problems, as sentences.
     pub problems: Vec<String>,
 }
 
-/// Judges the payload of the log entry at an index.
+/// Checks the payload of the log entry at an index, and returns the problem with it as an error.
 pub type EntryJudge<'a> = dyn FnMut(u64, &[u8]) -> Result<(), String> + 'a;
 
-/// Collects sentences, a bounded number of them.
+/// Collects problems as sentences, a bounded number of them.
 #[derive(Default)]
 struct Problems {
     told: Vec<String>,
@@ -61,7 +61,7 @@ impl Problems {
     }
 }
 
-/// What a walk through damaged tables meets.
+/// A result of a scan through tables that may be damaged.
 enum Met<'a> {
     Record(&'a [u8], &'a [u8]),
     /// Some records cannot be read, for this reason.
@@ -69,16 +69,18 @@ enum Met<'a> {
 }
 
 impl RocksStore {
-    /// Reads everything with its checksums, and compares what must fit together.
+    /// Reads everything with its checksums, and compares the parts that must agree: entries, tag index,
+    /// creation order and summary, and the log with its purged index. Damage is reported in
+    /// [`Findings::problems`].
     ///
     /// # Errors
-    /// [`StoreError`] for what is not the data's fault.
+    /// [`StoreError`] for failures that are not the data's fault.
     pub fn verify(&self, log_entry: &mut EntryJudge<'_>) -> Result<Findings, StoreError> {
         let mut problems = Problems::default();
         let mut summary = Summary::default();
         let (mut pairs, mut pair_count) = (0u64, 0);
         let (mut created, mut created_count) = (0u64, 0);
-        // The order is complete behind this; a folder of format 1 had none.
+        // The creation order is complete behind this revision. A data directory of format 1 had none.
         let since = match self.ordered_since() {
             Ok(since) => since,
             Err(error) => {
@@ -89,7 +91,7 @@ impl RocksStore {
         let is_ordered = |at: Revision| since.is_some_and(|since| at > since);
         self.stored_entries(
             &mut |name, entry, is_hidden| {
-                // What is hidden is found under its tags until it is erased.
+                // A hidden entry is found under its tags until it is erased, but does not count in the summary.
                 if !is_hidden {
                     summary.add_entry(name, &entry);
                 }
@@ -198,8 +200,8 @@ impl RocksStore {
         })
     }
 
-    /// Reads all entries that can be read, in no order where some cannot. `damaged` hears of each place where
-    /// some cannot.
+    /// Reads all entries that can be read; where some cannot, the others come in no order. Calls `damaged` with
+    /// the reason for each place that cannot be read.
     pub fn read_entries(
         &self,
         found: &mut dyn FnMut(&str, Entry) -> ControlFlow<()>,
@@ -212,7 +214,8 @@ impl RocksStore {
         self.stored_entries(&mut visit, damaged);
     }
 
-    /// [`Self::read_entries`] with those that a large removal has hidden, and whether it has.
+    /// Reads entries as [`Self::read_entries`] does, including those that a large removal hides; for these the
+    /// last argument of `found` is true.
     fn stored_entries(
         &self,
         found: &mut dyn FnMut(&str, Entry, bool) -> ControlFlow<()>,
@@ -251,7 +254,8 @@ impl RocksStore {
         });
     }
 
-    /// Behind which revision all entries stand in the order of creation; `None` when that is not kept yet.
+    /// Returns the revision behind which all entries are in the creation order; `None` if that order is not
+    /// kept yet.
     fn ordered_since(&self) -> Result<Option<Revision>, StoreError> {
         let record = crate::store::Store::extra(self, rules::RECORD_KEY)?;
         let in_force = InForce::from_record(record.as_deref())?;
@@ -294,7 +298,7 @@ impl RocksStore {
         ends
     }
 
-    /// Visits all records of a column family that can be read; goes on behind what cannot.
+    /// Visits all records of a column family that can be read, and continues behind those that cannot.
     fn walk(&self, family: &Family<'_>, visit: &mut dyn FnMut(Met<'_>) -> ControlFlow<()>) {
         let database: &Database = self.shared.database();
         let iterator = || {
@@ -327,7 +331,7 @@ impl RocksStore {
             let Some(next) = behind.key().map(<[u8]>::to_vec) else {
                 return;
             };
-            // What lies between the damage and the place that was found.
+            // Visits the records between the damage and the position that was found, backwards.
             behind.prev();
             while let Some((key, record)) = behind.item().filter(|(key, _)| *key > &last[..]) {
                 if visit(Met::Record(key, record)).is_break() {
@@ -341,7 +345,7 @@ impl RocksStore {
     }
 }
 
-/// Sets the iterator to a record behind `key` that can be read; false when there is none.
+/// Moves the iterator to a readable record behind `key`. Returns false if there is none.
 fn seek_behind(iterator: &mut DBRawIteratorWithThreadMode<'_, Db>, key: &[u8]) -> bool {
     for len in (0..key.len().max(1)).rev() {
         let next = key.get(len).map_or(0, |byte| u16::from(*byte) + 1);
@@ -360,13 +364,13 @@ fn seek_behind(iterator: &mut DBRawIteratorWithThreadMode<'_, Db>, key: &[u8]) -
     false
 }
 
-/// Of a few parts: sums of these are equal where the sets of them are.
+/// Returns a hash of the parts. Equal sets of such hashes have equal sums.
 fn hash(parts: &[&[u8]]) -> u64 {
     use std::hash::Hasher;
     let mut hasher = SipHasher13::new();
     for part in parts {
         hasher.write(part);
-        // Of no UTF-8 text.
+        // This byte occurs in no UTF-8 text, so it separates the parts.
         hasher.write_u8(0xff);
     }
     hasher.finish()

@@ -1,14 +1,15 @@
-//! RocksDB's log files, read without RocksDB: where the intact part of one ends, and what lies behind.
+//! A reader of RocksDB's log files that does without RocksDB. It finds where the intact part of a file ends,
+//! and what follows it.
 //!
 //! ```text
-//! blocks of 32768 bytes; a record does not cross them, and fewer than 7 bytes at the end are filler
+//! blocks of 32768 bytes; no record crosses a block, and fewer than 7 bytes at the end of a block are filler
 //! 0..4     masked CRC-32C over type and payload, little-endian
 //! 4..6     payload_len, little-endian u16
 //! 6        type: 1 whole, 2 first, 3 middle, 4 last part of a batch; 130 predecessor; others are RocksDB's own
 //! 7..      payload
 //! ```
-//! A batch is sequence u64 and count u32, little-endian, then its operations. A predecessor is number, length
-//! and last sequence of the log before this one, each u64, little-endian.
+//! A batch is a sequence number u64 and a count u32, little-endian, then its operations. A predecessor is the
+//! number, the length and the last sequence number of the log before this one, each u64, little-endian.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -30,23 +31,24 @@ const PREDECESSOR: u8 = 130;
 
 /// Bytes of a batch before its operations.
 const BATCH_HEADER_LEN: usize = 12;
-/// The operation that is in the log alone.
+/// Type of the operation that is written to the log alone.
 const LOG_DATA: u8 = 3;
 
-/// A log file from its beginning to where it is no longer intact.
+/// The extent of the intact part of a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Intact {
     /// Bytes up to the end of the last batch before which nothing is damaged.
     pub(super) len: u64,
-    /// Where the first record is that is not intact; behind `len` when it is a part of a batch.
+    /// Offset of the first record that is not intact. Greater than `len` if intact parts of an incomplete batch
+    /// precede it.
     pub(super) stop: u64,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub(super) file_len: u64,
-    /// What it says of the log before it.
+    /// The log before this one, as this file records it.
     pub(super) predecessor: Option<Predecessor>,
 }
 
-/// The log before another one, as that one says.
+/// The log before another one, as the other one records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Predecessor {
     pub(super) number: u64,
@@ -64,7 +66,8 @@ impl Predecessor {
     }
 }
 
-/// Reads a log up to its end, or to the first record that is not intact.
+/// Reads a log up to its end, or to the first record that is not intact. `file_len` is the length of the file
+/// in bytes.
 pub(super) fn read_intact(mut file: impl Read, file_len: u64) -> io::Result<Intact> {
     let mut intact = Intact {
         len: 0,
@@ -101,7 +104,7 @@ pub(super) fn read_intact(mut file: impl Read, file_len: u64) -> io::Result<Inta
     }
 }
 
-/// Whether the record at `stop`, which is not intact, may be one that was only begun when the first `durable`
+/// Returns true if the record at `stop`, which is not intact, may have been only begun when the first `durable`
 /// bytes of the log became durable: the length of a log is read while it is written to.
 pub(super) fn may_be_begun(path: &Path, stop: u64, durable: u64) -> io::Result<bool> {
     let in_block = stop % BLOCK_LEN as u64;
@@ -122,8 +125,8 @@ pub(super) fn may_be_begun(path: &Path, stop: u64, durable: u64) -> io::Result<b
     Ok(end > rest.len() && !crosses_blocks && altered_tail(&rest).is_none())
 }
 
-/// What the intact records behind `offset` say was synced, at most. They stand behind something that is not
-/// intact, so each place is tried.
+/// Returns the furthest position that an intact record behind `offset` notes as synced. These records stand
+/// behind bytes that are not intact, so every offset is tried.
 pub(super) fn synced_behind(path: &Path, offset: u64) -> io::Result<Option<Synced>> {
     let mut file = File::open(path)?;
     let block_start = offset - offset % BLOCK_LEN as u64;
@@ -148,8 +151,8 @@ pub(super) fn synced_behind(path: &Path, offset: u64) -> io::Result<Option<Synce
     }
 }
 
-/// What the batch that begins with `payload` says was synced before it. Only its first operation can: it is
-/// RocksDB's, and no client's bytes come there.
+/// Returns the position that the batch beginning with `payload` notes as synced before it. Only the first
+/// operation can be such a note, because no client's bytes stand there.
 fn synced_in(payload: &[u8]) -> Option<Synced> {
     let [kind, len, rest @ ..] = payload.get(BATCH_HEADER_LEN..)? else {
         return None;
@@ -166,7 +169,7 @@ pub(super) fn next_block(file: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(block)
 }
 
-/// The fixed part of a record.
+/// The header of a record.
 pub(super) struct Header {
     masked_crc: u32,
     pub(super) payload_len: usize,
@@ -183,18 +186,18 @@ impl Header {
         })
     }
 
-    /// Zeros are what a file system may leave where nothing was written.
+    /// Returns true for zeros, which a file system may leave where nothing was written.
     pub(super) fn is_zero(&self) -> bool {
         self.payload_len == 0 && self.kind == 0
     }
 
-    /// Whether the checksum is that of `payload`.
+    /// Returns true if `payload` has the checksum in the header.
     pub(super) fn fits(&self, payload: &[u8]) -> bool {
         masked_crc(self.kind, payload) == self.masked_crc
     }
 }
 
-/// Type and payload of the intact record there.
+/// Returns the type and the payload of the record at `offset`, if it is intact.
 pub(super) fn record_at(block: &[u8], offset: usize) -> Option<(u8, &[u8])> {
     let header = Header::read(block, offset)?;
     let payload = block
@@ -203,9 +206,9 @@ pub(super) fn record_at(block: &[u8], offset: usize) -> Option<(u8, &[u8])> {
     (!header.is_zero() && header.fits(payload)).then_some((header.kind, payload))
 }
 
-/// The payload of the intact record with data there.
+/// Returns the payload of the record at `offset`, if it is intact and holds data.
 pub(super) fn data_record_at(block: &[u8], offset: usize) -> Option<&[u8]> {
-    // The type first: it spares most of the checksums.
+    // Checking the type first avoids most of the checksums.
     let kind = block.get(offset + HEADER_LEN - 1)?;
     if !(WHOLE..=LAST).contains(kind) {
         return None;
@@ -218,7 +221,7 @@ fn masked_crc(kind: u8, payload: &[u8]) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// For each byte its remainder, and the same with one to seven zero bytes behind it.
+/// For each byte, its CRC remainder alone and with one to seven zero bytes behind it.
 static CRC_TABLES: [[u32; 256]; 8] = crc_tables();
 
 const fn crc_tables() -> [[u32; 256]; 8] {
@@ -247,8 +250,8 @@ const fn crc_tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// CRC-32C of `bytes` behind those whose checksum is `before`: eight bytes a step, since a start reads every
-/// log whole.
+/// Returns the CRC-32C of `bytes` behind other bytes whose checksum is `before`. Takes eight bytes per step,
+/// since a start reads every log as a whole.
 fn crc32c(before: u32, bytes: &[u8]) -> u32 {
     let table = |zeros: usize, byte: u32| CRC_TABLES[zeros][(byte & 0xff) as usize];
     let mut crc = !before;
@@ -270,12 +273,12 @@ fn crc32c(before: u32, bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Logs made by hand.
+/// Hand-made logs for tests.
 #[cfg(test)]
 pub(super) mod made {
     use super::*;
 
-    /// A record of this type.
+    /// Returns a record of this type.
     pub(in crate::store::rocks) fn record_of(kind: u8, payload: &[u8]) -> Vec<u8> {
         let mut record = masked_crc(kind, payload).to_le_bytes().to_vec();
         record.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_le_bytes());
@@ -284,12 +287,12 @@ pub(super) mod made {
         record
     }
 
-    /// A whole one.
+    /// Returns a record that holds a whole batch.
     pub(in crate::store::rocks) fn record(payload: &[u8]) -> Vec<u8> {
         record_of(WHOLE, payload)
     }
 
-    /// One that says what was synced before it.
+    /// Returns a record that notes what was synced before it.
     pub(in crate::store::rocks) fn noting(synced: Synced) -> Vec<u8> {
         let data = synced.log_data();
         let mut payload = vec![0; BATCH_HEADER_LEN];
@@ -298,7 +301,7 @@ pub(super) mod made {
         record(&payload)
     }
 
-    /// One that names the log before it.
+    /// Returns a record that names the log before it.
     pub(in crate::store::rocks) fn following(number: u64, len: usize) -> Vec<u8> {
         let mut payload = number.to_le_bytes().to_vec();
         payload.extend_from_slice(&(len as u64).to_le_bytes());
@@ -372,7 +375,7 @@ mod tests {
         assert_eq!(intact(&log).len, len);
         log.extend_from_slice(&[0; 100]);
         assert_eq!(intact(&log).len, len);
-        // A page of zeros, and an intact block behind it.
+        // A page of zeros, followed by an intact block.
         let mut log = record(&[1; 100]);
         log.resize(BLOCK_LEN, 0);
         log.extend_from_slice(&record(b"two"));
