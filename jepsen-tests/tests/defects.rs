@@ -1,10 +1,10 @@
-//! Whether rig and simulation can see: nodes that make a known mistake on purpose, and what finds it.
+//! Tests of the rig and of the simulation themselves: nodes with an injected fault must be detected.
 //!
-//! `HEARTH_DEFECT_BIN_DIR` names a folder with a `hearthd` and a `hearth-jepsen-tests` that were built with the
-//! feature `defects` (see `raft/src/defect.rs`); the test command makes one. A mistake that only shows when a
-//! power failure hits the right microsecond is for the simulation.
+//! `HEARTH_DEFECT_BIN_DIR` names a directory with a `hearthd` and a `hearth-jepsen-tests` that were built with
+//! the feature `defects` (see `raft/src/defect.rs`); the test command makes one. Faults that show only if a
+//! power failure hits the right microsecond are tested in the simulation alone.
 
-// Helpers of a test fail as the test itself does.
+// A panic in a helper fails its test, as it should.
 #![allow(clippy::unwrap_used)]
 
 use std::ops::Range;
@@ -25,28 +25,31 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 const DEFECT: &str = "HEARTH_DEFECT";
 
-/// Runs until a mistake must have shown.
+/// The number of runs within which a fault must be detected.
 const ATTEMPTS: u64 = 8;
 
-/// One cluster at a time: they would only measure each other.
+/// Runs one cluster at a time, because clusters would slow each other down.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// The programs that can make mistakes, or why there are none.
+/// Returns the directory of the programs with fault injection.
+///
+/// # Errors
+/// The reason if there is none.
 fn folder() -> Result<PathBuf, String> {
     let folder = std::env::var_os("HEARTH_DEFECT_BIN_DIR")
         .ok_or("HEARTH_DEFECT_BIN_DIR names no folder with programs that can make mistakes")?;
     Ok(PathBuf::from(folder))
 }
 
-/// The `hearthd` among them.
+/// Returns the `hearthd` with fault injection.
 fn defective() -> Result<PathBuf, String> {
     Ok(folder()?.join("hearthd"))
 }
 
-/// The same, and a network to cut.
+/// Returns the `hearthd` with fault injection, on a machine whose network can be partitioned.
 fn defective_on_a_network() -> Result<PathBuf, String> {
     match Net::why_not() {
         Some(reason) => Err(reason),
@@ -54,8 +57,8 @@ fn defective_on_a_network() -> Result<PathBuf, String> {
     }
 }
 
-/// Runs nodes with a defect under faults until a checker sees it, with one of these numbers of nodes after the
-/// other.
+/// Runs nodes with an injected fault under nemeses until a checker detects it. The runs cycle through the
+/// cluster sizes. Panics if no run detects it.
 async fn assert_seen(
     hearthd: &Path,
     defect: &str,
@@ -87,7 +90,7 @@ async fn assert_seen(
             restart_max: None,
             arguments: vec!["defects.rs".to_owned()],
         };
-        // Nobody interrupts.
+        // The sender is kept, and never interrupts the run.
         let (_sender, interrupted) = watch::channel(false);
         let verdict = campaign::run(&options, interrupted).await.unwrap();
         let seen_by: Vec<&str> = verdict
@@ -143,7 +146,7 @@ async fn a_snapshot_without_its_switch_is_seen() {
     assert_seen(&hearthd, "no-switch", &[5, 3], &nemeses, &["names", "set"]).await;
 }
 
-/// Seeds until a mistake must have shown.
+/// The seeds within which a fault must be detected.
 const SEEDS: Range<u64> = 0..400;
 
 #[test]
@@ -181,8 +184,8 @@ fn the_simulation_sees_mistakes_too() {
     }
 }
 
-/// A voter whose folder is lost comes back under its old number while the only one that still knows what was
-/// acknowledged is down: with one that lags it is a majority, and forgets.
+/// A voter that lost its data directory returns under its old node id while the only node that knows the
+/// acknowledged writes is down. Together with a lagging node it is a majority, which has lost those writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_is_used_again_is_seen() {
     let hearthd = or_skip!(defective());
@@ -211,7 +214,7 @@ async fn a_number_that_is_used_again_is_seen() {
     cluster.node(2).wipe().unwrap();
     cluster.node(2).start().unwrap();
     cluster.node(3).start().unwrap();
-    // Sound nodes would refuse to be a majority; these two are one.
+    // Correct nodes would refuse to form a majority; these two do form one.
     let served = cluster.node(3).wait_until_it_serves(PATIENCE).await;
     served.unwrap();
     let mut client = Client::new(2, cluster.endpoints_from(3), &recorder);

@@ -1,4 +1,5 @@
-//! The house is as it is described: the map names what exists, and the arrows between the rooms hold.
+//! The documentation of the workspace is true: the documents name existing paths, and the dependencies between
+//! the crates are as described.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +17,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What stands between backticks in a text.
+/// Returns the parts of a text between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -78,7 +79,7 @@ fn every_source_folder_is_on_the_map() {
     assert!(unnamed.is_empty(), "not on the map: {unnamed:#?}");
 }
 
-/// The names under `[dependencies]` of a room.
+/// Returns the names under `[dependencies]` of a crate.
 fn dependencies(room: &str) -> BTreeSet<String> {
     let manifest = read(&format!("{room}/Cargo.toml"));
     let section = manifest
@@ -140,7 +141,7 @@ fn the_arrows_between_the_rooms_hold() {
     }
 }
 
-/// The Rust sources below a folder.
+/// Appends the Rust sources below a directory.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

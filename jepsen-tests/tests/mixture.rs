@@ -1,9 +1,9 @@
-//! The program as a whole: a mixture of everything for a minute, strangers among honest clients, and what it must
-//! see, refuse and clean up.
+//! The program as a whole: runs with all workloads and nemeses, strangers among honest clients, and the
+//! violations that it must detect, the arguments that it must refuse, and the processes that it must clean up.
 //!
-//! `HEARTH_SEED` repeats the choices of an earlier run; each prints its own.
+//! `HEARTH_SEED` repeats the random choices of an earlier run; each run prints its seed.
 
-// Helpers of a test fail as the test itself does.
+// A panic in a helper fails its test, as it should.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -19,13 +19,13 @@ use hearth_jepsen_tests::{programs, workload};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-/// One cluster at a time: they would only measure each other.
+/// Runs one cluster at a time, because clusters would slow each other down.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// A folder for one test, removed when it succeeds.
+/// A run directory for one test, which is removed if the test succeeds.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -73,7 +73,7 @@ fn options(folder: &Path) -> Options {
     }
 }
 
-/// All that this machine can have.
+/// Returns all workloads that this machine can run, and reports the others as skipped.
 fn all_workloads() -> Vec<String> {
     let (here, not) = workload::all_here(Network::Namespaces);
     for (name, reason) in not {
@@ -87,7 +87,7 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 }
 
 async fn run(options: &Options) -> Verdict {
-    // Nobody interrupts.
+    // The sender is kept, and never interrupts the run.
     let (_sender, interrupted) = watch::channel(false);
     campaign::run(options, interrupted).await.unwrap()
 }
@@ -110,7 +110,7 @@ async fn a_minute_of_everything_shows_no_anomaly() {
         return hearth_skipped::skipped(reason);
     }
     let _alone = alone().await;
-    // Where the leader and one more are a majority, followers read in another way.
+    // With three nodes, the leader and one follower are a majority, and followers read on another path.
     for nodes in [3, 5] {
         let scratch = Scratch::new(&format!("minute-{nodes}"));
         let verdict = run(&Options {
@@ -214,10 +214,10 @@ async fn old_reads_are_seen_and_a_recorded_history_is_judged_the_same() {
     assert_eq!(valid(&again), valid(&verdict));
 }
 
-/// The program, at work on loopback addresses.
+/// The running program, with nodes on loopback addresses.
 struct Program {
     child: Child,
-    /// Process ids of its nodes.
+    /// The process ids of its nodes.
     nodes: Vec<u32>,
 }
 
@@ -235,7 +235,7 @@ impl Program {
         let mut lines = BufReader::new(errors).lines();
         let serving = lines.find(|line| line.as_ref().unwrap().contains("nodes serve on"));
         assert!(serving.is_some(), "it ended before its nodes served");
-        // It goes on to write there.
+        // The program continues to write to this pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let nodes = children(child.id());
         assert!(nodes.len() >= 3, "{nodes:?}");
@@ -283,7 +283,7 @@ fn children(of: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The words of `/proc/ID/stat` after the name: state, parent, ….
+/// Returns the fields of `/proc/ID/stat` after the name: state, parent, ….
 fn stat(id: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
@@ -307,7 +307,7 @@ async fn an_interrupted_run_still_gives_a_verdict_and_a_killed_one_leaves_no_pro
     let mut program = Program::start(&scratch.0);
     signal(program.child.id(), Signal::INT);
     let status = program.wait();
-    // Nothing was wrong, but not all was done.
+    // No violation was found, but the run is incomplete.
     assert_eq!(status.code(), Some(3));
     program.expect_no_nodes();
     let folder = Folder::open(&scratch.0).unwrap();
@@ -324,7 +324,7 @@ async fn an_interrupted_run_still_gives_a_verdict_and_a_killed_one_leaves_no_pro
     let mut program = Program::start(&scratch.0);
     let folder = Folder::open(&scratch.0).unwrap();
     let begin = Instant::now();
-    // What was done is written down as it is done.
+    // The history is written while the run goes on.
     let has_history = || folder.history().is_ok_and(|history| !history.is_empty());
     while !has_history() {
         assert!(begin.elapsed() < Duration::from_secs(30), "no history");

@@ -1,7 +1,7 @@
-//! `docs/recovery.md`: the commands of each case, run as they are written, after what the case is about has
-//! happened.
+//! Tests of `docs/recovery.md`: the commands of each case run as they are written, after the failure that the
+//! case is about.
 //!
-//! Three hosts are three addresses in a network of their own, each with its own `/var/lib`.
+//! The three hosts are three addresses in a network namespace, each with its own `/var/lib`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,12 +17,12 @@ use hearth_jepsen_tests::programs;
 #[derive(Debug)]
 struct Block {
     host: String,
-    /// `server`: it starts one. `fails`: with another exit code than 0.
+    /// `server` if the block starts a server, `fails` if its exit code must not be 0, otherwise empty.
     mark: String,
     commands: String,
 }
 
-/// The blocks of each section.
+/// Returns the blocks of each section.
 fn guide() -> BTreeMap<String, Vec<Block>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recovery.md");
     let text = fs::read_to_string(path).unwrap();
@@ -52,7 +52,7 @@ fn guide() -> BTreeMap<String, Vec<Block>> {
     sections
 }
 
-/// The hosts, and what is done on them.
+/// The shell script that sets up the hosts and defines the functions of the cases.
 const STAGE: &str = r#"
 set -eu
 ip link set lo up
@@ -137,7 +137,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The commands of these blocks, as a script for the stage.
+/// Converts blocks to a script that uses the functions of [`STAGE`].
 fn script(blocks: &[Block]) -> String {
     let mut script = String::new();
     for block in blocks {
@@ -153,7 +153,7 @@ fn script(blocks: &[Block]) -> String {
     script
 }
 
-/// Runs the blocks of a section, between what happened before and what must hold afterwards.
+/// Runs the blocks of a section after the commands `before`, and then the checks `after`.
 fn run_case(section: &str, before: &str, after: &str) {
     let apart = [
         "--user",

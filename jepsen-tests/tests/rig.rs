@@ -1,5 +1,5 @@
-//! The rig itself: what it starts it can kill, pause and restart, what it cuts is cut, and nothing is left
-//! behind. Single nodes are enough for that.
+//! Tests of the rig itself: it kills, pauses and restarts the nodes that it starts, its partitions take effect,
+//! and it leaves nothing behind. Standalone nodes are enough for that.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use hearth_jepsen_tests::node::Settings;
 use hearth_jepsen_tests::run::Run;
 use rustix::process::Signal;
 
-/// Nodes that know nothing of each other.
+/// Starts standalone nodes, which do not know each other.
 async fn singles(name: &str, count: u64, on_net: bool) -> Cluster {
     let run = Run::begin(name).unwrap();
     let net = on_net.then(|| Net::build(&run, count).unwrap());
@@ -166,7 +166,8 @@ async fn a_client_asks_everything_and_goes_on_to_the_next_node() {
     let told = client.perform(remove).await;
     assert_eq!(told.answer(), Some(&Answer::Removed(0)));
 
-    // Lost while it was under way, so nobody knows; the node that is paused cannot have answered before.
+    // The node was killed during the call, so the outcome is unknown. A paused node cannot have answered
+    // before.
     assert_eq!(client.node(), 1);
     cluster.node(1).pause();
     let node = cluster.node(1);
@@ -182,7 +183,7 @@ async fn a_client_asks_everything_and_goes_on_to_the_next_node() {
     assert!(verdict.holds(), "{verdict:?}");
 }
 
-/// Whether `nsctl ping` at the place of node `from` reaches node `to`.
+/// Returns true if `nsctl ping` at the place of node `from` reaches node `to`.
 fn reaches(cluster: &mut Cluster, from: u64, to: u64) -> bool {
     let hearth_cli::Address::Tcp { host, port } = cluster.node(to).address() else {
         unreachable!("nodes have TCP addresses")
@@ -215,7 +216,7 @@ async fn what_is_cut_is_cut_and_heals() {
     for cut in [
         None,
         Some(Cut::isolated(3, &all)),
-        // Replies of TCP need the way back, so one way cuts both for a ping; the drop itself is one way.
+        // The drop itself is one way, but TCP needs replies, so a ping fails in both directions.
         Some(Cut::one_way(1, 2)),
         Some(Cut::halves(&[1], &[2, 3])),
         None,
@@ -236,7 +237,7 @@ async fn what_is_cut_is_cut_and_heals() {
                 "{cut:?}: {from} to {to}"
             );
         }
-        // Whatever the nodes do not hear of each other, clients of the run reach each of them.
+        // Clients of the run reach each node, whatever the cut between the nodes.
         for number in all {
             let ran = cluster.nsctl(number, &["ping"]).await.unwrap();
             assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -244,10 +245,10 @@ async fn what_is_cut_is_cut_and_heals() {
     }
 }
 
-/// Set for the run that is to be killed in the middle.
+/// The environment variable for the run that is killed in the middle.
 const VICTIM: &str = "HEARTH_RIG_VICTIM";
 
-/// Not a test by itself: what `nothing_is_left_behind` runs in another process.
+/// Not a test by itself: `nothing_is_left_behind` runs it in another process.
 #[tokio::test(flavor = "multi_thread")]
 async fn victim() {
     let Some(on_net) = std::env::var_os(VICTIM) else {

@@ -1,4 +1,5 @@
-//! The scripts that build and test: they try what they need, tell what they find, and count honestly.
+//! The build and test scripts: they check their requirements, report what they find, and count skipped tests
+//! correctly.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +19,7 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// `scripts/cargo.sh` or `scripts/test.sh`, over a cargo that is a shell script.
+/// Returns a command for `scripts/cargo.sh` or `scripts/test.sh` with a shell script in place of cargo.
 fn over_a_cargo(folder: &Path, text: &str, name: &str) -> Command {
     let cargo = folder.join("cargo");
     fs::write(&cargo, format!("#!/bin/sh\n{text}")).unwrap();
@@ -55,13 +56,13 @@ fn the_library_of_graphics_drivers_is_not_taken_for_libclang() {
         command.env("LIBCLANG_PATH", &libraries).output().unwrap()
     };
 
-    // A file that is made for this machine, and no library.
+    // A file in the format of this machine that is not a library.
     let other = libraries.join("libclang-cpp.so.14");
     fs::copy(std::env::current_exe().unwrap(), &other).unwrap();
     let found = look();
     assert!(!found.status.success());
     assert!(errors(&found).contains("no libclang"), "{}", errors(&found));
-    // By its name it would do; what counts is that it can be loaded.
+    // The name is right now, but the file must also be loadable.
     fs::rename(&other, libraries.join("libclang-14.so.14")).unwrap();
     let found = look();
     assert!(!found.status.success());
@@ -144,7 +145,7 @@ fn what_cargo_prints_and_its_exit_code_stay() {
     assert!(said.contains("about 5 minutes on 9 cores"), "{said}");
     assert!(said.ends_with("\nwarning: one\nerror: two"), "{said}");
 
-    // Where it is compiled already there is nothing to say.
+    // If RocksDB is compiled already, the script prints nothing of its own.
     let built = folder
         .path()
         .join("target/release/build/librocksdb-sys-1/out");
@@ -180,7 +181,7 @@ fn tests_that_skip_themselves_are_not_among_those_that_passed() {
         let skipped: Vec<String> = skipped.map(str::to_owned).collect();
         (output.status.code(), skipped, last)
     };
-    // One test, skipped in two parts, and another.
+    // One test that skipped two of its parts, and another test.
     let skips = "a rig one\\tno nft\\na rig one\\tno ip\\nb full_disk two\\tno root\\n";
     let (code, told, last) = run(skips, false);
     assert_eq!(last, "13 passed, 0 failed, 3 skipped");

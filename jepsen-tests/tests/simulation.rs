@@ -1,6 +1,6 @@
-//! Simulated clusters: a seed is the same each time, and whatever a seed brings, Hearth holds.
+//! Simulated clusters: a seed gives the same run each time, and Hearth holds on every seed.
 //!
-//! `HEARTH_SIM_SEEDS=A..B` has other seeds run than the usual ones.
+//! `HEARTH_SIM_SEEDS=A..B` selects other seeds than the default ones.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +45,7 @@ fn whatever_goes_wrong_it_holds() {
         reports.push(report);
         true
     });
-    // A check that was given up shows nothing, and counts as one that failed.
+    // An undecided check counts as a failure, because it shows nothing.
     let wrong: Vec<u64> = reports
         .iter()
         .filter(|report| !report.holds())
@@ -59,7 +59,7 @@ fn whatever_goes_wrong_it_holds() {
     );
     let summary = sim::Summary::of(&reports);
     println!("{summary}");
-    // What never happened was not survived either.
+    // Many seeds must have injected every fault, and had unknown outcomes and installed snapshots.
     if reports.len() >= 100 {
         assert_eq!(summary.never_installed(), Vec::<String>::new(), "{summary}");
         let least = 100 * reports.len() as u64;

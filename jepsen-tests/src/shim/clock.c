@@ -1,15 +1,15 @@
-/* Clocks that run as the rig says: loaded before the C library (LD_PRELOAD) into a node.
+/* Clock fault injection: loaded into a node before the C library (LD_PRELOAD).
  *
- * FAULTY_CLOCK names a file of five 64-bit numbers in the order of struct orders, which the rig writes and
- * which is mapped here. Nothing changes without it.
+ * FAULTY_CLOCK names a file of five 64-bit numbers in the order of struct orders. The rig writes the file, and
+ * this library maps it. Without the file nothing changes.
  *
- * All clocks run at the rate, counted from the anchor, and never jump for that; the wall clock is shifted
- * besides. Time that is waited for is the process's own: timeouts are divided by the rate, and deadlines
- * are brought back to the system's clocks.
+ * All clocks run at the rate, counted from the anchor, so that a change of the rate causes no jump. The wall
+ * clock is shifted in addition. Waits use the process's own time: timeouts are divided by the rate, and
+ * deadlines are converted to the system's clocks.
  *
- * A wait that has begun keeps the rate that it began with.
+ * A wait in progress keeps the rate with which it began.
  *
- * Not seen here: timerfd, sem_timedwait, mutexes with a deadline; Hearth uses none of them.
+ * Not covered: timerfd, sem_timedwait and mutexes with a deadline. Hearth uses none of them.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,15 +32,15 @@
 #define MILLION 1000000LL
 
 struct orders {
-    /* Odd while the others are being written. */
+    /* Odd while the other fields are being written. */
     volatile uint64_t version;
-    /* In millionths. */
+    /* The rate of all clocks, in millionths of the real one. */
     volatile int64_t rate;
-    /* The system's CLOCK_MONOTONIC at which the rate began, in nanoseconds, */
+    /* The system's CLOCK_MONOTONIC at which the rate began, in nanoseconds. */
     volatile int64_t anchor;
-    /* and by how much the process's clocks were ahead then. */
+    /* The lead of the process's clocks at that moment, in nanoseconds. */
     volatile int64_t ahead;
-    /* What is added to the wall clock besides. */
+    /* The additional shift of the wall clock, in nanoseconds. */
     volatile int64_t shift;
 };
 
@@ -79,7 +79,7 @@ static struct timespec spec(int64_t nanos) {
     return time;
 }
 
-/* The orders as they are at one moment. */
+/* Returns a consistent copy of the orders. */
 static struct orders now_ordered(void) {
     struct orders seen = {0, MILLION, 0, 0, 0};
     if (orders == NULL) {
@@ -99,7 +99,7 @@ static struct orders now_ordered(void) {
     }
 }
 
-/* By how much the process's clock is ahead of the system's. */
+/* Returns the lead of the process's clock over the system's, in nanoseconds. */
 static int64_t ahead(const struct orders *now, clockid_t clock) {
     struct timespec time;
     system_gettime()(CLOCK_MONOTONIC, &time);
@@ -141,13 +141,13 @@ time_t time(time_t *at) {
     return found.tv_sec;
 }
 
-/* A span of the process's time in the system's. */
+/* Converts a span of the process's time to the system's. */
 static int64_t system_span(int64_t span) {
     struct orders now = now_ordered();
     return span <= 0 ? span : (int64_t)((__int128)span * MILLION / now.rate);
 }
 
-/* A moment of the process's clock on that of the system, at the rate of now. */
+/* Converts a moment of the process's clock to the system's clock, at the current rate. */
 static struct timespec system_moment(clockid_t clock, const struct timespec *moment) {
     struct timespec time;
     struct orders now = now_ordered();
@@ -167,7 +167,7 @@ static int system_millis(int millis) {
         return millis;
     }
     int64_t span = system_span(millis * MILLION);
-    /* Not earlier than asked for. */
+    /* Rounded up, so that the wait does not end early. */
     return (int)((span + MILLION - 1) / MILLION);
 }
 
@@ -192,7 +192,7 @@ int poll(struct pollfd *fds, nfds_t count, int millis) {
     return NEXT(call, "poll")(fds, count, system_millis(millis));
 }
 
-/* What is left is told in the process's time, roughly: nobody here looks at it. */
+/* The remaining time is not converted to the process's time, because no caller reads it. */
 int nanosleep(const struct timespec *span, struct timespec *left) {
     typedef int (*call)(const struct timespec *, struct timespec *);
     struct timespec own = spec(system_span(nanos(span)));
@@ -206,7 +206,7 @@ int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, st
     return NEXT(call, "clock_nanosleep")(clock, flags, &own, left);
 }
 
-/* The library has an older version of this one, which is not meant. */
+/* The C library has an older version of this function too, which must not be called. */
 int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
                            const struct timespec *restrict until) {
     typedef int (*call)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
@@ -228,7 +228,7 @@ int pthread_cond_clockwait(pthread_cond_t *restrict condition, pthread_mutex_t *
     return NEXT(call, "pthread_cond_clockwait")(condition, mutex, clock, &own);
 }
 
-/* Rust's standard library waits with this one until a moment of CLOCK_MONOTONIC. */
+/* Rust's standard library waits through this call until a moment of CLOCK_MONOTONIC. */
 long syscall(long number, ...) {
     typedef long (*call)(long, ...);
     static call next;

@@ -1,12 +1,12 @@
-/* A disk that fails on command: loaded before the C library (LD_PRELOAD), it makes calls on files in one
- * folder fail. A test aid; compiled by whoever uses it. RocksDB's info log, LOG, is spared: no promise
- * hangs on it, and a failure that it takes would be missing elsewhere.
+/* Disk fault injection: loaded before the C library (LD_PRELOAD), it makes calls on the files of one
+ * directory fail. The tests that use it compile it. RocksDB's info log, LOG, is spared: no guarantee depends
+ * on it, and it would use up a failure that is meant for another file.
  *
- * FAILING_DISK_FOLDER   calls on files below this folder may fail
- * FAILING_DISK_ORDER    this file says what fails: KIND ERRNO TIMES, where KIND is "sync" or "write" and
- *                       TIMES a number; looked at before each call; nothing fails without it
- * FAILING_DISK_LOG      gets a line for each call that failed, "failed CALL FILE", and after the first one
- *                       for each sync that was let through, "synced FILE"
+ * FAILING_DISK_FOLDER   calls on files below this directory may fail
+ * FAILING_DISK_ORDER    a file with the order KIND ERRNO TIMES, where KIND is "sync" or "write" and TIMES a
+ *                       number; it is read before each call; without it no call fails
+ * FAILING_DISK_LOG      a file that receives the line "failed CALL FILE" for each call that failed, and after
+ *                       the first failure the line "synced CALL FILE" for each sync that passes
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,7 +24,7 @@ enum kind { SYNC, WRITE };
 
 static atomic_int failures;
 
-/* The file behind `fd` if it is in the folder. */
+/* Returns 1 and the path of the file behind `fd` if it is in the directory. */
 static int in_folder(int fd, char *path, size_t size) {
     const char *folder = getenv("FAILING_DISK_FOLDER");
     char link[64];
@@ -52,7 +52,7 @@ static void note(const char *what, const char *call, const char *path) {
     }
 }
 
-/* Whether this call is to fail; errno is set then. */
+/* Returns 1 and sets errno if this call must fail. */
 static int fails(enum kind kind, const char *call, int fd) {
     const char *file = getenv("FAILING_DISK_ORDER");
     int saved = errno;

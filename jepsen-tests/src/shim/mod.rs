@@ -1,9 +1,9 @@
-//! What stands between a node and the system, and does harm when it is told to: two small libraries in C that
-//! are loaded into the node's process before the C library (`LD_PRELOAD`).
+//! Fault injection between a node and the operating system: two small C libraries that are loaded into the
+//! node's process before the C library (`LD_PRELOAD`).
 //!
-//! `failing_disk.c` lets calls on the node's files fail, `clock.c` has its clocks jump or run at another pace.
-//! Both read what to do from a file in the node's folder, so a node may be restarted meanwhile, and both
-//! pass everything through until they are told otherwise.
+//! `failing_disk.c` makes calls on the node's files fail. `clock.c` makes the node's clocks jump or run at
+//! another rate. Both read their orders from a file in the node's directory of the run, so that orders survive
+//! a restart of the node. Both pass every call through until they receive an order.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -26,10 +26,11 @@ const SHIMS: [(&str, &str); 2] = [
 ];
 
 impl Shims {
-    /// Compiles them into a folder.
+    /// Compiles the libraries into `folder`.
     ///
     /// # Errors
-    /// Why they cannot be had here: there is no C compiler, or it does not like them.
+    /// The reason, as text: a source file cannot be written, there is no C compiler, or the compiler rejects
+    /// the sources.
     pub fn compile(folder: &Path) -> std::result::Result<Self, String> {
         for (name, source) in SHIMS {
             let text = folder.join(format!("{name}.c"));
@@ -48,7 +49,8 @@ impl Shims {
         })
     }
 
-    /// Puts them under a program that keeps its data in `data`, and what it is told in `folder`.
+    /// Makes `command` load the libraries. Its data directory is `data`; its orders and the log of failed calls
+    /// are in `folder`.
     pub fn put_under(&self, command: &mut Command, data: &Path, folder: &Path) {
         let libraries = SHIMS.map(|(name, _)| self.library(name).display().to_string());
         command
@@ -59,7 +61,7 @@ impl Shims {
             .env("FAULTY_CLOCK", clock_order(folder));
     }
 
-    /// Whether they are in a process.
+    /// Returns true if both libraries are mapped into the process with this id.
     pub(crate) fn are_in(&self, process: u32) -> bool {
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
         SHIMS
@@ -84,19 +86,19 @@ fn clock_order(folder: &Path) -> PathBuf {
     folder.join("clock")
 }
 
-/// Calls of a node on its files.
+/// The kinds of file calls of a node that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calls {
-    /// fsync and its kind.
+    /// `fsync` and related calls.
     Sync,
-    /// write and its kind.
+    /// `write` and related calls.
     Write,
 }
 
-/// Lets the next call of a kind fail as if the device had an error (EIO).
+/// Makes the next call of a kind fail as if the device had an I/O error (`EIO`).
 ///
 /// # Errors
-/// The system's.
+/// [`RigError`] if the order cannot be written.
 pub(crate) fn fail_once(folder: &Path, calls: Calls) -> Result<()> {
     let kind = match calls {
         Calls::Sync => "sync",
@@ -109,31 +111,35 @@ pub(crate) fn fail_once(folder: &Path, calls: Calls) -> Result<()> {
     fs::rename(&draft, disk_order(folder)).map_err(what())
 }
 
-/// Lets all calls through again.
+/// Lets all calls pass again.
 pub(crate) fn fail_no_more(folder: &Path) {
-    // There is none when nothing was to fail.
+    // The file does not exist if no order was given.
     let _ = fs::remove_file(disk_order(folder));
 }
 
-/// Calls that failed so far, a line each.
+/// Returns the calls that have failed so far, one line per call.
 pub(crate) fn failed_calls(folder: &Path) -> Vec<String> {
     let text = fs::read_to_string(disk_log(folder)).unwrap_or_default();
     let failed = text.lines().filter(|line| line.starts_with("failed "));
     failed.map(str::to_owned).collect()
 }
 
-/// The clocks of one node.
+/// The state of one node's clocks, in the form in which `clock.c` reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {
+    /// Grows with each write of the file; odd while a write is in progress.
     version: u64,
-    /// In millionths.
+    /// The rate of all clocks, in millionths of the real one.
     rate: i64,
+    /// The system's `CLOCK_MONOTONIC` at which the rate began, in nanoseconds.
     anchor: i64,
+    /// The lead of the node's clocks over the system's at that moment, in nanoseconds.
     ahead: i64,
+    /// The additional shift of the wall clock, in nanoseconds.
     shift: i64,
 }
 
-/// A rate at which clocks run right.
+/// The rate at which clocks run correctly.
 pub const RIGHT_RATE: i64 = 1_000_000;
 
 impl Default for Clocks {
@@ -149,17 +155,17 @@ impl Default for Clocks {
 }
 
 impl Clocks {
-    /// Has all clocks run at so many millionths of their pace, and the wall clock be so many nanoseconds off
-    /// besides. None but the wall clock ever jumps.
+    /// Makes all clocks run at `rate` millionths of their real rate, and shifts the wall clock by `shift`
+    /// nanoseconds. Only the wall clock ever jumps.
     ///
     /// # Errors
-    /// The system's.
+    /// [`RigError`] if the order cannot be written.
     pub fn set(&mut self, folder: &Path, rate: i64, shift: i64) -> Result<()> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec * 1_000_000_000 + now.tv_nsec;
         let passed = i128::from(now - self.anchor);
         let gained = passed * i128::from(self.rate - RIGHT_RATE) / i128::from(RIGHT_RATE);
-        // Fits: centuries of nanoseconds do.
+        // This fits: nanoseconds in an `i64` span centuries.
         self.ahead += i64::try_from(gained).unwrap_or(0);
         self.anchor = now;
         self.rate = rate;
@@ -167,7 +173,10 @@ impl Clocks {
         self.write(folder)
     }
 
-    /// Writes them as they are, for a process that is to start.
+    /// Writes the current state for a process that is about to start.
+    ///
+    /// # Errors
+    /// [`RigError`] if the order cannot be written.
     pub(crate) fn write(&mut self, folder: &Path) -> Result<()> {
         let path = clock_order(folder);
         let written = || {
@@ -197,7 +206,8 @@ mod tests {
     use std::ops::RangeInclusive;
     use std::time::{Duration, Instant, SystemTime};
 
-    /// Wall clock as a program under the shims sees it, in nanoseconds, and when it was asked.
+    /// Returns the wall clock in nanoseconds as a program under the shims sees it, and the instants between
+    /// which it was read.
     fn seen(shims: &Shims, folder: &Path) -> (i128, RangeInclusive<Instant>) {
         let mut command = Command::new("date");
         shims.put_under(&mut command, folder, folder);
@@ -213,7 +223,7 @@ mod tests {
         let folder = folder.path();
         let shims = match Shims::compile(folder) {
             Ok(shims) => shims,
-            // A compiler that does not like our source is a mistake of ours, and no reason to skip.
+            // A compiler that rejects the sources is a bug in the sources and no reason to skip.
             Err(reason) if reason.contains("cannot run") => return hearth_skipped::skipped(reason),
             Err(reason) => panic!("{reason}"),
         };
@@ -235,7 +245,8 @@ mod tests {
             "{off}"
         );
 
-        // Three times as fast; what is measured may be off by how long the program took.
+        // The clocks run three times as fast. The measured interval is uncertain by the run time of the
+        // program.
         clocks.set(folder, 3 * RIGHT_RATE, -hour).unwrap();
         let (first, at_first) = seen(&shims, folder);
         std::thread::sleep(Duration::from_millis(100));
@@ -248,7 +259,7 @@ mod tests {
             (in_nanos(least)..=in_nanos(most)).contains(&passed),
             "{passed} in {least:?} to {most:?}"
         );
-        // It is ahead now, and stays so: nothing but the shift is taken back.
+        // The clock is ahead now and stays ahead: only the shift is taken back.
         clocks.set(folder, RIGHT_RATE, -hour).unwrap();
         let (third, _) = seen(&shims, folder);
         assert!(third > second);
@@ -263,7 +274,8 @@ mod tests {
             return hearth_skipped::skipped("there is no C compiler");
         };
         let mut clocks = Clocks::default();
-        // A tenth as fast: a wait of 30 ms takes 300 of the system's, or it is not seen here.
+        // At a tenth of the rate a wait of 30 ms takes 300 ms of real time, or the shim does not cover the
+        // call.
         clocks.set(folder, RIGHT_RATE / 10, 0).unwrap();
         let waits = [
             "time.sleep(0.03)",

@@ -1,4 +1,4 @@
-//! What clients of a simulated node do: the workloads of the rig, on the replica itself.
+//! Clients of a simulated node: the workloads of the rig, run directly on the replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::workload::groups::{Groups, REMOVALS, TAGS};
 use crate::workload::names;
 use crate::workload::slots::Slots;
 
-/// Operations with the last of which a family of names of one client is given up.
+/// Maximum number of operations on one family of names of a client; the client then begins another family.
 const FAMILY_OPERATIONS_MAX: u32 = 60;
 
 /// The names that all clients share.
@@ -39,16 +39,16 @@ impl Names {
     }
 }
 
-/// How clients behave.
+/// The settings of the clients.
 #[derive(Debug, Clone)]
 pub(super) struct Manner {
-    /// Time between two operations of one client, from and to.
+    /// The shortest and the longest pause between two operations of one client.
     pub(super) pause: (Duration, Duration),
-    /// How long an operation may take.
+    /// The longest time that an operation may take.
     pub(super) patience: Duration,
 }
 
-/// One client, of one node.
+/// One client of one node.
 pub(super) struct Client {
     pub(super) node: u64,
     pub(super) replica: Replica,
@@ -57,7 +57,7 @@ pub(super) struct Client {
     pub(super) random: SmallRng,
     pub(super) manner: Manner,
     number: u32,
-    /// Names of this client alone.
+    /// The number of the current family of names, which only this client uses.
     family: u32,
     family_operations: u32,
 }
@@ -84,7 +84,7 @@ impl Client {
         }
     }
 
-    /// Works until `is_over` is set.
+    /// Performs operations until `is_over` is set.
     pub(super) async fn work(mut self, is_over: &AtomicBool) {
         for round in 0.. {
             if is_over.load(Ordering::Relaxed) {
@@ -141,7 +141,7 @@ impl Client {
         }
     }
 
-    /// On names of this client's own, where every answer is known beforehand.
+    /// Performs an operation on names that only this client uses, so that every answer is known in advance.
     async fn alone(&mut self, round: u64) {
         let prefix = format!("once.{}-{}.", self.number, self.family);
         let name = format!("{prefix}{}", self.random.random_range(0..4));
@@ -166,7 +166,7 @@ impl Client {
         }
     }
 
-    /// Asks, waits, and takes note of both.
+    /// Performs an operation, and records its call and its outcome.
     pub(super) async fn perform(&self, action: Action) -> Told {
         let number = self.record.call(self.number, self.node, &action);
         let outcome = ask(&self.replica, &action, self.manner.patience).await;
@@ -179,7 +179,7 @@ impl Client {
     }
 }
 
-/// What became of an operation.
+/// The outcome of an operation, as far as the client needs it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     is_lost: bool,
@@ -187,7 +187,8 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// It may happen at any later time.
+    /// Returns true if the operation is a write with an unknown outcome, which may take effect at any later
+    /// time.
     fn is_lost(self) -> bool {
         self.is_lost
     }

@@ -1,10 +1,10 @@
-//! A disk that knows which of its bytes are synced, and the store on it.
+//! A simulated disk that tracks which of its writes are synced, and the store on it.
 //!
-//! All writes go to one write-ahead log, each whole or not at all, in their order. A sync makes durable what
-//! was written before it began, and takes time. A crash keeps what is durable and, of the rest, as many writes
-//! as it is told, from the first on: a log that was torn in the middle is read up to the tear.
+//! All writes go to one write-ahead log, in order, and each is atomic. A sync takes time and makes durable the
+//! writes that precede its beginning. A crash keeps all durable writes and a chosen number of the others, from
+//! the first one on, because a torn log is read up to the tear.
 //!
-//! Time passes only in the task that [`Disk::serve`] is. Calls that block for a sync (the identity, an
+//! Time passes only in the task that runs [`Disk::serve`]. Calls that block for a sync (the identity, an
 //! install, a close) take no time here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,10 +19,10 @@ use hearth_storage::{
 };
 use tokio::sync::Notify;
 
-/// Bytes of a log entry.
+/// The bytes of a log entry.
 type Payload = Arc<[u8]>;
 
-/// The registry's part of what is on a disk.
+/// The registry's part of a disk's content.
 #[derive(Debug, Clone, Default)]
 struct Registered {
     entries: BTreeMap<Name, Entry>,
@@ -32,18 +32,18 @@ struct Registered {
     summary: Summary,
 }
 
-/// What is on a disk.
+/// The content of a disk.
 #[derive(Debug, Clone, Default)]
 struct Content {
     log: BTreeMap<u64, Payload>,
     purged: Option<(u64, Vec<u8>)>,
     vote: Option<Vec<u8>>,
     identity: Option<Vec<u8>>,
-    /// Shared with views, and copied when it changes under one.
+    /// Shared with views, and copied when it changes while a view holds it.
     registered: Arc<Registered>,
 }
 
-/// One write: all of it, or nothing.
+/// One atomic write.
 #[derive(Debug, Clone)]
 enum Write {
     Append(Vec<(u64, Payload)>),
@@ -71,7 +71,13 @@ impl Content {
         }
     }
 
-    /// As RocksDB's log has it: within what is there, or the next one.
+    /// Checks the first index of an append by the rule of the log in RocksDB: an index within the log, or the
+    /// next one.
+    ///
+    /// Any index may begin a log that is empty and was never purged.
+    ///
+    /// # Errors
+    /// [`StoreError::Gap`] for any other index.
     fn may_begin(&self, index: u64) -> Result<(), StoreError> {
         let first = self.log.first_key_value().map(|(&first, _)| first);
         let last = self.log.last_key_value().map(|(&last, _)| last);
@@ -130,20 +136,20 @@ impl Registered {
     }
 }
 
-/// Sees every change of the registry that a disk takes: its meta records and its summary.
+/// A callback that observes every change of a disk's registry: its meta records and its summary.
 pub type Witness = Box<dyn Fn(&BTreeMap<Vec<u8>, Vec<u8>>, &Summary) + Send + Sync>;
 
 struct Inner {
-    /// As after a crash that keeps nothing that is not synced.
+    /// The content after a crash that keeps no unsynced write.
     durable: Content,
-    /// As programs see it.
+    /// The content that programs see.
     current: Content,
-    /// Written since `durable`.
+    /// The writes since `durable`, oldest first.
     unsynced: VecDeque<Write>,
-    /// Number of the last write since the disk was made.
+    /// The number of writes since the disk was created.
     written: u64,
     waiting: VecDeque<(u64, SyncDone)>,
-    /// Counts the homes that were opened; only the last one may use the disk.
+    /// The number of homes that were opened; only the last one may use the disk.
     opened: u64,
     closed: bool,
     stats: LogStats,
@@ -152,7 +158,7 @@ struct Inner {
     lies: bool,
 }
 
-/// A disk, which outlives its computer's crashes. Cheap to clone; all clones are the same one.
+/// A disk, which outlives the crashes of its host. Cheap to clone; all clones share one disk.
 #[derive(Clone)]
 pub struct Disk {
     inner: Arc<Mutex<Inner>>,
@@ -160,17 +166,17 @@ pub struct Disk {
     witness: Arc<Witness>,
 }
 
-/// What a crash took.
+/// The unsynced writes that a crash kept and lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Loss {
-    /// Writes that were not synced and are there all the same.
+    /// Writes that were not synced and survived.
     pub kept: u64,
-    /// Writes that are gone.
+    /// Writes that were lost.
     pub lost: u64,
 }
 
 impl Disk {
-    /// An empty one, whose registry is watched by `witness`.
+    /// Creates an empty disk, whose registry is observed by `witness`.
     pub fn new(witness: Witness) -> Self {
         Self {
             inner: Arc::new(Mutex::new(Inner {
@@ -190,7 +196,7 @@ impl Disk {
         }
     }
 
-    /// The home on it. Homes that were opened before can do nothing any more.
+    /// Opens the home on this disk. Homes that were opened before can no longer use it.
     pub fn open(&self) -> SimulatedHome {
         let mut inner = self.lock();
         inner.opened += 1;
@@ -202,23 +208,23 @@ impl Disk {
         }
     }
 
-    /// How long a sync takes, from and to.
+    /// Sets the shortest and the longest duration of a sync.
     pub fn set_sync_duration(&self, least: Duration, most: Duration) {
         self.lock().sync_duration = (least, most);
     }
 
-    /// Whether it says that writes are durable before they are.
+    /// Sets whether the disk reports writes as durable before they are.
     pub fn set_lies(&self, lies: bool) {
         self.lock().lies = lies;
     }
 
-    /// Writes that a crash could take now.
+    /// Returns the number of writes that a crash could lose now.
     pub fn unsynced_count(&self) -> u64 {
         self.lock().unsynced.len() as u64
     }
 
-    /// The computer ends, or loses power: of the writes that are not synced, `keep` are kept, or all if there
-    /// are fewer. Nobody hears about those that were waited for.
+    /// Simulates the end of the process or a power failure: of the writes that are not synced, the first `keep`
+    /// survive, or all if there are fewer. Callers that wait for a sync get no answer.
     pub fn crash(&self, keep: u64) -> Loss {
         let mut inner = self.lock();
         let mut loss = Loss::default();
@@ -232,15 +238,15 @@ impl Disk {
         }
         inner.current = inner.durable.clone();
         inner.closed = true;
-        // Their owners are dropped outside the lock.
+        // The callbacks are dropped outside the lock.
         let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);
         drop(waiting);
         loss
     }
 
-    /// Syncs whenever somebody waits, one sync after the other, for as long as the computer runs. `draw` gives
-    /// a duration between two.
+    /// Syncs while callers wait, one sync after the other, for as long as the host runs. `draw` picks a
+    /// duration between two bounds.
     pub async fn serve(self, mut draw: impl FnMut(Duration, Duration) -> Duration) {
         loop {
             let begun = {
@@ -256,7 +262,7 @@ impl Disk {
         }
     }
 
-    /// Everything up to write `upto` is durable.
+    /// Makes durable everything up to write `upto`, and answers the callers that wait for it.
     fn synced(&self, upto: u64) {
         let mut done = Vec::new();
         let mut inner = self.lock();
@@ -289,7 +295,10 @@ pub struct SimulatedHome {
 }
 
 impl SimulatedHome {
-    /// The disk, if this home still has it.
+    /// Locks the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] if this home was closed or superseded, or if the host has crashed.
     fn inner(&self) -> Result<MutexGuard<'_, Inner>, StoreError> {
         let inner = self.disk.lock();
         if inner.closed || inner.opened != self.opened {
@@ -330,7 +339,7 @@ impl Home for SimulatedHome {
         LogHome::new(Arc::new(self.clone()))
     }
 
-    /// It never fails: what it forgets, it forgets in a crash.
+    /// Never calls back: this disk never fails, it only loses writes in a crash.
     fn on_failure(&self, _: Box<dyn FnOnce(&str) + Send>) {}
 
     fn free_logs(&self, _: u64) -> Result<bool, StoreError> {
@@ -415,7 +424,7 @@ impl Log for SimulatedHome {
         let inner = self.inner()?;
         let mut found = Vec::new();
         let mut len = 0;
-        // Not by `range`, which panics where the end is before the beginning.
+        // `range` is not passed on: `BTreeMap::range` panics if the end precedes the beginning.
         let from = match range.0 {
             Bound::Included(from) => from,
             Bound::Excluded(from) => from.saturating_add(1),

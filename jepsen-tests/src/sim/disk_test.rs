@@ -26,7 +26,7 @@ fn append(log: &LogHome, indexes: std::ops::RangeInclusive<u64>) {
     log.append(entries, ignored()).unwrap();
 }
 
-/// The same calls on both give the same answers.
+/// The same calls on both logs give the same answers.
 #[test]
 fn its_log_answers_as_that_in_rocksdb() {
     for seed in 0..40 {
@@ -101,7 +101,7 @@ async fn nothing_is_durable_before_its_sync_has_ended() {
     };
     log.append([(1, vec![1])], note("first")).unwrap();
     tokio::time::sleep(delay / 2).await;
-    // Too late for the sync that is under way.
+    // This append is too late for the sync in progress.
     log.append([(2, vec![2])], note("second")).unwrap();
     tokio::time::sleep(delay * 3 / 4).await;
     assert_eq!(tells.try_iter().collect::<Vec<_>>(), ["first"]);

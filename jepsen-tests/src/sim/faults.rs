@@ -1,4 +1,4 @@
-//! What goes wrong in a scenario, and when.
+//! The fault schedule of a scenario.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -12,57 +12,59 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use super::node::{Node, Order, Phase, host, peer_addr};
 use super::scene::Scene;
 
-/// Computers that may be added to those that found the cluster.
+/// Maximum number of hosts that are added to those that bootstrap the cluster.
 const ADDED_COUNT_MAX: usize = 2;
 
-/// Nodes that may be removed or lose their data: two of three still are a majority, and so on.
+/// Maximum number of nodes that are removed or lose their data. With one, the others are still a majority of
+/// three.
 const LOST_COUNT_MAX: usize = 1;
 
-/// How long a leader stays away whose followers do not know all that it does.
+/// The time for which the leader that crashed in [`End::WipeWhileBehind`] stays off; its followers lack some of
+/// its entries.
 const LEADER_AWAY: Duration = Duration::from_secs(4);
 
-/// A fault.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// One computer ends.
+    /// Crashes one host.
     CrashOne,
-    /// Less than half of them, at once.
+    /// Crashes less than half of the hosts at once.
     CrashMinority,
-    /// More than half of them, at once.
+    /// Crashes more than half of the hosts at once.
     CrashMajority,
-    /// All of them, at once.
+    /// Crashes all hosts at once.
     CrashAll,
-    /// The leader's.
+    /// Crashes the leader's host.
     CrashLeader,
-    /// A replica is shut down in order, and started again.
+    /// Shuts a replica down gracefully, and starts it again later.
     Stop,
-    /// Two halves do not hear each other.
+    /// Cuts the hosts into two halves.
     Halves,
-    /// One computer hears nobody.
+    /// Cuts one host off from all others.
     Isolate,
-    /// As before, of the leader.
+    /// Cuts the leader's host off from all others.
     IsolateLeader,
-    /// One computer hears all, and the others only their half.
+    /// Cuts the hosts into two halves that share one host, which reaches all.
     Bridge,
-    /// Each computer hears its neighbours only.
+    /// Leaves each host connected to its two neighbours in a ring only.
     Ring,
-    /// One computer is heard by nobody, and hears all; or the other way.
+    /// Drops all messages from one host to the others, or all messages to it.
     OneWay,
-    /// Connections between two computers stand still, and go on later.
+    /// Holds the messages between two hosts back until the end of the fault.
     Hold,
-    /// Messages between two computers take long.
+    /// Delays the messages between two hosts.
     Slow,
-    /// A disk is slow.
+    /// Slows a disk down.
     SlowDisk,
-    /// A disk stands still.
+    /// Stalls a disk.
     StalledDisk,
-    /// Leadership is handed over.
+    /// Transfers the leadership.
     Transfer,
-    /// A computer joins.
+    /// Adds a host, which joins the cluster.
     Join,
-    /// A member is removed.
+    /// Removes a member.
     Remove,
-    /// A computer loses its data and comes back.
+    /// Wipes the data of a host, which starts again later.
     Wipe,
 }
 
@@ -89,7 +91,7 @@ const ALL: [Kind; 20] = [
     Kind::Wipe,
 ];
 
-/// The names of all faults.
+/// Returns the names of all faults.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     ALL.into_iter().map(Kind::name)
 }
@@ -121,15 +123,15 @@ impl Kind {
     }
 }
 
-/// What ends a fault.
+/// The action that ends a fault.
 #[derive(Debug, Clone)]
 enum End {
     Boot(u64),
     Connect(Vec<(u64, u64)>),
     Quicken(u64, u64),
     Disk(u64),
-    /// One that was cut off comes back, and at that moment one of those that knew more loses its data, and
-    /// the leader ends.
+    /// Reconnects a host that was cut off. At the same moment, a host that knows more entries loses its data
+    /// and the leader crashes.
     WipeWhileBehind {
         wiped: u64,
         behind: u64,
@@ -137,12 +139,12 @@ enum End {
     },
 }
 
-/// The faults of a scenario.
+/// The faults of a scenario: the kinds that it draws from, and the faults in progress.
 pub(super) struct Faults {
     kinds: Vec<Kind>,
-    /// Between two faults, from and to.
+    /// The shortest and the longest pause between two faults, in milliseconds.
     pause: (u64, u64),
-    /// How long a fault lasts, from and to.
+    /// The shortest and the longest duration of a fault, in milliseconds.
     length: (u64, u64),
     latency: (Duration, Duration),
     next: Duration,
@@ -152,7 +154,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// A few kinds: what is rare among many faults is common among few.
+    /// Draws a few kinds of faults: combinations that are rare among many kinds are frequent among few.
     pub(super) fn draw(random: &mut SmallRng, latency: (Duration, Duration)) -> Self {
         let count = random.random_range(1..=6);
         let kinds = ALL.choose_multiple(random, count).copied().collect();
@@ -163,7 +165,7 @@ impl Faults {
             pause: (pause / 4, pause * 2),
             length: (length / 5, length * 2),
             latency,
-            // Half of the scenarios begin before there is a cluster.
+            // Some scenarios begin before the cluster has bootstrapped.
             next: Duration::from_millis(random.random_range(0..3000)),
             ends: Vec::new(),
             counts: BTreeMap::new(),
@@ -171,12 +173,12 @@ impl Faults {
         }
     }
 
-    /// How often each was installed.
+    /// Returns the number of injections of each fault.
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
         self.counts.clone()
     }
 
-    /// Begins and ends what is due.
+    /// Ends the faults that are due, and injects the next one when its time has come.
     pub(super) fn act(&mut self, scene: &mut Scene<'_>, random: &mut SmallRng) {
         let now = scene.sim.elapsed();
         while let Some(at) = self.ends.iter().position(|(at, _)| *at <= now) {
@@ -194,12 +196,12 @@ impl Faults {
         }
     }
 
-    /// Ends all of them.
+    /// Ends all faults.
     pub(super) fn heal(&mut self, scene: &mut Scene<'_>) {
         for (_, end) in std::mem::take(&mut self.ends) {
             self.end(scene, end);
         }
-        // Where two faults met, the first end may have been too early.
+        // If two faults overlapped, the end of the first one may have undone too little.
         self.connect(scene, &pairs(&numbers(scene)));
     }
 
@@ -260,7 +262,7 @@ impl Faults {
         self.ends.push((at, end));
     }
 
-    /// Whether it was possible.
+    /// Injects a fault. Returns false if that was not possible.
     fn begin(&mut self, kind: Kind, scene: &mut Scene<'_>, random: &mut SmallRng) -> bool {
         let all = numbers(scene);
         let mut shuffled = all.clone();
@@ -393,7 +395,7 @@ impl Faults {
                 let wiped = node.number;
                 if let (Some(behind), Some(leader), true) = (nodes.get(1), leader, random.random())
                 {
-                    // What is acknowledged without this one is on the others alone.
+                    // Writes that are acknowledged without this host are on the other hosts alone.
                     let behind = behind.number;
                     let others: Vec<u64> =
                         all.iter().copied().filter(|&one| one != behind).collect();
@@ -424,7 +426,7 @@ impl Faults {
             .filter(|node| matches!(node.phase(), Phase::Starting | Phase::Serving))
             .map(Rc::clone)
             .collect();
-        // A process that ends loses nothing; a power failure all that is not synced, or a part of it.
+        // The end of a process loses nothing. A power failure loses all unsynced writes or a part of them.
         let power = random.random_range(0..3);
         for node in &nodes {
             let unsynced = node.disk.borrow().unsynced_count();
@@ -439,7 +441,8 @@ impl Faults {
         !nodes.is_empty()
     }
 
-    /// Between the two of each pair no message passes: those that are under way are lost, or wait.
+    /// Stops all messages between the two hosts of each pair: either they are lost, or they wait for the end of
+    /// the fault.
     fn cut(&mut self, scene: &mut Scene<'_>, random: &mut SmallRng, cut: Vec<(u64, u64)>) -> bool {
         if cut.is_empty() {
             return false;
@@ -474,8 +477,8 @@ impl Faults {
     }
 }
 
-/// Takes the data of a node that runs, and switches it off. When it comes back, it asks to join, or else
-/// comes as it came the first time.
+/// Crashes a serving host and wipes its data. When it boots again, it joins the cluster if `joins`, and
+/// otherwise starts as it did the first time.
 fn wipe(scene: &mut Scene<'_>, number: u64, joins: bool) {
     let seeds = numbers(scene)
         .into_iter()
@@ -500,7 +503,7 @@ fn wipe(scene: &mut Scene<'_>, number: u64, joins: bool) {
     scene.note(&format_args!("wiped {number}"));
 }
 
-/// Has some node that serves change the cluster.
+/// Sends the change to some serving node. Returns false if there is none.
 fn order(scene: &Scene<'_>, random: &mut SmallRng, change: ClusterChange) -> bool {
     let Some(node) = serving(scene).choose(random).map(Rc::clone) else {
         return false;
@@ -530,7 +533,7 @@ fn id(node: &Node) -> Option<u64> {
     replica.as_ref().map(|replica| replica.status().node_id)
 }
 
-/// The computer of the leader, as most nodes see it.
+/// Returns the host of the leader that most nodes name.
 fn leader(scene: &Scene<'_>) -> Option<u64> {
     let serving = serving(scene);
     let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
@@ -545,14 +548,14 @@ fn leader(scene: &Scene<'_>) -> Option<u64> {
     Some(node.number)
 }
 
-/// Each of `here` with each of `there`.
+/// Returns each of `here` paired with each of `there`.
 fn across(here: &[u64], there: &[u64]) -> Vec<(u64, u64)> {
     here.iter()
         .flat_map(|&one| there.iter().map(move |&other| (one, other)))
         .collect()
 }
 
-/// Each two of `numbers`, in their order.
+/// Returns each pair of `numbers`, the smaller number first.
 fn pairs(numbers: &[u64]) -> Vec<(u64, u64)> {
     let set: BTreeSet<(u64, u64)> = across(numbers, numbers)
         .into_iter()

@@ -1,14 +1,15 @@
-//! Simulation: whole clusters of the real replication code in one thread, from one seed.
+//! Deterministic simulation: a whole cluster of the real replication code in one thread, driven by one seed.
 //!
-//! A seed gives a cluster of three to five nodes, their clients, and what goes wrong. Everything but the
-//! replication code itself is simulated: the network and the clocks by turmoil, the disks by [`disk`].
-//! In the end all faults are taken away; then every node must work within a time, all states must be equal,
-//! and the checkers of the rig judge what the clients saw.
+//! A seed determines a cluster of three to five nodes, their clients, and the faults. Everything but the
+//! replication code is simulated: turmoil simulates the network and the clocks, [`disk`] the disks. At the end
+//! all faults are healed. Then every node must work within a time limit, all states must be equal, and the
+//! checkers of the rig judge the history that the clients recorded.
 //!
-//! Every random choice, also those deep in tokio, openraft and the hash maps of the standard library, comes
-//! from the seed: [`hearth_seeded`] takes the place of the system's randomness. That holds for a process as a
-//! whole, so each seed gets a process of its own ([`Simulator`]). A seed gives the same trace each time, which
-//! [`Report::trace`] shows, on one build: what the code does is a part of what is random.
+//! Every random choice comes from the seed, including those inside tokio, openraft and the hash maps of the
+//! standard library: [`hearth_seeded`] replaces the system's randomness. It does so for a whole process, so
+//! each seed runs in a process of its own ([`Simulator`]). On one build a seed gives the same trace each time,
+//! as [`Report::trace`] shows. Another build may give another trace, because the code takes part in the random
+//! choices.
 
 pub mod disk;
 
@@ -34,20 +35,20 @@ use std::time::{Duration, Instant};
 pub use report::{Counts, Report, Summary};
 pub use trace::FILE as TRACE_FILE;
 
-/// The environment variable by which a process knows that it is to run one seed, and which.
+/// The environment variable that tells a process to run one seed. Its value is the seed.
 pub const SEED: &str = "HEARTH_SIM_SEED";
 
-/// What the line with the report begins with.
+/// Prefix of the output line that holds the report.
 const REPORT: &str = "report: ";
 
-/// How long one seed may take before it counts as stuck.
+/// The longest time that one seed may take before it counts as stuck.
 const SEED_DURATION_MAX: Duration = Duration::from_secs(300);
 
-/// Bytes of stack for a simulation.
+/// Stack size of the simulation thread, in bytes.
 const STACK_LEN: usize = 32 << 20;
 
-/// If this process was started by a [`Simulator`], runs the seed and says what came of it. To be called first
-/// of all in `main`.
+/// Runs the seed and prints its report if a [`Simulator`] started this process; returns `None` otherwise.
+/// `main` must call it before anything else.
 pub fn run_if_told() -> Option<ExitCode> {
     let seed = std::env::var(SEED).ok()?.parse().ok()?;
     let report = simulate(seed);
@@ -58,8 +59,8 @@ pub fn run_if_told() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-/// Runs a seed in this process, whose randomness is that of the seed from then on. Only the first time in a
-/// process, and where nothing random was done before, it is the same as elsewhere.
+/// Runs a seed in this process, which draws all randomness from the seed from then on. The result is
+/// reproducible only for the first seed of a process, and only if nothing random happened before.
 fn simulate(seed: u64) -> Report {
     let panics: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&panics);
@@ -68,7 +69,7 @@ fn simulate(seed: u64) -> Report {
         panics.push(format!("{info}{}", whence()));
     }));
     hearth_seeded::seed(seed);
-    // A thread of its own has no keys and generators from before.
+    // A new thread has no hash keys and random generators from before.
     let played = thread::Builder::new()
         .name("simulation".to_owned())
         .stack_size(STACK_LEN)
@@ -86,10 +87,10 @@ fn simulate(seed: u64) -> Report {
     report
 }
 
-/// The seeds in `A..B`, or the one in `A`.
+/// Parses a range of seeds, `A..B`, or a single seed, `A`.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// A description of the mistake if the text is neither, or if the range is empty.
 pub fn seeds(text: &str) -> Result<Range<u64>, String> {
     let parse = |text: &str| {
         let number = text.trim().parse::<u64>();
@@ -110,7 +111,8 @@ pub fn seeds(text: &str) -> Result<Range<u64>, String> {
     Ok(range)
 }
 
-/// The functions of the replication code and of openraft that are under way.
+/// Returns the functions of the replication code, openraft, the storage and the rig on the current call stack,
+/// at most 12.
 fn whence() -> String {
     let text = Backtrace::force_capture().to_string();
     let ours = [
@@ -135,7 +137,8 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// `program` must call [`run_if_told`] first of all: the program `hearth-jepsen-tests` does.
+    /// Creates a simulator that starts `program`, which must call [`run_if_told`] before anything else, as the
+    /// program `hearth-jepsen-tests` does.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -143,14 +146,14 @@ impl Simulator {
         }
     }
 
-    /// The same with an environment variable for the simulation, such as `HEARTH_DEFECT`.
+    /// Adds an environment variable for the simulation, such as `HEARTH_DEFECT`.
     #[must_use]
     pub fn with(mut self, variable: &str, value: &str) -> Self {
         self.variables.push((variable.to_owned(), value.to_owned()));
         self
     }
 
-    /// Runs one seed.
+    /// Runs one seed. A run that does not end with a report becomes a report with a problem.
     pub fn run(&self, seed: u64) -> Report {
         let run = self.try_run(seed);
         run.unwrap_or_else(|problem| Report::broken(seed, problem))
@@ -191,8 +194,8 @@ impl Simulator {
         serde_json::from_str(line).map_err(|error| format!("its report is unreadable: {error}"))
     }
 
-    /// Runs many seeds, as many at once as there are processors, and passes each report on as it comes. Ends
-    /// early when `see` returns false.
+    /// Runs many seeds, as many at once as there are processors, and passes each report to `see` when it is
+    /// ready. Starts no further seed once `see` has returned false.
     pub fn run_all(&self, seeds: Range<u64>, see: impl FnMut(Report) -> bool + Send) {
         let next = AtomicU64::new(seeds.start);
         let see = Mutex::new((see, true));

@@ -1,4 +1,4 @@
-//! Connections of the simulated network, as the replication code takes them.
+//! Sockets on turmoil's simulated network, for the replication code.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::trace::Trace;
 
-/// What node `node` makes its connections with.
+/// The sockets of node `node`.
 #[derive(Debug, Clone)]
 pub(super) struct Simulated {
     pub(super) node: u64,
@@ -71,7 +71,7 @@ impl Listener for Door {
     }
 }
 
-/// One half of a connection, every byte of which is in the trace.
+/// One half of a connection, which records all bytes in the trace.
 struct Tap<S> {
     stream: S,
     of: Simulated,

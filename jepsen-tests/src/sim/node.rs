@@ -1,4 +1,4 @@
-//! A computer of the simulation: a disk, a replica while it runs, and clients beside it.
+//! A host of the simulation: a disk, a replica while it runs, and clients beside it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,10 +20,10 @@ use super::network::Simulated;
 use super::record::Record;
 use crate::history::Action;
 
-/// How long a change of the cluster may take.
+/// The longest time that a cluster change may take.
 const CHANGE_DURATION_MAX: Duration = Duration::from_secs(4);
 
-/// What all nodes share.
+/// The state that all nodes share.
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) record: Record,
@@ -31,62 +31,62 @@ pub(super) struct World {
     pub(super) tuning: Tuning,
     pub(super) manner: Manner,
     pub(super) client_count: u32,
-    /// Clients work until it is set.
+    /// Clients stop once this is set.
     pub(super) is_over: AtomicBool,
-    /// Clients that work.
+    /// The number of clients that are working.
     pub(super) busy: Cell<u64>,
 }
 
-/// Something that the scenario asks of a running node.
+/// A command from the scenario to a running node.
 #[derive(Debug, Clone)]
 pub(super) enum Order {
-    /// Shut down in order.
+    /// Shut down gracefully.
     Stop,
     /// Change the cluster.
     Change(ClusterChange),
-    /// Show that this node works: a write and these reads.
+    /// Prove that this node works: perform these operations until each is answered.
     Finish(Vec<Action>),
 }
 
-/// What a node does.
+/// The state of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It is off.
+    /// The host is off.
     Off,
-    /// It starts, or waits for others.
+    /// The replica starts, or waits for other nodes.
     Starting,
-    /// It serves.
+    /// The replica serves.
     Serving,
-    /// It has ended by itself, in order.
+    /// The replica has shut down gracefully.
     Ended,
-    /// The cluster has removed it, or does not take it.
+    /// The replica has failed, was removed from the cluster, or was refused at start; with the reason.
     Gone(String),
 }
 
-/// One computer.
+/// One host.
 pub(super) struct Node {
-    /// Number of the computer; that of the replica may differ.
+    /// Number of the host; the node id of its replica may differ.
     pub(super) number: u64,
     pub(super) disk: RefCell<Disk>,
     pub(super) config: RefCell<ReplicaConfig>,
-    /// Whether it may be turned away: it lost its data.
+    /// True if the host lost its data, so that the cluster may refuse its replica.
     pub(super) is_wiped: Cell<bool>,
     pub(super) phase: RefCell<Phase>,
     pub(super) replica: RefCell<Option<Replica>>,
     pub(super) has_finished: Cell<bool>,
-    /// Node ids that a change removed, or may have.
+    /// Node ids that a change through this node has removed.
     pub(super) removed: RefCell<Vec<u64>>,
     orders: RefCell<Option<mpsc::UnboundedSender<Order>>>,
     boots: Cell<u64>,
     world: Rc<World>,
 }
 
-/// The name of computer `number` in the simulated network.
+/// Returns the name of host `number` in the simulated network.
 pub(super) fn host(number: u64) -> String {
     format!("n{number}")
 }
 
-/// Where the replica of computer `number` listens.
+/// Returns the peer address of the replica on host `number`.
 pub(super) fn peer_addr(number: u64) -> String {
     format!("{}:9092", host(number))
 }
@@ -108,13 +108,13 @@ impl Node {
         })
     }
 
-    /// Replaces the disk by an empty one.
+    /// Replaces the disk with an empty one.
     pub(super) fn wipe(&self) {
         self.disk.replace(new_disk(self.number, &self.world.record));
         self.is_wiped.set(true);
     }
 
-    /// Passes an order to the replica, if it runs.
+    /// Sends an order to the replica. Returns false if the replica is not running.
     pub(super) fn order(&self, order: Order) -> bool {
         let orders = self.orders.borrow();
         orders
@@ -122,12 +122,13 @@ impl Node {
             .is_some_and(|orders| orders.send(order).is_ok())
     }
 
-    /// How often it was switched on.
+    /// Returns how often the host was switched on.
     pub(super) fn boots(&self) -> u64 {
         self.boots.get()
     }
 
-    /// To be called before the computer is switched off, so that nothing of the replica is left.
+    /// Drops the replica and its orders. The scenario calls it before it crashes the host, so that nothing of
+    /// the replica is left.
     pub(super) fn switch_off(&self) {
         self.orders.replace(None);
         self.replica.replace(None);
@@ -156,7 +157,7 @@ impl Node {
         SmallRng::seed_from_u64(mixed)
     }
 
-    /// What the computer runs from the moment that it is switched on.
+    /// Runs the host from the moment that it is switched on until its replica ends.
     pub(super) async fn run(self: Rc<Self>) -> turmoil::Result {
         self.boots.set(self.boots.get() + 1);
         self.set(Phase::Starting);
@@ -238,7 +239,7 @@ impl Node {
         client.work(&world.is_over).await;
     }
 
-    /// Carries orders out until it is told to stop.
+    /// Carries out orders until [`Order::Stop`].
     async fn obey(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>, replica: Replica) {
         while let Some(order) = orders.recv().await {
             match order {
@@ -256,7 +257,7 @@ impl Node {
                 }
             }
         }
-        // The sender is there for as long as this node is.
+        // The sender lives as long as this node.
         std::future::pending().await
     }
 
@@ -272,7 +273,7 @@ impl Node {
         }
     }
 
-    /// Insists on each of `actions` until it is answered.
+    /// Repeats each of `actions` until it is answered.
     async fn finish(self: Rc<Self>, replica: Replica, actions: Vec<Action>) {
         let client = Client::new(
             self.number,
@@ -291,7 +292,7 @@ impl Node {
     }
 }
 
-/// Counts a client in while it works, however it ends.
+/// Counts a client as working until dropped.
 struct Busy<'a>(&'a Cell<u64>);
 
 impl<'a> Busy<'a> {

@@ -1,4 +1,4 @@
-//! What is seen during a simulation: operations, states, and whatever must not happen.
+//! The record of a simulation: operations, states, and violations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use hearth_storage::Summary;
 use super::trace::{self, Trace};
 use crate::history::{Action, Nanos, Operation, Outcome};
 
-/// Meta record of a state: the log id that was applied last. See `raft/src/snapshot.rs`.
+/// The meta record of the log id that was applied last. See `raft/src/snapshot.rs`.
 const LAST_APPLIED: &[u8] = b"raft/last_applied";
 
-/// Problems of which the text is kept.
+/// Maximum number of problems that are kept.
 const PROBLEM_COUNT_MAX: usize = 20;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Inner {
     applied: u64,
 }
 
-/// Cheap to clone; all clones are the same one.
+/// The record of one simulation. Cheap to clone; all clones share one record.
 #[derive(Clone)]
 pub(super) struct Record {
     inner: Arc<Mutex<Inner>>,
@@ -42,14 +42,15 @@ impl Record {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number for a client that has done nothing yet.
+    /// Returns the number of a new client.
     pub(super) fn new_client(&self) -> u32 {
         let mut inner = self.lock();
         inner.next_client += 1;
         inner.next_client
     }
 
-    /// An operation is about to be asked for. Unless it returns, nobody knows what became of it.
+    /// Records that an operation begins, and returns its number. Its outcome is unknown until
+    /// [`Self::returned`].
     pub(super) fn call(&self, client: u32, node: u64, action: &Action) -> usize {
         let at = nanos();
         self.trace.say("call", node, &(client, action));
@@ -65,7 +66,7 @@ impl Record {
         inner.history.len() - 1
     }
 
-    /// An operation has returned.
+    /// Records the outcome of operation `number`.
     pub(super) fn returned(&self, number: usize, outcome: Outcome) {
         let at = nanos();
         let mut inner = self.lock();
@@ -77,7 +78,8 @@ impl Record {
         }
     }
 
-    /// Node `node` has a state: equal to that of every other node at the same log id.
+    /// Records a state of node `node`, and a violation if it differs from the first recorded state at the same
+    /// log id. Ignores a state without [`LAST_APPLIED`].
     pub(super) fn state(&self, node: u64, meta: &BTreeMap<Vec<u8>, Vec<u8>>, summary: &Summary) {
         let Some(applied) = meta.get(LAST_APPLIED) else {
             return;
@@ -100,7 +102,7 @@ impl Record {
         }
     }
 
-    /// Something that must not be.
+    /// Records a violation. Only the first [`PROBLEM_COUNT_MAX`] are kept; the trace gets all.
     pub(super) fn problem(&self, text: String) {
         self.trace.say("problem", 0, &text);
         let mut inner = self.lock();
@@ -117,7 +119,7 @@ impl Record {
         self.lock().history.clone()
     }
 
-    /// Changes of the registry that nodes applied.
+    /// Returns the number of registry changes that were applied, summed over all nodes.
     pub(super) fn applied(&self) -> u64 {
         self.lock().applied
     }

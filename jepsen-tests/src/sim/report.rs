@@ -1,4 +1,4 @@
-//! What came of one seed.
+//! The report of one seed, and the summary of many.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,48 +7,48 @@ use serde::{Deserialize, Serialize};
 
 use super::faults;
 
-/// Operations by outcome.
+/// The number of operations by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Answered.
+    /// Operations that were answered.
     pub ok: u64,
-    /// Certainly not done.
+    /// Operations that certainly took no effect.
     pub failed: u64,
-    /// Nobody knows.
+    /// Operations whose outcome is unknown.
     pub unknown: u64,
 }
 
-/// What came of one seed. Equal, all of it, whenever the seed is run.
+/// The report of one seed. All its fields are equal each time the seed is run on one build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// Hash of everything that happened, in its order.
+    /// The hash of all events in their order, as 16 hexadecimal digits.
     pub trace: String,
-    /// How many events that were.
+    /// The number of events in the trace.
     pub events: u64,
-    /// Computers, those that joined included.
+    /// The number of hosts, including those that joined later.
     pub nodes: u64,
-    /// Simulated milliseconds.
+    /// The simulated time, in milliseconds.
     pub simulated_ms: u64,
-    /// Simulated milliseconds from the end of all faults until every node worked.
+    /// The simulated time from the end of all faults until every node worked, in milliseconds.
     pub healing_ms: u64,
-    /// Snapshots of other nodes that were installed, by nodes that ran in the end.
+    /// The number of snapshots from other nodes that were installed by the replicas that ran at the end.
     pub installs: u64,
-    /// What clients asked for.
+    /// The number of client operations.
     pub operations: Counts,
-    /// Changes of the registry that nodes applied, over all nodes.
+    /// The number of registry changes that were applied, summed over all nodes.
     pub applied: u64,
-    /// How often which fault was installed.
+    /// The number of injections of each fault, by its name.
     pub faults: BTreeMap<String, u64>,
-    /// What checkers could not decide.
+    /// The checks that were undecided.
     pub undecided: Vec<String>,
-    /// Whatever must not be; empty when nothing is wrong.
+    /// The violations; empty if nothing is wrong.
     pub problems: Vec<String>,
 }
 
 impl Report {
-    /// A seed that could not be run to its end.
+    /// Returns the report of a seed that could not be run to its end.
     pub(super) fn broken(seed: u64, problem: String) -> Self {
         Self {
             seed,
@@ -66,12 +66,12 @@ impl Report {
         }
     }
 
-    /// Whether everything was looked at and found right.
+    /// Returns true if every check was decided and nothing is wrong.
     pub fn holds(&self) -> bool {
         !self.is_wrong() && self.undecided.is_empty()
     }
 
-    /// Whether something is wrong.
+    /// Returns true if something is wrong.
     pub fn is_wrong(&self) -> bool {
         !self.problems.is_empty()
     }
@@ -111,31 +111,31 @@ impl fmt::Display for Report {
     }
 }
 
-/// What many seeds come to.
+/// The summary of many seeds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many there were.
+    /// The number of seeds.
     pub seeds: u64,
-    /// In how many something is wrong.
+    /// The number of seeds in which something is wrong.
     pub wrong: u64,
-    /// What clients asked for.
+    /// The number of client operations.
     pub operations: Counts,
-    /// Simulated milliseconds.
+    /// The simulated time, in milliseconds.
     pub simulated_ms: u64,
     /// The longest time from the end of all faults until every node worked, in simulated milliseconds.
     pub healing_ms_max: u64,
-    /// Snapshots that were installed.
+    /// The number of snapshots that were installed.
     pub installs: u64,
-    /// Changes of the registry that nodes applied.
+    /// The number of registry changes that were applied, summed over all nodes.
     pub applied: u64,
-    /// How often which fault was installed; all faults are there.
+    /// The number of injections of each fault, by its name. Contains every fault.
     pub faults: BTreeMap<String, u64>,
-    /// Checkers that could not decide.
+    /// The number of checks that were undecided.
     pub undecided: u64,
 }
 
 impl Summary {
-    /// Of these seeds.
+    /// Summarizes the reports.
     pub fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
         let mut summary = Self::default();
         for report in reports {
@@ -144,7 +144,7 @@ impl Summary {
         summary
     }
 
-    /// Counts another seed in.
+    /// Adds a report.
     pub fn add(&mut self, report: &Report) {
         self.seeds += 1;
         self.wrong += u64::from(report.is_wrong());
@@ -162,7 +162,7 @@ impl Summary {
         }
     }
 
-    /// Faults that could not be installed in any of the seeds.
+    /// Returns the faults that were not injected in any of the seeds.
     pub fn never_installed(&self) -> Vec<String> {
         let never = self.faults.iter().filter(|&(_, &count)| count == 0);
         never.map(|(name, _)| name.clone()).collect()

@@ -1,4 +1,4 @@
-//! A scenario: from a seed to a cluster, its faults, and what came of them.
+//! Runs a scenario: from a seed to a cluster, its faults, and the report.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +26,10 @@ use crate::workload::names::Names as NamesWork;
 use crate::workload::once::Once;
 use crate::workload::set::GrowingSet;
 
-/// How long a cluster may take to work everywhere, once nothing disturbs it.
+/// The longest time until the whole cluster works after all faults are healed.
 const LIVENESS_DURATION_MAX: Duration = Duration::from_secs(30);
 
-/// Longer than any simulation.
+/// A duration that exceeds any simulation.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
 const MILLIS: fn(u64) -> Duration = Duration::from_millis;
@@ -54,7 +54,8 @@ impl Plan {
             .unwrap_or(&(300, 600));
         tuning.election_timeout = (MILLIS(least), MILLIS(most));
         tuning.heartbeat_interval = MILLIS(least / 6);
-        // Its disks are simulated.
+        // `StorageLocation::Memory` stands for a simulated disk here; by default a node in memory may not vote
+        // among others.
         tuning.memory_may_vote = true;
         tuning.entries_in_flight_max = random.random_range(1..=4);
         if random.random_ratio(3, 5) {
@@ -81,7 +82,7 @@ impl Plan {
     }
 }
 
-/// A simulation under way.
+/// A simulation in progress.
 pub(super) struct Scene<'a> {
     pub(super) sim: Sim<'a>,
     pub(super) nodes: Vec<Rc<Node>>,
@@ -91,7 +92,7 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// How long a sync takes on a disk that is well.
+    /// Returns the shortest and the longest sync of a healthy disk.
     pub(super) fn sync(&self) -> (Duration, Duration) {
         self.sync
     }
@@ -100,7 +101,7 @@ impl Scene<'_> {
         self.founder_count
     }
 
-    /// Adds a computer and switches it on. One that comes later joins.
+    /// Adds a host and switches it on. `birth` says whether its node bootstraps the cluster or joins it.
     pub(super) fn add(&mut self, birth: Birth, node_id: Option<u64>) -> Rc<Node> {
         let number = self.nodes.len() as u64 + 1;
         let config = ReplicaConfig {
@@ -125,7 +126,7 @@ impl Scene<'_> {
         node
     }
 
-    /// Ends a computer at once. Of its writes that are not synced `keep` stay.
+    /// Crashes a host. The first `keep` of its writes that are not synced survive.
     pub(super) fn crash(&mut self, node: &Node, keep: u64) {
         node.switch_off();
         self.sim.crash(host(node.number));
@@ -133,7 +134,7 @@ impl Scene<'_> {
         self.note(&format_args!("crash of {}, {loss:?}", node.number));
     }
 
-    /// Switches a computer on that was switched off, or whose replica has ended.
+    /// Boots a host that was switched off, or whose replica has ended.
     pub(super) fn boot(&mut self, node: &Node) {
         self.note(&format_args!("boot of {}", node.number));
         self.sim.bounce(host(node.number));
@@ -145,7 +146,7 @@ impl Scene<'_> {
         self.world.record.trace.note("fault", 0, text.as_bytes());
     }
 
-    /// All computers whose replica should serve in the end.
+    /// Returns all hosts whose replica should serve at the end.
     fn expected(&self) -> Vec<Rc<Node>> {
         let removed: BTreeSet<u64> = self
             .nodes
@@ -164,7 +165,7 @@ impl Scene<'_> {
         nodes.map(Rc::clone).collect()
     }
 
-    /// Snapshots that the replicas that run now have installed.
+    /// Returns the number of snapshots that the running replicas have installed.
     fn install_count(&self) -> u64 {
         let counts = self.nodes.iter().filter_map(|node| {
             let replica = node.replica.borrow();
@@ -256,8 +257,10 @@ pub(super) fn play(seed: u64) -> Report {
     }
 }
 
-/// Takes all faults away and waits until every node that belongs to the cluster works, and all have the same
-/// state.
+/// Ends all faults and waits until every node that belongs to the cluster works and all have the same state.
+///
+/// # Errors
+/// A description of the nodes if this takes longer than [`LIVENESS_DURATION_MAX`].
 fn heal(scene: &mut Scene<'_>, faults: &mut Faults) -> Result<(), String> {
     faults.heal(scene);
     scene.note(&"healed");
@@ -270,7 +273,7 @@ fn heal(scene: &mut Scene<'_>, faults: &mut Faults) -> Result<(), String> {
             if matches!(node.phase(), Phase::Off | Phase::Ended) {
                 scene.boot(node);
             } else if node.phase() == Phase::Serving
-                // The last reads are not for what is still under way.
+                // The final reads start only when no client operation is in progress.
                 && scene.world.busy.get() == 0
                 && ordered.insert((node.number, node.boots()))
             {
@@ -329,7 +332,7 @@ fn describe(node: &Node) -> String {
     )
 }
 
-/// A write, and reads of all that was ever written.
+/// Returns the final operations of a node: a write, and reads of all families of names that were ever written.
 fn final_actions(number: u64, history: &[Operation]) -> Vec<Action> {
     let mut actions = vec![Action::Register {
         name: format!("last.{number}.0"),
@@ -346,14 +349,15 @@ fn final_actions(number: u64, history: &[Operation]) -> Vec<Action> {
             _ => None,
         })
         .collect();
-    // Each node reads a part of those that only one client used.
+    // Each node reads a part of the names that only one client used.
     actions.extend(families.into_iter().map(|family| Action::List {
         prefix: format!("{family}."),
     }));
     actions
 }
 
-/// Has the checkers judge the history. Returns what they could not decide.
+/// Runs the checkers on the history and records their violations as problems. Returns the checks that were
+/// undecided.
 fn judge(record: &Record, history: &[Operation]) -> Vec<String> {
     use crate::folder::Valid;
     let mut undecided = Vec::new();

@@ -1,7 +1,7 @@
-//! The trace of a simulation: everything that happened, in its order, as one hash.
+//! The trace of a simulation: a hash over all events in their order.
 //!
-//! Two runs of one seed that differ anywhere differ in the hash. To see where, each is run once more with
-//! [`FILE`] set, and the files are compared.
+//! The hash differs if two runs of one seed differ in any event. To find the difference, run the seed twice
+//! more with [`FILE`] set to two files, and compare the files.
 
 use std::fmt;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The environment variable that names a file for the trace, one line an event.
+/// The environment variable that names a file for the trace, which gets one line per event.
 pub const FILE: &str = "HEARTH_SIM_TRACE";
 
 struct Inner {
@@ -19,7 +19,7 @@ struct Inner {
     file: Option<BufWriter<File>>,
 }
 
-/// Cheap to clone; all clones are the same one.
+/// The trace of one simulation. Cheap to clone; all clones share one trace.
 #[derive(Clone)]
 pub(super) struct Trace(Arc<Mutex<Inner>>);
 
@@ -33,7 +33,7 @@ impl Trace {
         })))
     }
 
-    /// Takes note of what happened at `node`, now.
+    /// Records an event at `node` with the current simulated time.
     pub(super) fn note(&self, kind: &'static str, node: u64, bytes: &[u8]) {
         let now = now();
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,17 +52,17 @@ impl Trace {
                     format!("{} bytes {:016x}", bytes.len(), own.finish())
                 }
             };
-            // A trace that cannot be written is missed by whoever asked for it.
+            // A failed write is ignored: the user who asked for the trace misses it.
             let _ = writeln!(file, "{:>14.6} {node} {kind} {text}", now.as_secs_f64());
         }
     }
 
-    /// [`Self::note`] of what has a text.
+    /// Records an event by its debug text. See [`Self::note`].
     pub(super) fn say(&self, kind: &'static str, node: u64, text: &impl fmt::Debug) {
         self.note(kind, node, format!("{text:?}").as_bytes());
     }
 
-    /// The hash of all events, and how many there were.
+    /// Flushes the file. Returns the hash of all events and their number.
     pub(super) fn finish(&self) -> (u64, u64) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &mut inner.file {
@@ -78,7 +78,7 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// Since the simulation began.
+/// Returns the simulated time since the simulation began, or zero outside a simulation.
 pub(super) fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Bytes that are no message, and connections that are no conversation.
+//! Invalid bytes, and connections without a complete request.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use super::calls::NAME_SERVER;
 use super::line::{Line, PLAIN, dialect, invoke, message, payload, within};
 use super::{OWN, Tally};
 
-/// Connections of one stranger who keeps silent.
+/// The number of connections that one silent stranger opens.
 const SILENT_COUNT: usize = 3_000;
 
-/// How long they are held at most.
+/// The longest time that these connections are held.
 const SILENCE_DURATION: Duration = Duration::from_secs(12);
 
-/// What other protocols begin with.
+/// The first bytes of other protocols.
 const OTHERS: [&[u8]; 6] = [
     b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"POST /api/v1/names HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n{",
@@ -32,7 +32,7 @@ const OTHERS: [&[u8]; 6] = [
     b"HELO stranger\r\nMAIL FROM:<x>\r\n",
 ];
 
-/// Sends what is no message, or a broken one, and reads a little of what comes.
+/// Sends invalid or broken messages, and waits briefly for an answer.
 pub(super) async fn garbage(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..5 {
@@ -55,7 +55,7 @@ pub(super) async fn garbage(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Whether anything comes, the end of the stream included.
+/// Returns true if anything arrives within 300 ms, including the end of the stream.
 pub(super) async fn taste(stream: &mut TcpStream) -> bool {
     let mut some = [0; 4_096];
     tokio::time::timeout(Duration::from_millis(300), stream.read(&mut some))
@@ -79,7 +79,7 @@ fn noise(random: &mut SmallRng, len_max: usize) -> Vec<u8> {
     (0..len).map(|_| random.random()).collect()
 }
 
-/// Payloads that no client sends, for the reader of each serializer.
+/// Returns a malformed payload for one of the serializers' decoders.
 fn bad_payload(random: &mut SmallRng) -> Vec<u8> {
     let deep = random.random_range(150..100_000);
     match random.random_range(0..12) {
@@ -104,26 +104,26 @@ fn broken(random: &mut SmallRng) -> Vec<u8> {
     let mut bytes = match random.random_range(0..7) {
         0 => noise(random, 4_000),
         1 => OTHERS.choose(random).copied().unwrap_or_default().to_vec(),
-        // A length that never comes, and one that no field can hold.
+        // A length that the message never reaches, or that the field must not hold.
         2 => {
             let mut bytes = payload(dialect, b"()".to_vec(), Flags::default());
             bytes[12..16].copy_from_slice(&random.random::<u32>().to_be_bytes());
             bytes
         }
-        // One with a bit changed.
+        // A message with one flipped bit.
         3 => {
             let mut bytes = payload(dialect, bad_payload(random), Flags::default());
             let at = random.random_range(0..bytes.len().min(60));
             bytes[at] ^= 1 << random.random_range(0..8);
             bytes
         }
-        // One that says that it is compressed.
+        // A message that claims to be compressed.
         4 => {
             let mut bytes = payload(dialect, bad_payload(random), Flags::default());
             bytes[9] |= 2;
             bytes
         }
-        // Annotations that do not end where they should.
+        // Annotations with a wrong total length.
         5 => {
             let mut bytes = payload(dialect, bad_payload(random), Flags::default());
             let at = random.random_range(16..20);
@@ -139,7 +139,7 @@ fn broken(random: &mut SmallRng) -> Vec<u8> {
     bytes
 }
 
-/// Stops in the middle of a message, and goes some time later.
+/// Sends a part of a message on each of 20 connections, and closes them some time later.
 pub(super) async fn halves(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -168,7 +168,7 @@ pub(super) async fn halves(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Asks for something that is work, and has gone before it is done.
+/// Sends a request that is costly to serve, and disconnects before it is answered.
 pub(super) async fn hang_ups(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     for number in 0..40 {
@@ -204,7 +204,7 @@ pub(super) async fn hang_ups(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Opens connections by the thousand, some of them with a greeting, and holds them.
+/// Opens thousands of connections and holds them. If `greets` is set, every other one sends a handshake.
 pub(super) async fn silence(
     at: SocketAddr,
     greets: bool,
@@ -212,7 +212,7 @@ pub(super) async fn silence(
     random: &mut SmallRng,
 ) -> Tally {
     let mut tally = Tally::default();
-    // One crowd is enough; others come another time.
+    // Only one stranger at a time holds a crowd of connections; others skip the operation.
     let Ok(_alone) = crowd.try_acquire() else {
         return tally;
     };
@@ -234,7 +234,7 @@ pub(super) async fn silence(
         }
     }
     tokio::time::sleep(SILENCE_DURATION.mul_f64(random.random_range(0.2..1.0))).await;
-    // What was turned away has been closed by now.
+    // The node has closed the connections that it refused by now.
     let mut some = [0; 4_096];
     for stream in held {
         match stream.try_read(&mut some) {

@@ -1,6 +1,6 @@
 //! Well-formed calls of any method with any arguments.
 //!
-//! Whatever may change a name has arguments in which each text begins with [`OWN`].
+//! Every name, prefix and pattern that selects names to change begins with [`OWN`].
 
 use std::net::SocketAddr;
 
@@ -16,10 +16,10 @@ pub(super) const NAME_SERVER: &str = "Pyro.NameServer";
 const DAEMON: &str = "Pyro.Daemon";
 const CLUSTER: &str = "Hearth.Cluster";
 
-/// Methods that change the cluster, or would.
+/// Methods that change the cluster, or sound as if they did.
 const ADMINISTRATION: [&str; 5] = ["add", "promote", "remove", "transfer_leader", "authorize"];
 
-/// Members that nobody may call, or that do not exist.
+/// Members that must not be called, or that do not exist.
 const NO_METHODS: [&str; 14] = [
     "",
     "__class__",
@@ -37,8 +37,8 @@ const NO_METHODS: [&str; 14] = [
     "remove_force",
 ];
 
-/// Patterns without a bound on the work of an engine that tries all ways, on the size of one that does not, or
-/// on the depth of a parser. What is between brackets of a removal must leave them balanced.
+/// Returns a costly pattern: unbounded work for a backtracking engine, unbounded size for an automaton, or
+/// great depth for a parser. Removals put it between brackets, so its own brackets must be balanced.
 fn patterns_of(random: &mut SmallRng) -> String {
     let count = *[45, 190, 1_000, 5_000].choose(random).unwrap_or(&45);
     match random.random_range(0..16) {
@@ -61,7 +61,7 @@ fn patterns_of(random: &mut SmallRng) -> String {
     }
 }
 
-/// A name of the strangers' own.
+/// Returns a name that belongs to the strangers.
 fn own_name(random: &mut SmallRng) -> String {
     let number = random.random_range(0..40);
     match random.random_range(0..6) {
@@ -72,7 +72,7 @@ fn own_name(random: &mut SmallRng) -> String {
     }
 }
 
-/// A value of any type; each text in it begins with `start`.
+/// Returns a value of a random type; each text in it begins with `start`.
 fn value(start: &str, depth: u32, random: &mut SmallRng) -> Value {
     let few = |random: &mut SmallRng| {
         let count = random.random_range(0..6);
@@ -127,7 +127,7 @@ fn value(start: &str, depth: u32, random: &mut SmallRng) -> Value {
     }
 }
 
-/// Arguments for a method, and too few or too many of them now and then.
+/// Returns arguments for a method, occasionally too few or too many.
 fn arguments(object: &str, method: &str, random: &mut SmallRng) -> Vec<Value> {
     let own = |random: &mut SmallRng| match random.random_ratio(2, 3) {
         true => Value::Str(own_name(random)),
@@ -163,7 +163,7 @@ fn arguments(object: &str, method: &str, random: &mut SmallRng) -> Vec<Value> {
     args
 }
 
-/// A pattern that matches names of strangers only.
+/// Returns a pattern that matches only names of the strangers.
 fn own_pattern(random: &mut SmallRng) -> String {
     format!("stranger\\.(?:{})", patterns_of(random))
 }
@@ -193,7 +193,7 @@ fn object_and_method(random: &mut SmallRng) -> (Value, &'static str) {
         5..7 => (DAEMON.into(), &of_daemon),
         7 => (CLUSTER.into(), &of_cluster),
         8 => (CLUSTER.into(), &ADMINISTRATION),
-        // One that may be there in another release, one that is not, and one that is no text.
+        // An object that another release may have, one that does not exist, and one whose name is not a text.
         _ => match random.random_range(0..3) {
             0 => ("Hearth.Registry".into(), &of_name_server),
             1 => (format!("{OWN}{}", "o".repeat(10_000)).into(), &of_cluster),
@@ -258,7 +258,7 @@ async fn one(
     Ok(())
 }
 
-/// Asks for changes of the cluster, each in a way that could work.
+/// Asks for changes of the cluster, each with arguments that could be valid.
 pub(super) async fn administration(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -284,7 +284,7 @@ pub(super) async fn administration(at: SocketAddr, random: &mut SmallRng) -> Tal
     tally
 }
 
-/// Lists and removes by patterns that are hard work, among names that make them so.
+/// Registers names that make costly patterns expensive, and then lists and removes by such patterns.
 pub(super) async fn patterns(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -350,7 +350,7 @@ mod tests {
         for _ in 0..20_000 {
             for method in ["register", "set_metadata", "remove"] {
                 let args = arguments(NAME_SERVER, method, &mut random);
-                // Of a registration only the name says what is changed.
+                // A registration changes only the name in its first argument.
                 let count = if method == "remove" { 3 } else { 1 };
                 let mut found = Vec::new();
                 args.iter()

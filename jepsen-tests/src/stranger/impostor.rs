@@ -1,7 +1,8 @@
-//! Somebody at the address of a member that is down, who does not know the key.
+//! A process without the key at the address of a member that is down.
 //!
-//! The other nodes call there all the time. Each of them is told something that should end or mislead it,
-//! its own greeting is sent back to it, or it is called from there with a greeting that was recorded.
+//! The other nodes connect to it all the time. The impostor answers a handshake with a message that could stop
+//! or mislead the node, or with the node's own handshake. It also connects to the other nodes and replays
+//! handshakes that it recorded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,10 +24,10 @@ use super::peer::{HELLO, PROOF, REFUSAL, frame, greeting, receive, refusal};
 use crate::error::Result;
 use crate::net::Net;
 
-/// How many recorded messages are kept.
+/// Maximum number of recorded messages.
 const RECORDED_COUNT_MAX: usize = 100;
 
-/// One at work. Dropping it ends it.
+/// A running impostor. Dropping it stops it.
 #[derive(Debug)]
 pub struct Impostor {
     over: watch::Sender<bool>,
@@ -35,10 +36,12 @@ pub struct Impostor {
 }
 
 impl Impostor {
-    /// Has one begin at the place of a node that does not run, as `own`; it calls `others`.
+    /// Starts an impostor at `place`, the place of a node that does not run. It listens on `own` and connects
+    /// to `others`.
     ///
     /// # Errors
-    /// The system's.
+    /// [`RigError`](crate::error::RigError) if the thread, its runtime or the network namespace is not
+    /// available.
     pub fn start(
         net: &Arc<Net>,
         place: u64,
@@ -70,7 +73,7 @@ impl Impostor {
         })
     }
 
-    /// How often it was called so far.
+    /// Returns the number of connections that it has accepted.
     pub fn called(&self) -> u64 {
         self.called.load(Ordering::Relaxed)
     }
@@ -78,7 +81,7 @@ impl Impostor {
 
 impl Drop for Impostor {
     fn drop(&mut self) {
-        // It fails only when it has gone already.
+        // This fails only if the thread has ended already.
         let _ = self.over.send(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -88,18 +91,18 @@ impl Drop for Impostor {
 
 type Recorded = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Answers whoever calls, one after the other.
+/// Accepts and answers one connection after the other.
 async fn answer(own: SocketAddr, recorded: Recorded, called: Arc<AtomicU64>, mut random: SmallRng) {
     let listener = loop {
         match TcpListener::bind(own).await {
             Ok(listener) => break listener,
-            // The node's own connections go away slowly.
+            // The address stays in use until the node's old connections are gone.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
     while let Ok((mut stream, _)) = listener.accept().await {
         called.fetch_add(1, Ordering::Relaxed);
-        // Whatever goes wrong, the next one is answered.
+        // Errors are ignored, so that the next connection is answered.
         let _ = mislead(&mut stream, &recorded, &mut random).await;
     }
 }
@@ -140,7 +143,7 @@ async fn mislead(
     Ok(())
 }
 
-/// Calls the others from that address, with what they sent themselves.
+/// Connects to the other nodes from that address, and replays messages that they sent.
 async fn call(others: Vec<SocketAddr>, recorded: Recorded, mut random: SmallRng) {
     loop {
         tokio::time::sleep(Duration::from_millis(random.random_range(20..300))).await;
@@ -161,7 +164,7 @@ async fn call(others: Vec<SocketAddr>, recorded: Recorded, mut random: SmallRng)
             taste(&mut stream).await;
             std::io::Result::Ok(())
         };
-        // That it is thrown out is what should happen.
+        // A rejected connection is the expected result.
         let _ = called.await;
     }
 }

@@ -1,4 +1,5 @@
-//! Much at once: registrations around the limits, answers that are long or many, calls by the thousand.
+//! Large and numerous requests: registrations around the limits, long or numerous answers, and thousands of
+//! calls.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,22 +13,22 @@ use super::calls::NAME_SERVER;
 use super::line::{Line, PLAIN, dialect, invoke, payload};
 use super::{OWN, Tally};
 
-/// Bytes of name, URI and tags that a registration may have, unless a node is told otherwise.
+/// The default limit on the name, URI and tags of a registration, in bytes.
 const REGISTRATION_LEN_MAX: usize = 1 << 20;
 
-/// Names with which limits are tried; each holds a registration of at most the limit.
+/// The number of names for attempts at the limits; each holds a registration of at most the limit.
 const SIZED_NAME_COUNT: u32 = 6;
 
 fn name_server(method: &str, args: Vec<Value>) -> Call {
     Call::new(NAME_SERVER, method, args)
 }
 
-/// A URI of so many bytes.
+/// Returns a URI of `len` bytes, at least 9.
 fn uri(len: usize) -> String {
     format!("PYRO:o@{}:1", "h".repeat(len.saturating_sub(9)))
 }
 
-/// Registers, sets tags and asks with texts that are just allowed, just too long, and far too long.
+/// Registers, sets tags, looks up and lists with texts just below, just above and far above the limits.
 pub(super) async fn sizes(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -37,7 +38,7 @@ pub(super) async fn sizes(at: SocketAddr, random: &mut SmallRng) -> Tally {
             REGISTRATION_LEN_MAX,
             REGISTRATION_LEN_MAX + 1,
             7 << 20,
-            // More than a message may have, usually.
+            // This exceeds the usual limit on a message.
             65 << 20,
         ];
         let size = *sizes.choose(random).unwrap_or(&REGISTRATION_LEN_MAX);
@@ -56,7 +57,7 @@ pub(super) async fn sizes(at: SocketAddr, random: &mut SmallRng) -> Tally {
                 name_server("register", args)
             }
             3 => {
-                // Short tags, and as many of them as go into a message of that size.
+                // Short tags, as many as fit into a message of that size, up to 2 MiB.
                 let count = rest.min(2 << 20) / 8;
                 let tags = (0..count).map(|number| format!("{number:08}").into());
                 let args = vec![name.into(), Value::List(tags.collect())];
@@ -66,7 +67,7 @@ pub(super) async fn sizes(at: SocketAddr, random: &mut SmallRng) -> Tally {
             _ => name_server("list", vec!["p".repeat(rest).into()]),
         };
         line.call(&call, Flags::default(), &mut tally).await?;
-        // What is left of it takes no room.
+        // The occasional removal keeps the registrations from taking up space.
         let remove = vec![Value::None, format!("{OWN}size.").into()];
         if random.random_ratio(1, 3) {
             line.call(&name_server("remove", remove), Flags::default(), &mut tally)
@@ -80,7 +81,8 @@ pub(super) async fn sizes(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Takes a name with as much as may be registered, and has that refused many times in one go.
+/// Registers a name with about as many bytes as are allowed, or with more, and has a safe registration of it
+/// refused many times in one batch of messages.
 pub(super) async fn taken(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -107,7 +109,7 @@ pub(super) async fn taken(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Lists everything that there is, and reads that.
+/// Lists everything, and reads the answers.
 pub(super) async fn lists(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -132,7 +134,7 @@ pub(super) async fn lists(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Asks for everything many times, and reads next to nothing of it.
+/// Sends the same large request many times, and reads almost nothing of the answers.
 pub(super) async fn unread(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {
@@ -157,7 +159,7 @@ pub(super) async fn unread(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// One message with very many calls.
+/// Sends one batch message with thousands of calls.
 pub(super) async fn batches(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     let told = async {

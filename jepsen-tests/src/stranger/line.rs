@@ -1,4 +1,4 @@
-//! One connection of a stranger to the port for clients: frames in and out, well-formed unless a deed says
+//! One connection of a stranger to the client port: frames in and out, well-formed unless an operation needs
 //! otherwise.
 
 use std::io;
@@ -17,16 +17,16 @@ use tokio::net::TcpStream;
 
 use super::Tally;
 
-/// How long a stranger waits for a connection, a part of an answer, or room for what it sends.
+/// The longest time that a stranger waits for a connection, for a part of an answer, or for room to send.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Bytes of a refusal besides what the call itself brought along. A traceback has some hundred.
+/// Limit on the bytes of a refusal, besides those of the call itself. A traceback has some hundred.
 const REFUSAL_LEN_MAX: usize = 64 << 10;
 
-/// How much longer the call's own text may become in the refusal: six bytes for one, in the worst escape.
+/// The factor by which the text of a call may grow in a refusal: the worst escape takes six bytes for one.
 const ESCAPED_LEN_MAX: usize = 6;
 
-/// Answers are read as far as these; a stranger does not look into long ones.
+/// Limits for decoding answers; strangers do not decode long ones.
 const LIMITS: Limits = Limits {
     message_len_max: 1 << 30,
     inflated_len_max: 1 << 30,
@@ -34,7 +34,7 @@ const LIMITS: Limits = Limits {
     value_count_max: 64_000_000,
 };
 
-/// The longest answer that is looked into.
+/// The longest answer that is decoded, in bytes.
 const DECODED_LEN_MAX: usize = 1 << 20;
 
 pub(super) struct Line {
@@ -44,7 +44,7 @@ pub(super) struct Line {
     seq: u16,
 }
 
-/// A family and a serializer.
+/// Draws a family and a serializer.
 pub(super) fn dialect(random: &mut SmallRng) -> Dialect {
     let serializers = [
         Serializer::Serpent,
@@ -59,10 +59,13 @@ pub(super) fn dialect(random: &mut SmallRng) -> Dialect {
     )
 }
 
-/// The same for a call that every serializer can say: marshal has no form for some.
+/// The dialect for calls that need a serializer which can represent every value; marshal cannot.
 pub(super) const PLAIN: Dialect = Dialect::new(Family::Pyro5, Serializer::Serpent);
 
-/// Waits so long and no longer.
+/// Waits for `work`, at most [`PATIENCE`].
+///
+/// # Errors
+/// `TimedOut` after that time, or the error of `work`.
 pub(super) async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(PATIENCE, work)
         .await
@@ -81,7 +84,7 @@ impl Line {
         })
     }
 
-    /// Connects, and asks for an object's hand.
+    /// Connects and performs the handshake for an object.
     pub(super) async fn greeted(
         to: SocketAddr,
         dialect: Dialect,
@@ -117,7 +120,7 @@ impl Line {
         within(self.stream.write_all(bytes)).await
     }
 
-    /// The next message from the server.
+    /// Reads the next message from the server.
     pub(super) async fn reply(&mut self) -> io::Result<Frame> {
         loop {
             if let Some(frame) = self.decoder.next_frame().map_err(io::Error::other)? {
@@ -130,7 +133,7 @@ impl Line {
         }
     }
 
-    /// Reads so many answers to what was sent, which had `asked_len` bytes each.
+    /// Reads `count` answers to requests of `asked_len` bytes each, and counts them. Stops at the first error.
     pub(super) async fn replies(&mut self, count: usize, asked_len: usize, tally: &mut Tally) {
         for _ in 0..count {
             match self.reply().await {
@@ -140,7 +143,8 @@ impl Line {
         }
     }
 
-    /// Calls, and counts what comes of it. The result, where it is short and no exception.
+    /// Performs a call and counts its outcome. Returns the result unless it is an exception or too long to
+    /// decode.
     pub(super) async fn call(
         &mut self,
         call: &Call,
@@ -149,7 +153,7 @@ impl Line {
     ) -> io::Result<Option<Value>> {
         self.seq = self.seq.wrapping_add(1);
         let Some(bytes) = invoke(self.dialect, call, flags, self.seq) else {
-            // This serializer has no form for it.
+            // The serializer cannot represent this call.
             return Ok(None);
         };
         self.send(&bytes).await?;
@@ -185,7 +189,7 @@ impl Line {
         self.dialect.decode(&frame.payload, &LIMITS).ok()
     }
 
-    /// Reads single bytes, one now and then, for a while.
+    /// Reads `count` single bytes, with a pause after each.
     pub(super) async fn sip(&mut self, count: u32, pause: Duration) -> io::Result<()> {
         let mut byte = [0];
         for _ in 0..count {
@@ -197,14 +201,14 @@ impl Line {
         Ok(())
     }
 
-    /// Goes without a good-bye: what is still under way is thrown away on both sides.
+    /// Closes the connection with a reset: both sides discard the data in transit.
     pub(super) fn reset(self) {
-        // A failure leaves an ordinary end.
+        // If this fails, the connection is closed in the ordinary way.
         let _ = self.stream.set_zero_linger();
     }
 }
 
-/// A message's bytes.
+/// Returns the bytes of a message.
 pub(super) fn message(
     dialect: Dialect,
     kind: MessageType,
@@ -223,24 +227,24 @@ pub(super) fn message(
         payload,
     };
     let mut bytes = Vec::new();
-    // It fails for a payload of 4 GB.
+    // This fails only for a payload of 4 GB.
     let _ = frame.encode(&EncodeOptions::default(), &mut bytes);
     bytes
 }
 
-/// The bytes of a call, where the serializer has a form for it.
+/// Returns the bytes of a call, or `None` if the serializer cannot represent it.
 pub(super) fn invoke(dialect: Dialect, call: &Call, flags: Flags, seq: u16) -> Option<Vec<u8>> {
     let mut payload = Vec::new();
     call.encode(dialect, &mut payload).ok()?;
     Some(message(dialect, MessageType::Invoke, flags, seq, payload))
 }
 
-/// A payload as it stands, as a call: what no serializer of ours would write.
+/// Returns a call with `payload` as its payload, for example one that no serializer would write.
 pub(super) fn payload(dialect: Dialect, payload: Vec<u8>, flags: Flags) -> Vec<u8> {
     message(dialect, MessageType::Invoke, flags, 1, payload)
 }
 
-/// Flags of a call, mostly none.
+/// Draws the flags of a call, mostly none.
 pub(super) fn flags(random: &mut SmallRng) -> Flags {
     Flags {
         oneway: random.random_ratio(1, 10),

@@ -1,12 +1,13 @@
-//! Clients without a key or a right, who ask for everything, in every wrong way, at the port for clients and
-//! at the one between nodes.
+//! Strangers: clients without a key or permission that send every kind of valid and invalid request to the
+//! client port and to the peer port.
 //!
-//! They live in a network namespace and on a thread of their own, so that they call from no loopback address
-//! and from none that honest clients have. By Pyro's rules any client may remove any name, so strangers change
-//! only names that begin with [`OWN`]: the others belong to checkers. What became of their deeds is counted by
-//! kind ([`Tally`]); what nobody may be told or allowed without a key is kept in [`Tally::wrong`].
+//! They run in a network namespace and on a thread of their own, so that they connect neither from a loopback
+//! address nor from an address of the honest clients. By Pyro's rules any client may remove any name. Strangers
+//! therefore change only names that begin with [`OWN`]: the other names belong to the checkers. The outcomes of
+//! their operations are counted by kind ([`Tally`]). Anything that a node discloses or carries out although it
+//! needs a key is kept in [`Tally::wrong`].
 //!
-//! An [`Impostor`] sits at the address of a member that is down.
+//! An [`Impostor`] listens at the address of a member that is down.
 
 mod bytes;
 mod calls;
@@ -35,69 +36,69 @@ use crate::workload::seed_of;
 
 pub use impostor::Impostor;
 
-/// What the names of strangers begin with. Patterns and prefixes of their removals begin with it too.
+/// Prefix of the strangers' names. The patterns and prefixes of their removals begin with it too.
 pub const OWN: &str = "stranger.";
 
-/// How many of them work at the same time.
+/// The number of strangers that work at the same time.
 const STRANGER_COUNT: u64 = 16;
 
-/// How long one deed may take before it is given up.
+/// The longest time that one operation may take before it is abandoned.
 const DEED_DURATION_MAX: Duration = Duration::from_secs(60);
 
-/// Rest between two deeds of one stranger, in milliseconds.
+/// The pause between two operations of one stranger, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 2..60;
 
-/// Texts of [`Tally::wrong`] that are kept.
+/// Maximum number of texts that are kept in [`Tally::wrong`].
 const WRONG_COUNT_MAX: usize = 10;
 
 /// A node under attack.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its port for clients.
+    /// The address of its client port.
     pub clients: SocketAddr,
-    /// Its port for the other nodes.
+    /// The address of its peer port.
     pub peers: SocketAddr,
 }
 
-/// Something that strangers do.
+/// A kind of operation of strangers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deed {
-    /// Any method of any object, with arguments of any type.
+    /// Calls of any method of any object, with arguments of any type.
     Calls,
-    /// Methods that change the cluster.
+    /// Calls of methods that change the cluster.
     Administration,
     /// Registrations below, at and above the limits.
     Sizes,
-    /// A large registration that is refused many times in one go, because its name is taken.
+    /// A safe registration of a name with a large entry, refused many times in one batch.
     Taken,
-    /// Patterns that take for ever, or are deep, for lists and removals.
+    /// Lists and removals by patterns that are deep or take unbounded time.
     Patterns,
     /// Lists of everything.
     Lists,
-    /// Lists of everything, asked for many times, whose answers nobody reads.
+    /// Repeated lists of everything, or lookups of a large entry, whose answers are not read.
     Unread,
-    /// Calls by the thousand in one message.
+    /// Thousands of calls in one message.
     Batches,
-    /// Calls whose client has gone before they are answered.
+    /// Calls whose client disconnects before the answer.
     HangUps,
-    /// Messages that end in the middle.
+    /// Incomplete messages.
     Halves,
-    /// Bytes that are no message, or a broken one.
+    /// Invalid bytes and broken messages on the client port.
     Garbage,
-    /// Thousands of connections on which nothing happens.
+    /// Thousands of idle connections to the client port.
     Silence,
-    /// Bytes that are no message between nodes.
+    /// Invalid bytes and broken client messages on the peer port.
     PeerGarbage,
-    /// Greetings of nodes that are none.
+    /// Handshakes from a peer that is not a node.
     PeerHello,
-    /// Messages between nodes from somebody who has not greeted.
+    /// Peer messages without a handshake.
     PeerFrames,
-    /// Connections to the port between nodes on which nothing happens.
+    /// Thousands of idle connections to the peer port.
     PeerSilence,
 }
 
 impl Deed {
-    /// All of them.
+    /// All kinds of operations.
     pub const ALL: [Self; 16] = [
         Self::Calls,
         Self::Administration,
@@ -117,7 +118,7 @@ impl Deed {
         Self::PeerSilence,
     ];
 
-    /// A word for tables.
+    /// Returns the name of the kind, for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Calls => "calls",
@@ -161,29 +162,29 @@ impl Deed {
     }
 }
 
-/// What became of the deeds of one kind.
+/// The outcomes of the operations of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tally {
-    /// How often it was done.
+    /// The number of operations that began.
     pub done: u64,
-    /// Answers with a result.
+    /// The number of answers with a result.
     pub answered: u64,
-    /// Answers with an exception.
+    /// The number of answers with an exception.
     pub refused: u64,
-    /// Connections that were refused, or closed in the middle.
+    /// The number of connections that were refused, or closed during an operation.
     pub closed: u64,
-    /// Answers that did not come in time.
+    /// The number of answers that did not arrive in time.
     pub silent: u64,
-    /// Bytes of the longest answer.
+    /// The length of the longest answer, in bytes.
     pub answer_len_max: u64,
-    /// What must not be.
+    /// Violations: results and disclosures that must not occur.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wrong: Vec<String>,
 }
 
 impl Tally {
-    /// Adds another one.
+    /// Adds another tally. Keeps only the first `WRONG_COUNT_MAX` violations.
     pub fn add(&mut self, other: Self) {
         self.done += other.done;
         self.answered += other.answered;
@@ -207,7 +208,7 @@ impl Tally {
 #[derive(Debug)]
 struct Shared {
     tallies: Mutex<BTreeMap<Deed, Tally>>,
-    /// Who holds thousands of connections: one at a time.
+    /// Permits one stranger at a time to hold thousands of connections.
     crowd: Semaphore,
 }
 
@@ -221,7 +222,7 @@ impl Shared {
     }
 }
 
-/// Strangers at work. Dropping them ends them.
+/// Running strangers. Dropping them stops them.
 #[derive(Debug)]
 pub struct Strangers {
     shared: Arc<Shared>,
@@ -230,10 +231,11 @@ pub struct Strangers {
 }
 
 impl Strangers {
-    /// Has them begin at a place of the network that no node has.
+    /// Starts the strangers at a place of the network that no node has.
     ///
     /// # Errors
-    /// The system's.
+    /// [`RigError`] if the thread, its runtime, the network namespace or the limit on open sockets is not
+    /// available.
     pub fn start(net: &Arc<Net>, place: u64, targets: Vec<Target>, seed: u64) -> Result<Self> {
         allow_many_sockets()?;
         let shared = Arc::new(Shared {
@@ -258,14 +260,14 @@ impl Strangers {
         })
     }
 
-    /// What they did since this was called last.
+    /// Returns the tallies since the last call, and resets them.
     pub fn take(&self) -> BTreeMap<Deed, Tally> {
         std::mem::take(&mut *self.shared.tallies())
     }
 
-    /// Ends them. Blocks until they have gone.
+    /// Stops the strangers and waits until they have ended.
     pub fn stop(&mut self) {
-        // It fails only when they have gone already.
+        // This fails only if they have ended already.
         let _ = self.over.send(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -320,7 +322,7 @@ async fn work(
     }
 }
 
-/// Runs `work` on a thread that lives at a place of the network, and so do all sockets that it makes.
+/// Runs `work` on a new thread in the network namespace of a place, together with all sockets that it opens.
 fn in_namespace<F: Future<Output = ()>>(
     net: &Arc<Net>,
     place: u64,

@@ -1,7 +1,7 @@
-//! Bytes for the port between nodes, from somebody who does not know the key.
+//! Messages to the peer port from a client that does not have the key.
 //!
-//! The layouts are those of `raft/src/peer/frame.rs` and `raft/src/peer/handshake.rs`, written down once more:
-//! a stranger shares no code with the nodes.
+//! The layouts are those of `raft/src/peer/frame.rs` and `raft/src/peer/handshake.rs`, implemented a second
+//! time: a stranger shares no code with the nodes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use super::Tally;
 use super::bytes::taste;
 use super::line::within;
 
-/// Kinds of frames, as they are numbered.
+/// The numbers of the kinds of frames.
 pub(super) const HELLO: u8 = 1;
 pub(super) const PROOF: u8 = 2;
 pub(super) const REFUSAL: u8 = 3;
 
 const HEADER_LEN: usize = 24;
 
-/// More than any message before the proofs has.
+/// A length that no message before the proofs reaches, in bytes.
 const ANSWER_LEN_MAX: usize = 64 << 10;
 
-/// A frame of the first layout, with its checksum.
+/// Returns a frame of layout version 1, with its checksum.
 pub(super) fn frame(kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let mut bytes = b"HRTH".to_vec();
@@ -40,7 +40,7 @@ pub(super) fn frame(kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32 as in IEEE 802.3.
+/// Computes the CRC-32 of IEEE 802.3.
 fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     let step = |sum: u32, byte: &u8| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
@@ -50,7 +50,7 @@ fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     !bytes.fold(u32::MAX, step)
 }
 
-/// An integer as bincode's standard configuration has it.
+/// Appends an integer in the encoding of bincode's standard configuration.
 fn number(number: u128, out: &mut Vec<u8>) {
     let bytes = number.to_le_bytes();
     match number {
@@ -67,7 +67,7 @@ fn text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A greeting with random parts; the cluster's name is right now and then.
+/// Returns the body of a handshake with random parts; the cluster name is sometimes right.
 pub(super) fn greeting(random: &mut SmallRng) -> Vec<u8> {
     let mut body = Vec::new();
     for version in [(1, 2), (1, 1), (2, 3), (0, u32::MAX)]
@@ -103,7 +103,7 @@ pub(super) fn greeting(random: &mut SmallRng) -> Vec<u8> {
     body
 }
 
-/// Texts that say that a node is none any more.
+/// Returns the text of a refusal: the receiver was removed or replaced, or has another key.
 pub(super) fn refusal(random: &mut SmallRng) -> Vec<u8> {
     let node = random.random_range(1..6);
     let text = match random.random_range(0..4) {
@@ -121,7 +121,8 @@ pub(super) fn refusal(random: &mut SmallRng) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Reads one frame of the first layout, or as much as comes.
+/// Reads one frame of layout version 1. Returns its kind and its body, of which it reads at most
+/// [`ANSWER_LEN_MAX`] bytes.
 pub(super) async fn receive(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; HEADER_LEN];
     within(async {
@@ -135,7 +136,7 @@ pub(super) async fn receive(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)>
     .await
 }
 
-/// Greets as a node would, and goes on in some wrong way.
+/// Begins a handshake as a node does, and continues it in an invalid way.
 pub(super) async fn hello(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..10 {
@@ -150,7 +151,7 @@ pub(super) async fn hello(at: SocketAddr, random: &mut SmallRng) -> Tally {
             within(stream.write_all(&frame(HELLO, 0, &body))).await?;
             let (kind, theirs) = receive(&mut stream).await?;
             let next = match random.random_range(0..5) {
-                // Their own words, sent back.
+                // The node's own message, sent back.
                 0 => frame(kind, 0, &theirs),
                 1 => frame(REFUSAL, 0, &refusal(random)),
                 2 => frame(HELLO, 0, &theirs),
@@ -174,7 +175,7 @@ pub(super) async fn hello(at: SocketAddr, random: &mut SmallRng) -> Tally {
     tally
 }
 
-/// Sends requests, pings, proofs and refusals without a greeting, and lengths and checksums that are wrong.
+/// Sends requests, pings, proofs and refusals without a handshake, some with a wrong length or checksum.
 pub(super) async fn frames(at: SocketAddr, random: &mut SmallRng) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..10 {
@@ -203,7 +204,7 @@ pub(super) async fn frames(at: SocketAddr, random: &mut SmallRng) -> Tally {
                 let len = random.random_range(0..bytes.len());
                 bytes.truncate(len);
             }
-            // As after a greeting, which signs every frame.
+            // The layout version of signed frames, which follow a handshake.
             3 => bytes[4] = 2,
             _ => {}
         }

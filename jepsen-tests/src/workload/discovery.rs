@@ -1,5 +1,5 @@
-//! Broadcasts by a socket and by real programs that are told no host, and look-ups at each node that say
-//! whether it could serve.
+//! The workload `discovery`: broadcasts from a socket and from real programs without a configured host, and
+//! lookups at each node that show if it could serve.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,13 +21,13 @@ use crate::programs;
 #[derive(Debug)]
 pub struct Discovery;
 
-/// Its name; nodes answer broadcasts when it is chosen.
+/// The name of the workload. Nodes answer broadcasts if it is selected.
 pub const NAME: &str = "discovery";
 
-/// How long answers to a broadcast are waited for.
+/// The time to wait for answers to a broadcast.
 const ANSWERS: Duration = Duration::from_millis(300);
 
-/// How long a look-up may take that says whether a node serves.
+/// The longest time that a lookup may take that probes if a node serves.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Workload for Discovery {
@@ -66,7 +66,7 @@ impl Workload for Discovery {
                 stage.endpoints.iter().map(|(n, _)| n.to_string()).collect();
             let begin = Instant::now();
             let told = loop {
-                // Only the last one is judged, so only that is noted.
+                // Only the last broadcast is judged, so only that one is recorded.
                 let told = ask(process(&stage, 0), &stage, LAST, &expected.join(" ")).await?;
                 let Some(Answer::Text(text)) = told.answer() else {
                     break told;
@@ -99,12 +99,12 @@ impl Workload for Discovery {
     }
 }
 
-/// The number of a client after those that look whether nodes serve.
+/// Returns the number of a client, counted after the clients that probe the nodes.
 fn process(stage: &Stage, number: u32) -> u32 {
     stage.first_process + u32::try_from(stage.endpoints.len()).unwrap_or(0) + number
 }
 
-/// Looks all the time whether one node serves.
+/// Probes one node repeatedly.
 async fn work(at: usize, stage: Arc<Stage>) -> Result<()> {
     let number = u32::try_from(at).unwrap_or(0);
     let mut client = stage
@@ -131,7 +131,7 @@ async fn broadcast(process: u32, stage: Arc<Stage>) -> Result<()> {
     Ok(())
 }
 
-/// Lets a program look for a name server, over and over, from a place of the network that has no node.
+/// Makes a program look for a name server repeatedly, from a place of the network without a node.
 async fn locate(family: &'static str, process: u32, stage: Arc<Stage>) -> Result<()> {
     let net = net(&stage)?;
     let place = stage.free_place - 1;
@@ -175,7 +175,8 @@ async fn locate(family: &'static str, process: u32, stage: Arc<Stage>) -> Result
     Ok(())
 }
 
-/// One broadcast and all its answers. Each has a socket of its own, so nothing late is taken for an answer.
+/// Sends one broadcast and collects all answers. Each broadcast has a socket of its own, so that a late answer
+/// to another one is not counted.
 async fn ask(process: u32, stage: &Stage, kind: &str, text: &str) -> Result<Operation> {
     let net = net(stage)?;
     let failed = |what: &str| RigError::system(format!("a broadcast: {what}"));
@@ -211,7 +212,7 @@ async fn ask(process: u32, stage: &Stage, kind: &str, text: &str) -> Result<Oper
     })
 }
 
-/// `number address URI`: the number of a node is the last part of its address.
+/// Returns the line `number address URI`. The number of a node is the last byte of its address.
 fn line(host: &str, uri: &str) -> String {
     let number = host.parse::<Ipv4Addr>().map(|address| address.octets()[3]);
     let number = number.map_or_else(|_| "?".to_owned(), |number| number.to_string());

@@ -1,5 +1,5 @@
-//! Names of one prefix as one object: tag queries in one workload, removals by prefix and by regular
-//! expression in the other, whole lists in both.
+//! The workloads `tags` and `removals`: all names with one prefix are one object. One workload queries tags,
+//! the other removes by prefix and by regular expression; both read whole lists.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,7 +81,8 @@ impl Workload for Groups {
     }
 }
 
-/// Answers with names of another group: each group has tags of its own.
+/// Finds an answer that contains a name of another group. Each group has tags of its own, so that is a
+/// violation.
 fn strangers(family: &str, operations: &[Operation]) -> Option<check::Verdict> {
     let prefix = format!("{family}.");
     operations.iter().find_map(|operation| {
@@ -118,12 +119,12 @@ impl Groups {
         Ok(())
     }
 
-    /// What the names of its groups begin with.
+    /// Returns the first part of its names.
     pub(crate) fn family(self) -> &'static str {
         self.name
     }
 
-    /// The next thing that a client does to a group.
+    /// Draws the next operation of a client on a group.
     pub(crate) fn choose(
         self,
         family: &str,
@@ -131,7 +132,7 @@ impl Groups {
         round: u64,
         random: &mut SmallRng,
     ) -> Action {
-        // Three tags of which an entry has one or two; a query for one finds some of the names.
+        // There are three tags and an entry has one or two, so a query for one tag finds some of the names.
         let tag = |random: &mut SmallRng| format!("{family}.t{}", random.random_range(0..3));
         let name = format!("{family}.{}", random.random_range(0..6));
         let tags = BTreeSet::from([tag(random), tag(random)]);

@@ -1,4 +1,5 @@
-//! Much at once: registrations of up to a mebibyte, hundreds of them in one message, and lists of both.
+//! The workload `large`: registrations of up to 1 MiB, hundreds of registrations in one message, and lists of
+//! both.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,22 +21,23 @@ pub struct LargeValues;
 
 const NAME: &str = "large";
 
-/// Bytes of the longest URI: with its name it is just below what a registration may have.
+/// The length of the longest URI, in bytes: with its name, a registration is just below the default limit.
 const URI_LEN_MAX: usize = (1 << 20) - 100;
 
-/// Registrations of one message. Each is durable before the next one is made.
+/// The number of registrations in one message. Each is durable before the next one is made.
 const BATCH: std::ops::Range<usize> = 50..250;
 
-/// How long a client waits for the answer to so many.
+/// The longest time that a client waits for the answer to a message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Names of one family that hold large values.
+/// The number of names per family that hold large values.
 const VALUE_COUNT: u32 = 4;
 
-/// Families that a client has left and not yet removed: as long as others may still use one.
+/// Maximum number of families that a client has used and not yet removed. Other clients may still use a recent
+/// one.
 const LEFT_COUNT_MAX: usize = 4;
 
-/// Families that are listed at the end.
+/// Maximum number of families that are listed at the end.
 const LISTED_COUNT_MAX: usize = 40;
 
 impl Workload for LargeValues {
@@ -92,7 +94,7 @@ fn list_of(family: &str) -> Action {
     }
 }
 
-/// Mostly short, and now and then as long as it may be.
+/// Draws the length of a URI: mostly short, sometimes the longest that is allowed.
 fn len(random: &mut SmallRng) -> usize {
     match random.random_range(0..10) {
         0..5 => random.random_range(100..8_000),
@@ -118,7 +120,7 @@ async fn work(number: u32, stage: Arc<Stage>, families: Arc<Slots>) -> crate::Re
         if left.len() > LEFT_COUNT_MAX
             && let Some(last) = left.pop_front()
         {
-            // The data of the nodes does not grow for as long as a run lasts.
+            // Removals keep the data of the nodes from growing during a long run.
             let remove = Action::RemovePrefix {
                 prefix: format!("{NAME}.{last}."),
                 by_regex: false,
@@ -128,7 +130,7 @@ async fn work(number: u32, stage: Arc<Stage>, families: Arc<Slots>) -> crate::Re
         let id = format!("{number}-{round}");
         if random.random_ratio(1, 8) {
             let count = many(&mut client, &families, family, &id, &mut random).await;
-            // It counts as so many operations, as far as that goes.
+            // The pause after a batch is an eighth of the pauses after as many single operations.
             let rest = stage.interval * u32::try_from(count / 8).unwrap_or(0);
             tokio::time::sleep(rest).await;
             continue;
@@ -153,7 +155,7 @@ async fn work(number: u32, stage: Arc<Stage>, families: Arc<Slots>) -> crate::Re
     Ok(())
 }
 
-/// Registers some hundred names in one message and lists them; returns how many.
+/// Registers 50 to 249 names in one message and lists them. Returns their number.
 async fn many(
     client: &mut Client,
     families: &Slots,

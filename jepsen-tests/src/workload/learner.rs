@@ -1,5 +1,5 @@
-//! A learner beside real programs, at the place where they look first: they know no other name server, and
-//! its servers go one after the other.
+//! The workload `learner`: real programs beside a learner, which is the only name server that they know. The
+//! servers behind the learner fail one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use crate::programs;
 /// The workload.
 #[derive(Debug, Default)]
 pub struct Learner {
-    /// From the beginning of the work to the end of the final reads.
+    /// The learner, from the beginning of the work to the end of the final reads.
     node: Arc<Mutex<Option<Node>>>,
 }
 
@@ -48,7 +48,7 @@ impl Workload for Learner {
         let held = Arc::clone(&self.node);
         Box::pin(async move {
             let mut node = start(&stage)?;
-            // Faults have begun already, and may take the servers away that it wants to join.
+            // Faults have begun already, and may take away the servers through which it joins.
             node.wait_until_it_serves(2 * PATIENCE).await?;
             *held.lock().await = Some(node);
             let slots = Arc::new(Slots::new(4, 60, 3));
@@ -62,7 +62,7 @@ impl Workload for Learner {
         let held = Arc::clone(&self.node);
         Box::pin(async move {
             let Some(mut node) = held.lock().await.take() else {
-                // Why there is none was told when the work ended.
+                // Without a learner, the work has already returned the reason.
                 return Ok(());
             };
             let lists = names::last_lists(&stage.recorder.operations());
@@ -91,7 +91,8 @@ impl Workload for Learner {
     }
 }
 
-/// Starts the learner at its place. In a namespace of its own it is where every Pyro program looks first.
+/// Starts the learner at the free place. In a namespace of its own it listens on `localhost`, where every Pyro
+/// program looks first.
 fn start(stage: &Stage) -> Result<Node> {
     let place = stage.free_place;
     let peer_addr = crate::node::peer_addr(&stage.run, stage.net.as_deref(), place);
@@ -109,8 +110,8 @@ fn start(stage: &Stage) -> Result<Node> {
     Ok(node)
 }
 
-/// A program beside the learner that is told nothing. On loopback addresses, which all nodes share, its
-/// environment says which one is its own.
+/// Starts a program beside the learner without telling it an address. All nodes share the loopback addresses,
+/// so on those the environment tells the program the learner's address.
 fn program(stage: &Stage, number: u32) -> Result<Program> {
     let (host, port) = crate::node::place(&stage.run, stage.net.as_deref(), stage.free_place);
     let environment = match stage.net {
@@ -174,7 +175,8 @@ async fn insist(program: &mut Program, read: &Action) -> Result<()> {
     }
 }
 
-/// Removes the learner from the cluster and waits for its end: it is in nobody's way afterwards.
+/// Removes the learner from the cluster and waits for its process to end, so that it does not disturb what
+/// follows.
 async fn leave(stage: &Stage, node: &mut Node) -> Result<()> {
     let peer_addr = node.peer_addr();
     let nodes = &stage.endpoints;

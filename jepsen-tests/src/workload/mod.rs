@@ -1,8 +1,8 @@
-//! Workloads: what clients do during a run, each with the checkers that judge what they saw.
+//! Workloads: the operations of clients during a run, and the checkers that judge the recorded histories.
 //!
-//! Workloads work at the same time, on names of their own, so that each history can be judged alone. Their
-//! names are taken out of use after a bounded number of operations ([`slots`]): the search for an order
-//! of operations stays short however long a run lasts.
+//! Workloads run at the same time on disjoint names, so that each history can be judged alone. A workload
+//! abandons a name after a bounded number of operations ([`slots`]), so that the search for a linearization
+//! stays short in a run of any length.
 
 pub mod discovery;
 pub mod groups;
@@ -39,43 +39,49 @@ use crate::net::Net;
 use crate::node::Settings;
 use crate::run::Run;
 
-/// What a workload does until it is over.
+/// The future that a workload runs.
 pub type Work = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// Something that clients do.
+/// A kind of client load, with its checkers.
 pub trait Workload: Send + Sync {
-    /// Its name on the command line, which its names in the registry begin with.
+    /// Returns the name on the command line, which is also the first part of its names in the registry.
     fn name(&self) -> &'static str;
 
-    /// What it does and what is judged, in a sentence.
+    /// Describes the operations and the properties that are checked, in a sentence.
     fn about(&self) -> &'static str;
 
-    /// Why it cannot work on this machine, if so: a program or a right that it needs is not there. It is
-    /// left out where all workloads are asked for.
+    /// Returns the reason if this machine cannot run the workload, for example because a program or a
+    /// permission is missing. A selection of all workloads leaves it out.
     fn why_not_here(&self, _network: Network) -> Option<String> {
         None
     }
 
-    /// Why it cannot work on this stage, if so.
+    /// Returns the reason if the workload cannot run on this stage.
     fn why_not(&self, _stage: &Stage) -> Option<String> {
         None
     }
 
-    /// Works until [`Stage::is_over`]. An error is one of the rig and says nothing about Hearth.
+    /// Runs the clients until [`Stage::is_over`].
+    ///
+    /// # Errors
+    /// A failure of the rig, which says nothing about Hearth.
     fn work(&self, stage: Arc<Stage>) -> Work;
 
-    /// Reads, once everything is healed and all work has ended, whatever was acknowledged. A read that
-    /// is not answered is asked again.
+    /// Reads everything that was acknowledged, after all faults are healed and all work has ended. Repeats a
+    /// read until it is answered.
+    ///
+    /// # Errors
+    /// A failure of the rig, or a read that is not answered in time.
     fn final_reads(&self, _stage: Arc<Stage>) -> Work {
         Box::pin(async { Ok(()) })
     }
 
-    /// Judges a history of this workload. It must not need anything else: a recorded history is judged
-    /// again like this.
+    /// Judges a history of this workload. Uses nothing but the history, so that a recorded one can be judged
+    /// again.
     fn check(&self, history: &[Operation]) -> Vec<CheckerVerdict>;
 }
 
-/// All workloads, in the order in which they are listed.
+/// Returns all workloads, in the order in which they are listed.
 pub fn all() -> Vec<Arc<dyn Workload>> {
     vec![
         Arc::new(names::Names),
@@ -93,8 +99,9 @@ pub fn all() -> Vec<Arc<dyn Workload>> {
     ]
 }
 
-/// All workloads that this machine can have, and why it cannot have the others. Strangers are for campaigns of
-/// their own: what they do takes most of a small machine, and the others are to be quick.
+/// Returns the names of all workloads that this machine can run, and the others with the reason. The workload
+/// of strangers is left out of both: it takes most of a small machine, which slows the others down, and is
+/// meant for campaigns of its own.
 pub fn all_here(network: Network) -> (Vec<String>, Vec<(&'static str, String)>) {
     let (mut here, mut not) = (Vec::new(), Vec::new());
     for workload in all().into_iter().filter(|one| one.name() != stranger::NAME) {
@@ -106,65 +113,66 @@ pub fn all_here(network: Network) -> (Vec<String>, Vec<(&'static str, String)>) 
     (here, not)
 }
 
-/// The workload with this name.
+/// Returns the workload with this name.
 pub fn named(name: &str) -> Option<Arc<dyn Workload>> {
     all().into_iter().find(|workload| workload.name() == name)
 }
 
-/// Where a workload works.
+/// The environment in which a workload runs.
 #[derive(Debug)]
 pub struct Stage {
-    /// What random choices are made from; differs between workloads.
+    /// The seed of all random choices; differs between workloads.
     pub seed: u64,
-    /// How many clients work at the same time.
+    /// The number of clients that work at the same time.
     pub clients: u32,
-    /// The number of the first client; so many follow as are needed, none of them in use elsewhere.
+    /// The number of the first client. The numbers that follow belong to this workload too, as many as it
+    /// needs.
     pub first_process: u32,
-    /// Nodes whose reads are linearizable.
+    /// The nodes whose reads are linearizable, with their numbers.
     pub endpoints: Vec<(u64, Address)>,
-    /// Nodes whose reads may be old.
+    /// The nodes whose reads may be stale, with their numbers.
     pub stale: Vec<(u64, Address)>,
-    /// Time between two operations of one client, on average; zero for as fast as it goes.
+    /// The mean pause between two operations of one client; zero for no pause.
     pub interval: Duration,
-    /// Takes down what clients saw.
+    /// Records the operations of the clients.
     pub recorder: Arc<Recorder>,
     /// The run, for a workload that starts processes of its own.
     pub run: Arc<Run>,
-    /// The run's network, if it has one.
+    /// The network of the run, if it has one.
     pub net: Option<Arc<Net>>,
-    /// How nodes of this run are started.
+    /// The settings with which the nodes of this run are started.
     pub settings: Settings,
-    /// Where the nodes reach each other.
+    /// The peer addresses of the nodes.
     pub peer_addrs: Vec<String>,
-    /// A place that no node has, for a workload that starts one.
+    /// A place of the network that no node has, for a workload that starts a node.
     pub free_place: u64,
-    /// Becomes true when work is over.
+    /// Becomes true when the work is over.
     pub over: watch::Receiver<bool>,
 }
 
-/// How long a client waits for an answer.
+/// The longest time that a client waits for an answer.
 pub const CALL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long final reads may be repeated, in all.
+/// The longest time that one final read is repeated.
 const FINAL_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Stage {
-    /// Whether the time for work is over.
+    /// Returns true if the time for work is over.
     pub fn is_over(&self) -> bool {
         *self.over.borrow()
     }
 
-    /// Random numbers for client `number`, the same ones for the same seed.
+    /// Returns the random numbers of client `number`, which are equal for equal seeds.
     pub fn random(&self, number: u32) -> SmallRng {
         SmallRng::seed_from_u64(seed_of(self.seed, &("client", number)))
     }
 
-    /// Client `number` of this workload, which begins with a node of its own.
+    /// Returns client `number` of this workload. Clients with successive numbers begin with different nodes.
     pub fn client(&self, number: u32) -> Client {
         self.client_of(number, &self.endpoints)
     }
 
-    /// Client `number` of this workload, of these nodes.
+    /// Returns client `number` of this workload, which uses only `nodes`.
     pub fn client_of(&self, number: u32, nodes: &[(u64, Address)]) -> Client {
         let mut endpoints = nodes.to_vec();
         let count = endpoints.len().max(1);
@@ -173,9 +181,9 @@ impl Stage {
             .with_timeout(CALL_PATIENCE)
     }
 
-    /// Rests until the next operation is due: half to one and a half times the interval. After one that
-    /// was refused it is at least 20 ms: where no node takes a connection, a client that tries again at once
-    /// would fill the history with nothing else.
+    /// Rests until the next operation is due: half to one and a half times the interval. After a refused
+    /// operation it rests at least 20 ms. Otherwise, if no node accepts a connection, a client that retries at
+    /// once would fill the history with failures.
     pub async fn rest_after(&self, told: &Operation, random: &mut SmallRng) {
         let part = random.random_range(0.5..1.5);
         let least = match told.outcome {
@@ -188,7 +196,7 @@ impl Stage {
         }
     }
 
-    /// Now and then, lets a client go to another node although its own still answers.
+    /// Moves a client to another node with probability 1/5, although its own still answers.
     pub fn wander(&self, client: &mut Client, random: &mut SmallRng) {
         if random.random_ratio(1, 5) && !self.endpoints.is_empty() {
             let at = random.random_range(0..self.endpoints.len());
@@ -196,10 +204,10 @@ impl Stage {
         }
     }
 
-    /// Reads at each of the nodes until it is answered there.
+    /// Performs the reads at each of the nodes until they are answered there.
     ///
     /// # Errors
-    /// When a node does not answer for as long as two minutes.
+    /// [`RigError::NotInTime`] if a read is not answered within two minutes.
     pub async fn insist_everywhere(&self, reads: &[Action]) -> Result<()> {
         let first = self.clients;
         for (number, endpoint) in (first..).zip(&self.endpoints) {
@@ -232,7 +240,10 @@ async fn insist(client: &mut Client, read: &Action) -> Result<()> {
     }
 }
 
-/// Lets each client do its part at the same time, and waits for all. One that panics is an error.
+/// Runs all futures at the same time and waits for all of them.
+///
+/// # Errors
+/// The first error of a future. A panic counts as [`RigError::Panicked`].
 pub(crate) async fn at_once<F>(works: impl Iterator<Item = F>) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,
@@ -254,15 +265,16 @@ where
     first
 }
 
-/// Another seed, made of one and of what it is for. The same on every machine and with every build of
-/// one toolchain.
+/// Derives a seed from another one and its purpose. It is the same on every machine and with every build of one
+/// toolchain.
 pub(crate) fn seed_of(seed: u64, purpose: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     (seed, purpose).hash(&mut hasher);
     hasher.finish()
 }
 
-/// A checker's verdict as it is written down; `text` says what was looked at.
+/// Converts the verdict of a checker to its recorded form. `text` describes the checked operations; it is used
+/// if the verdict holds.
 pub fn judged(
     name: &str,
     workload: &str,
@@ -290,8 +302,8 @@ pub fn judged(
     }
 }
 
-/// The operations by the part of their name, prefix or tag up to the second dot: `set.17` of `set.17.a`.
-/// What has no such part is left out.
+/// Groups the operations by the part of their name, prefix or tag before the second dot: `set.17` of
+/// `set.17.a`. Leaves out operations without such a part.
 pub(crate) fn by_family(history: &[Operation]) -> std::collections::BTreeMap<&str, Vec<Operation>> {
     let mut families: std::collections::BTreeMap<&str, Vec<Operation>> = Default::default();
     for operation in history {

@@ -1,4 +1,5 @@
-//! One name at a time, by several clients: register, safe register, set_metadata, look-up, removal.
+//! The workload `names`: several clients register, safe-register, look up and remove shared names and set their
+//! metadata; each name is an object of its own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::check::name;
 use crate::folder::CheckerVerdict;
 use crate::history::{Action, Entry, Operation, Outcome};
 
-/// Names with one list at the end.
+/// The number of names in a block. Each block is listed once at the end.
 pub(crate) const BLOCK: u64 = 400;
 
 /// The workload.
@@ -52,7 +53,7 @@ impl Workload for Names {
     }
 }
 
-/// The verdict on shared names.
+/// Judges a history of shared names.
 pub(crate) fn check(workload: &str, history: &[Operation]) -> Vec<CheckerVerdict> {
     let names: BTreeSet<&str> = history
         .iter()
@@ -87,7 +88,7 @@ async fn work(number: u32, stage: Arc<Stage>, slots: Arc<Slots>) -> crate::Resul
     Ok(())
 }
 
-/// Lists that show all names of a history, a block with each.
+/// Returns the lists that together show all names of a history, one per block.
 pub(crate) fn last_lists(history: &[Operation]) -> Vec<Action> {
     let blocks: BTreeSet<&str> = history
         .iter()
@@ -102,9 +103,9 @@ pub(crate) fn last_lists(history: &[Operation]) -> Vec<Action> {
     blocks.into_iter().map(list).collect()
 }
 
-/// The next thing that a client does to `name`.
+/// Draws the next operation of a client on `name`.
 pub(crate) fn choose(name: String, number: u32, round: u64, random: &mut SmallRng) -> Action {
-    // Each value is written once, so a read says which write it saw.
+    // Each value is written once, so a read identifies the write that it saw.
     let tags = |random: &mut SmallRng| {
         let tag = format!("{NAME}-t{}", random.random_range(0..3));
         BTreeSet::from([tag, format!("{NAME}-{number}-{round}")])

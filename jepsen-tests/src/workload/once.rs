@@ -1,4 +1,5 @@
-//! Commands whose answer shows whether they were executed twice, on names that one client has for itself.
+//! The workload `once`: operations whose answers show if they were executed twice, on names that only one
+//! client uses.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ impl Workload for Once {
 
     fn final_reads(&self, stage: Arc<Stage>) -> Work {
         Box::pin(async move {
-            // Only names of a client whose last outcome is known can be judged; the others do no harm.
+            // Only the last family of each client is read. Families that ended with an unknown outcome cannot
+            // be judged, but reading one does no harm.
             let mut last: std::collections::BTreeMap<u32, String> = Default::default();
             for operation in stage.recorder.operations() {
                 if let Action::Register { name, .. } = &operation.action
@@ -75,8 +77,8 @@ async fn work(number: u32, stage: Arc<Stage>) -> crate::Result<()> {
     Ok(())
 }
 
-/// Uses the names with one prefix until an outcome is unknown: such a command may still happen at any time,
-/// so nothing could be said about these names any more.
+/// Uses the names with one prefix until an outcome is unknown. Such an operation may still take effect at any
+/// time, so no later answer on these names could be judged.
 async fn live(prefix: &str, client: &mut Client, stage: &Stage, random: &mut SmallRng) {
     for round in 0..200 {
         if stage.is_over() {

@@ -1,6 +1,6 @@
-//! A real Pyro4 or Pyro5 program as a client, which is told line by line what to do
-//! (`programs/pyro_client.py`). What it tells becomes an operation under the same rules as with our own
-//! client: answered, certainly not done, or unknown.
+//! A real Pyro4 or Pyro5 program as a client (`programs/pyro_client.py`). It receives one request per line and
+//! answers each with one line. An answer becomes an operation under the same rules as in the rig's own client:
+//! answered, certainly not done, or unknown.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,29 +24,29 @@ use crate::run::Run;
 
 const SOURCE: &str = include_str!("../../programs/pyro_client.py");
 
-/// How long the program may take for one answer: its own patience for connecting and for the call, the
-/// broadcasts that Pyro repeats, and a machine that does other things too.
+/// The longest time for one answer of the program. It covers the program's own timeouts for connecting and for
+/// the call, the broadcasts that Pyro repeats, and the delays of a busy machine.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(90);
 
 /// The generations of Pyro.
 pub const FAMILIES: [&str; 2] = ["Pyro4", "Pyro5"];
 
-/// Where the program runs, and how it finds its name server.
+/// The way in which a program finds its name server.
 #[derive(Debug, Clone)]
 pub enum Finds {
-    /// It is told host and port of one of these nodes, and goes on to the next one when that is gone.
+    /// The program is told the host and port of one of these nodes, and moves on to the next one if that fails.
     Told(Vec<(u64, Address)>),
-    /// As Pyro itself does it, without being told anything; its operations are noted for this node.
+    /// The program searches as Pyro itself does, without an address. Its operations are recorded for this node.
     Itself(u64),
 }
 
-/// A program at work. Dropping it ends it.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Program {
     process: u32,
     family: &'static str,
     finds: Finds,
-    /// Which of the nodes it was told.
+    /// The position of the current node in [`Finds::Told`].
     at: usize,
     is_connected: bool,
     child: Child,
@@ -56,7 +56,7 @@ pub struct Program {
     run: Arc<Run>,
 }
 
-/// A line of its output.
+/// A line of the program's output.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Told {
@@ -67,11 +67,12 @@ enum Told {
 }
 
 impl Program {
-    /// Starts one. `command` makes a command that runs a program where this one is to live;
-    /// `environment` is for Pyro, and `process` the client's number in the history.
+    /// Starts a program. `process` is the client's number in the history, `environment` holds variables for
+    /// Pyro, and `command` makes the command that runs an executable at the place where the program is to run.
     ///
     /// # Errors
-    /// When there is no Python with Pyro, and the system's.
+    /// [`RigError::Refused`] if there is no Python with Pyro, [`RigError::System`] if the program cannot be
+    /// started, or an error of the run if it cannot note the process.
     pub fn start(
         run: &Arc<Run>,
         process: u32,
@@ -121,7 +122,7 @@ impl Program {
         })
     }
 
-    /// The node that it talks to.
+    /// Returns the number of its current node.
     pub fn node(&self) -> u64 {
         match &self.finds {
             Finds::Told(nodes) => nodes.get(self.at).map_or(0, |&(node, _)| node),
@@ -129,7 +130,7 @@ impl Program {
         }
     }
 
-    /// Talks to another of its nodes from now on.
+    /// Moves to another of its nodes. Does nothing if `node` is not one of them.
     pub fn go_to(&mut self, node: u64) {
         if let Finds::Told(nodes) = &self.finds
             && let Some(at) = nodes.iter().position(|&(other, _)| other == node)
@@ -140,10 +141,10 @@ impl Program {
         }
     }
 
-    /// Calls, and takes down what became of it.
+    /// Performs an operation and records it.
     ///
     /// # Errors
-    /// When the program itself fails; that says nothing about Hearth.
+    /// A failure of the program itself, which says nothing about Hearth.
     pub async fn perform(&mut self, action: Action) -> Result<Operation> {
         let call = self.recorder.now();
         let mut outcome = self.connected().await?;
@@ -173,10 +174,11 @@ impl Program {
         Ok(operation)
     }
 
-    /// Lets it look for a name server as Pyro does, and connect; the URI of what it has found.
+    /// Makes the program look for a name server as Pyro does, and connect to it. Returns the URI that it found,
+    /// or the text of its error.
     ///
     /// # Errors
-    /// When the program itself fails.
+    /// A failure of the program itself.
     pub async fn locate(&mut self) -> Result<std::result::Result<String, String>> {
         Ok(match self.ask(&json!({"do": "locate"})).await? {
             Told::Ok(uri) => Ok(uri.as_str().unwrap_or_default().to_owned()),
@@ -184,14 +186,14 @@ impl Program {
         })
     }
 
-    /// Ends it, and waits for that.
+    /// Kills the program and waits for its end.
     pub async fn stop(mut self) {
-        // It fails when the program has ended already.
+        // This fails if the program has ended already.
         let _ = self.child.kill().await;
     }
 
-    /// Connects to the node that it talks to, or else to the first after it that takes a connection.
-    /// What became of the operation when there is none.
+    /// Connects to the current node, or to the first one after it that accepts a connection. Returns the
+    /// outcome of the operation if there is none.
     async fn connected(&mut self) -> Result<Option<Outcome>> {
         let tries = match &self.finds {
             Finds::Told(nodes) => nodes.len(),
@@ -259,7 +261,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if let Some(id) = self.child.id() {
-            // The runtime kills it; the note would only outlive it.
+            // The runtime kills the process; its note must not outlive it.
             self.run.forget_process(id);
         }
     }
@@ -276,12 +278,15 @@ fn request(action: &Action) -> Value {
         Action::Lookup { name } => json!({"do": "lookup", "name": name}),
         Action::Remove { name } => json!({"do": "remove", "name": name}),
         Action::List { prefix } => json!({"do": "list", "prefix": prefix}),
-        // What these programs are not made for; the program says so, and the run ends.
+        // These programs do not support other operations: the program reports an error, and the run ends.
         other => json!({"do": other.kind()}),
     }
 }
 
-/// What became of the operation; the value that was answered when that cannot be an answer to it.
+/// Converts an answer of the program to an outcome.
+///
+/// # Errors
+/// The answered value if it is not a valid answer to the operation.
 fn outcome_of(action: &Action, told: Told) -> std::result::Result<Outcome, Value> {
     Ok(match told {
         Told::Ok(value) => Outcome::Ok(answer(action, value)?),
@@ -307,7 +312,7 @@ fn answer(action: &Action, value: Value) -> std::result::Result<Answer, Value> {
     read.ok_or(value)
 }
 
-/// `[uri, [tags]]`.
+/// Reads an entry, which is encoded as `[uri, [tags]]`.
 fn entry(value: &Value) -> Option<Entry> {
     let uri = value.get(0)?.as_str()?.to_owned();
     let tags = value.get(1)?.as_array()?;

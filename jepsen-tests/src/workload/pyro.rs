@@ -1,5 +1,5 @@
-//! Real Pyro4 and Pyro5 programs, as users write them, at all nodes: what they see is judged like what our
-//! own clients see.
+//! The workload `pyro`: real Pyro4 and Pyro5 programs, as users write them, at all nodes. Their histories are
+//! judged like those of the rig's own clients.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl Workload for PyroPrograms {
     fn work(&self, stage: Arc<Stage>) -> Work {
         Box::pin(async move {
             let slots = Arc::new(Slots::new(4, 60, 3));
-            // Of both generations at least one.
+            // At least one client of each generation.
             let count = stage.clients.max(2);
             let clients =
                 (0..count).map(|number| work(number, Arc::clone(&stage), Arc::clone(&slots)));

@@ -1,4 +1,5 @@
-//! Whole lists of names that all change: each is the state at one moment, and all agree on the order.
+//! The workload `registry`: whole lists of names that change all the time. Each list is the state at one
+//! moment, and all lists agree on one order of the writes.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub struct WholeRegistry;
 
 const NAME: &str = "registry";
 
-/// Names of one client at the same time.
+/// The number of names that one client writes at the same time.
 const NAMES_PER_CLIENT: u64 = 3;
 
 impl Workload for WholeRegistry {
@@ -112,9 +113,9 @@ async fn work(number: u32, stage: Arc<Stage>, epochs: Arc<Slots>) -> crate::Resu
             let told = client.perform(write).await;
             match told.outcome {
                 Outcome::Ok(_) => {}
-                // It was not written, so the next one may have its number.
+                // The value was not written, so the next write may use its number.
                 Outcome::Failed(_) => counter.value -= 1,
-                // It may still be written after a later one.
+                // The write may still take effect after a later one.
                 Outcome::Unknown(_) => drop(counters.swap_remove(at)),
             }
             told

@@ -1,4 +1,4 @@
-//! A set that only grows, and whole lists of it.
+//! The workload `set`: sets of names that only grow, and whole lists of them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

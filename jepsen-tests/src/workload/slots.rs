@@ -1,15 +1,15 @@
-//! Names that are used for a while and then never again.
+//! Slots: numbers for names that are used for a while and then never again.
 //!
-//! A search for an order of operations on one name takes longer the more there are, and much longer the
-//! more of them have an unknown outcome. So each workload uses a few numbers at a time, each for a bounded
-//! number of operations and fewer unknown ones, and then the next number.
+//! The search for a linearization of the operations on one name takes longer the more operations there are, and
+//! much longer the more of them have an unknown outcome. Each workload therefore uses a few numbers at a time,
+//! each for a bounded number of operations and a smaller number of unknown outcomes, and then the next number.
 
 use std::sync::{Mutex, PoisonError};
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-/// Numbers in use, shared by the clients of a workload.
+/// The numbers in use, shared by the clients of a workload.
 #[derive(Debug)]
 pub struct Slots {
     operations_max: u32,
@@ -31,8 +31,8 @@ struct Slot {
 }
 
 impl Slots {
-    /// So many numbers at a time, each for so many operations and so many unknown outcomes at most, besides
-    /// those that are under way when the limit is reached.
+    /// Creates `count` slots. A number is replaced after `operations_max` operations or `unknown_max` unknown
+    /// outcomes. Unknown outcomes of operations in progress may exceed the limit.
     pub fn new(count: u64, operations_max: u32, unknown_max: u32) -> Self {
         let slot = |number| Slot {
             number,
@@ -49,7 +49,7 @@ impl Slots {
         }
     }
 
-    /// One of the numbers, for one operation.
+    /// Draws one of the numbers for one operation.
     pub fn take(&self, random: &mut SmallRng) -> u64 {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let at = random.random_range(0..inner.slots.len());
@@ -62,7 +62,7 @@ impl Slots {
         taken.number
     }
 
-    /// Says that the outcome of an operation on `number` is unknown.
+    /// Reports an operation on `number` with an unknown outcome.
     pub fn lost(&self, number: u64) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(at) = inner.slots.iter().position(|slot| slot.number == number) else {
@@ -74,7 +74,7 @@ impl Slots {
         }
     }
 
-    /// All numbers that were ever used lie below this one.
+    /// Returns a number above all numbers that were ever used.
     pub fn end(&self) -> u64 {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.next
@@ -120,7 +120,7 @@ mod tests {
         slots.lost(0);
         assert_eq!(slots.take(&mut random), 0);
         slots.lost(0);
-        // One that was under way still says so.
+        // An operation that was in progress still reports its outcome.
         slots.lost(0);
         assert_eq!(slots.take(&mut random), 1);
     }

@@ -1,4 +1,5 @@
-//! Reads at nodes that answer with what they have: they may be old, and never go back.
+//! The workload `stale`: reads at nodes that answer from their local state. The answers may be old, but never
+//! go back.
 
 use std::sync::Arc;
 
@@ -53,7 +54,8 @@ impl Workload for StaleReads {
     }
 }
 
-/// Writes numbers to a name of its own, through the nodes that all use, and reads it at the others.
+/// Writes increasing numbers to a name of its own through the linearizable nodes, and reads it at the stale
+/// ones.
 async fn work(number: u32, stage: Arc<Stage>) -> crate::Result<()> {
     let mut writer = stage.client(2 * number);
     let mut reader = stage.client_of(2 * number + 1, &stage.stale);
@@ -70,8 +72,8 @@ async fn work(number: u32, stage: Arc<Stage>) -> crate::Result<()> {
                 safe: false,
             };
             let told = writer.perform(write).await;
-            // One with an unknown outcome may be written after a later one, and this would look like
-            // a read that went back.
+            // A write with an unknown outcome may take effect after a later one, which would look like a read
+            // that went back.
             if matches!(told.outcome, Outcome::Unknown(_)) {
                 lives += 1;
             }

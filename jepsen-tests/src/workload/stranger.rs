@@ -1,5 +1,5 @@
-//! [`Strangers`] beside everybody else. Their deeds are no operations of a name server, so the history has
-//! sums of them, by kind.
+//! The workload `stranger`: [`Strangers`] beside all other clients. Their operations are not those of a name
+//! server, so the history contains only tallies, by kind.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use crate::stranger::{Deed, Strangers, Tally, Target};
 #[derive(Debug)]
 pub struct StrangersAtWork;
 
-/// Its name; their operations say nothing about how available the service is.
+/// The name of the workload. Its operations are not evidence of the availability of the service.
 pub const NAME: &str = "stranger";
 
-/// How often what they did is written down.
+/// The time between two records of the tallies.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 impl Workload for StrangersAtWork {
@@ -135,7 +135,7 @@ fn summary(sums: &BTreeMap<&str, Tally>) -> String {
     )
 }
 
-/// Writes sums down; returns when that was.
+/// Records the tallies since `begin`. Returns the current time.
 fn note(stage: &Stage, begin: Nanos, tallies: BTreeMap<Deed, Tally>) -> Nanos {
     let end = stage.recorder.now();
     for (deed, tally) in tallies {

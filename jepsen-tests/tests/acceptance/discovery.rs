@@ -1,4 +1,4 @@
-//! Broadcasts: each node answers with its own address, and one that could not serve keeps silent.
+//! Broadcasts: each node answers with its own address, and a node that could not serve does not answer.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
@@ -10,7 +10,7 @@ use hearth_jepsen_tests::node::Settings;
 
 use crate::support::{alone, figure, skip_if};
 
-/// Who answers one broadcast within a second: pairs of the sender and the URI that it gives.
+/// Sends one broadcast. Returns the answers of one second as pairs of the sender's address and the URI.
 fn answers(cluster: &Cluster) -> BTreeSet<(String, String)> {
     let net = cluster.net().unwrap();
     let socket = UdpSocket::bind((net.address_of_clients(), 0)).unwrap();
@@ -73,7 +73,7 @@ async fn each_node_answers_a_broadcast_unless_it_is_cut_off() {
     cluster.wait_until_healthy(1, PATIENCE).await.unwrap();
     wait_for(&cluster, &[1, 2, 3]).await;
     let leader = cluster.leader().await.unwrap();
-    // A follower first, then the leader, which must notice by itself that nobody hears it any more.
+    // A follower first, then the leader, which must detect by itself that it has lost its followers.
     for gone in [leader % 3 + 1, leader] {
         let others: Vec<u64> = [1, 2, 3].into_iter().filter(|&node| node != gone).collect();
         let fault = cluster.net().unwrap().cut(&Cut::isolated(gone, &[1, 2, 3]));

@@ -1,4 +1,4 @@
-//! How long writes rest when the leader goes, and that clients of the other nodes notice nothing else.
+//! Failover of the leader: the pause in writes is short, and clients of the other nodes see no error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,27 @@ use hearth_jepsen_tests::node::Settings;
 
 use crate::support::{alone, amount, assert_linearizable, figure, limit, row, skip_if};
 
-/// Two clients at each of three nodes.
+/// Returns the endpoints of six clients, two at each of three nodes.
 fn six_clients(cluster: &Cluster) -> Vec<Vec<(u64, hearth_cli::Address)>> {
     [1, 2, 3, 1, 2, 3]
         .map(|node| cluster.endpoints_from(node))
         .to_vec()
 }
 
-/// What became of the clients around a fault.
+/// The effect of a fault on the clients.
 struct Seen {
-    /// Longest time between two writes of a client of a node that stayed.
+    /// The longest time between two writes of a client of a remaining node.
     gap: Duration,
-    /// The same, of the clients of the node that went.
+    /// The longest time between two writes of a client of the node that went away.
     gap_of_the_others: Duration,
     history: Vec<Operation>,
 }
 
-/// Looks at a history in which node `gone` went at `at`, until `end`.
+/// Judges a history, until `end`, in which node `gone` went away at `at`.
 #[track_caller]
 fn judge(history: Vec<Operation>, gone: u64, at: Nanos, end: Nanos) -> Seen {
-    // Where each client was when it happened; ids are 1 to 6, and those of the readers at each node 7 to 9.
+    // The node of each client at the time of the fault. Writers have the ids 1 to 6, the readers at each node 7
+    // to 9.
     let node_of = |client: u32| u64::from((client - 1) % 3 + 1);
     let stayed = |operation: &Operation| node_of(operation.client) != gone;
     let failed: Vec<_> = failures(&history, 0, end)
@@ -50,7 +51,8 @@ fn judge(history: Vec<Operation>, gone: u64, at: Nanos, end: Nanos) -> Seen {
     }
 }
 
-/// Waits until the client ids 1 to 6 have each written since `since`.
+/// Waits until each of the clients 1 to 6 has completed a write that began after `since`. Ignores the clients
+/// of node `without_clients_of`.
 async fn all_write_again(recorder: &Recorder, since: Nanos, without_clients_of: Option<u64>) {
     until("writes of all clients", PATIENCE, || async {
         let history = recorder.operations();
@@ -75,7 +77,7 @@ async fn all_write_again(recorder: &Recorder, since: Nanos, without_clients_of: 
 
 fn pattern() -> Pattern {
     Pattern {
-        // Few operations on each name, so that each is judged quickly.
+        // With few operations on each name, each is judged quickly.
         names_per_client: 1_000_000,
         lookups: 1,
         rest: Duration::from_millis(1),
@@ -87,7 +89,8 @@ enum End {
     Terminate,
 }
 
-/// Ends the leader so many times, and returns the gaps and those of its own clients.
+/// Ends the leader `rounds` times. Returns the gaps of the clients of the other nodes, and those of the
+/// leader's clients.
 async fn end_the_leader(rounds: u64, end: End) -> (Vec<Duration>, Vec<Duration>) {
     let mut cluster = Cluster::found("failover", 3, Settings::new().unwrap())
         .await
@@ -113,7 +116,7 @@ async fn end_the_leader(rounds: u64, end: End) -> (Vec<Duration>, Vec<Duration>)
         load.stop().await;
         let history = recorder.operations();
         if matches!(end, End::Terminate) {
-            // Who stops in good order answers what it has taken in.
+            // A node that shuts down gracefully answers the calls that it has accepted.
             let failed = failures(&history, 0, until);
             assert!(
                 failed.is_empty(),

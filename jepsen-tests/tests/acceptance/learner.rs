@@ -1,5 +1,5 @@
-//! A node beside the programs, at the place where stock clients look first: its servers go one after
-//! another, and the programs notice nothing.
+//! A learner on the host of stock programs, at the address where they look first. The servers fail one after
+//! the other, and the programs see no error.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,8 +12,8 @@ use hearth_jepsen_tests::node::{Settings, clear_environment};
 
 use crate::support::{alone, figure, python, skip_if};
 
-/// A program as anyone would write it: finds the name server as Pyro does, registers and looks up.
-/// Prints one line for each failure, and every 50 rounds how many it did. `sys.argv`: family.
+/// A typical program: finds the name server as Pyro does, registers and looks up. It prints one line per
+/// failure, and every 50 rounds their number and the longest one. `sys.argv`: family.
 const PROGRAM: &str = r#"
 import sys, time
 family = sys.argv[1]
@@ -43,10 +43,10 @@ while True:
     time.sleep(0.002)
 "#;
 
-/// The learner's place in the run.
+/// The number of the learner in the run.
 const LEARNER: u64 = 9;
 
-/// A stock client beside the learner, and what it has printed.
+/// A stock client beside the learner, and its output so far.
 struct Program {
     child: std::process::Child,
     lines: std::sync::mpsc::Receiver<String>,
@@ -76,7 +76,7 @@ impl Program {
         }
     }
 
-    /// Takes in what it has printed.
+    /// Reads the output that is available.
     fn read(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
             let words: Vec<&str> = line.split(' ').collect();
@@ -91,7 +91,7 @@ impl Program {
         }
     }
 
-    /// Waits until it has done `more` rounds from now on.
+    /// Waits until it has completed `more` further rounds.
     async fn goes_on(&mut self, more: u64) {
         self.read();
         let from = self.done;
@@ -130,7 +130,7 @@ async fn programs_beside_a_learner_outlive_every_server() {
     .unwrap();
     cluster.add_joining(LEARNER, None, true).unwrap();
     if on_net {
-        // In a namespace of its own the place where stock clients look is free.
+        // In the learner's own namespace, the address where stock clients look first is free.
         let seeds: Vec<String> = (1..=3).map(|server| cluster.peer_addr_of(server)).collect();
         let peer_addr = cluster.peer_addr_of(LEARNER);
         let mut birth = options(&[

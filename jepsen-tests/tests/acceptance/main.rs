@@ -1,11 +1,11 @@
-//! Three and five real nodes as one name server: killed, stopped, cut off, restarted and replaced while
-//! clients work.
+//! Three and five real nodes as one name server: killed, stopped, cut off, restarted and replaced while clients
+//! work.
 //!
-//! The amounts are small by default. `HEARTH_ROUNDS=full` runs the full ones, with the limits on time that
-//! belong to them; use optimised programs then (`HEARTH_BIN_DIR=target/release`). Each test prints
-//! its figures in lines that begin with `figure:` (`cargo test … -- --nocapture`).
+//! The numbers of rounds and names are small by default. `HEARTH_ROUNDS=full` runs the full ones with their
+//! time limits; it needs optimised programs (`HEARTH_BIN_DIR=target/release`). Each test prints its figures in
+//! lines that begin with `figure:` (`cargo test … -- --nocapture`).
 
-// Helpers of a test fail as the test itself does.
+// A panic in a helper fails its test, as it should.
 #![allow(clippy::unwrap_used)]
 
 mod discovery;

@@ -1,5 +1,5 @@
-//! Many names: a new member catches up while others write, a restart does not take longer for them, and
-//! they do not fill the memory.
+//! Many names: a new member catches up while clients write, a restart takes no longer, and memory stays
+//! bounded.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 
 use crate::support::{alone, amount, figure, is_full, is_ok, limit};
 
-/// Connections that fill the cluster, and registrations in each of their messages.
+/// The number of connections that fill the cluster, and of registrations in each of their messages.
 const FILLERS: u64 = 150;
 const BATCH: u64 = 100;
 
-/// Memory that a node may hold.
+/// Limit on the resident memory of a node, in bytes.
 const MEMORY_MAX: u64 = 400 << 20;
 
 async fn fill(endpoints: &[(u64, Address)], count: u64) {
@@ -73,7 +73,7 @@ async fn a_member_joins_and_restarts_among_many_names() {
         count as f64 / filled.as_secs_f64()
     ));
 
-    // About 200 registrations a second, or 1,000: each client rests 100 ms between two.
+    // About 200 registrations a second, or 1,000 in full: each client pauses for about 100 ms between two.
     let clients = amount(20, 100);
     let recorder = Arc::new(Recorder::default());
     let endpoints = (0..clients)
@@ -137,7 +137,7 @@ async fn a_member_joins_and_restarts_among_many_names() {
     ));
     assert!(caught_up < Duration::from_secs(60), "{caught_up:?}");
 
-    // A restart, after an end without a good-bye, while the load goes on.
+    // A restart after a crash, once the load has ended.
     let victim = if cluster.leader().await.unwrap() == 2 {
         3
     } else {

@@ -1,4 +1,4 @@
-//! Members come and go while the name server is in use.
+//! Members join and leave while the name server is in use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use hearth_jepsen_tests::node::Settings;
 
 use crate::support::{alone, assert_linearizable, figure, found, insist, lookup, register};
 
-/// The member at a place.
+/// Returns the member at a place.
 fn at<'a>(cluster: &Cluster, status: &'a ClusterStatus, place: u64) -> Option<&'a MemberStatus> {
     let address = cluster.peer_addr_of(place);
     status
@@ -20,7 +20,7 @@ fn at<'a>(cluster: &Cluster, status: &'a ClusterStatus, place: u64) -> Option<&'
         .find(|m| m.peer_addr.as_deref() == Some(&*address))
 }
 
-/// Waits until what node `asked` says about the member at `place` is as it should be.
+/// Waits until the status at node `asked` shows the member at `place` as `is_so` demands. Returns that member.
 async fn wait_for(
     cluster: &Cluster,
     asked: u64,
@@ -65,7 +65,7 @@ async fn members_are_added_promoted_and_removed_under_load() {
     };
     let load = Load::start(&recorder, clients, pattern);
 
-    // It joins by itself, and votes when it has caught up.
+    // A node joins by itself, and becomes a voter once it has caught up.
     cluster
         .add_joining(4, None, false)
         .unwrap()
@@ -82,7 +82,7 @@ async fn members_are_added_promoted_and_removed_under_load() {
         .await
         .unwrap();
 
-    // A number that is given out beforehand; a learner for good, until it is promoted by hand.
+    // A node id that is assigned beforehand, for a learner that stays one until it is promoted by hand.
     let ran = nsctl(&cluster, 2, &["add"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let number: u64 = ran
@@ -116,14 +116,14 @@ async fn members_are_added_promoted_and_removed_under_load() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     wait_for(&cluster, 3, 5, "node 5 votes", votes).await;
 
-    // Leadership goes where it is sent.
+    // The leadership moves to the requested node.
     let leader = cluster.leader().await.unwrap();
     let next = leader % 3 + 1;
     let ran = nsctl(&cluster, leader, &["transfer-leader", &next.to_string()]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(cluster.leader().await.unwrap(), next);
 
-    // A removed node stops by itself, and is refused when it comes back with what it has.
+    // A removed node stops by itself. It is refused if it returns with its old data.
     let ran = nsctl(&cluster, 1, &["remove", &four.id.to_string()]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let status = cluster.node(4).wait_for_end(PATIENCE).await.unwrap();
@@ -134,7 +134,7 @@ async fn members_are_added_promoted_and_removed_under_load() {
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("removed"), "{refused}");
 
-    // The leader can be removed, too; its clients go on elsewhere.
+    // The leader can be removed too. Its clients continue at another node.
     let leader = cluster.leader().await.unwrap();
     let asked = leader % 3 + 1;
     let ran = nsctl(&cluster, asked, &["remove", &leader.to_string()]).await;
@@ -144,7 +144,7 @@ async fn members_are_added_promoted_and_removed_under_load() {
     assert_eq!(status.members.len(), 3, "{status:?}");
     load.stop().await;
     let history = recorder.operations();
-    // A call that is under way at a node while that is removed may end without an answer.
+    // A call that is in progress at a node during its removal may end without an answer.
     let mut failed = failures(&history, 0, recorder.now());
     failed.retain(|operation| operation.node != leader);
     figure(format!(
@@ -174,7 +174,7 @@ async fn a_wiped_node_is_refused_under_its_old_number() {
         "a wiped founder is told: {}",
         refused.lines().last().unwrap_or_default()
     ));
-    // The way back is a new number in place of the old one.
+    // The node returns under a new id after the old one is removed.
     let ran = nsctl(&cluster, 1, &["remove", "3"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     cluster
@@ -203,7 +203,7 @@ async fn a_removal_that_would_cost_the_majority_is_refused() {
     let leader = cluster.leader().await.unwrap();
     let (gone, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     cluster.node(gone).kill();
-    // Of two voters both would be needed, and one of them is not there.
+    // Of the two remaining voters both would be needed, and one of them is down.
     let ran = nsctl(&cluster, leader, &["remove", &other.to_string()]).await;
     assert_ne!(ran.code, Some(0), "{ran:?}");
     assert!(

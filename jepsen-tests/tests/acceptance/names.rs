@@ -1,4 +1,5 @@
-//! What is registered at one node is there at every other, and one registration wins everywhere.
+//! Names across nodes: a registration at one node is visible at every other, and of competing registrations one
+//! wins everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -18,7 +19,7 @@ use crate::support::{
     skip_if,
 };
 
-/// Pairs of clients at work at once.
+/// The number of chains that run at the same time. Each has one client per node.
 const CHAINS: u64 = 24;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +39,7 @@ async fn no_look_up_at_another_node_is_stale() {
             .collect();
         chains.spawn(async move {
             for step in 0..steps {
-                // All ordered pairs of different nodes come in turn.
+                // The steps cycle through all ordered pairs of different nodes.
                 let writer = (step % 3) as usize;
                 let reader = (writer + 1 + (step / 3 % 2) as usize) % 3;
                 let name = format!("stale.{chain}.{}", step % 40);
@@ -110,8 +111,8 @@ async fn of_three_safe_registrations_at_once_one_wins() {
     ));
 }
 
-/// Registers the same names as its siblings, and prints those that it won; then looks each up. One sibling
-/// goes through them in order, one backwards, one from the middle on, so that none is always first.
+/// A program that registers the same names as its siblings, prints those that it won, and then looks each up.
+/// One sibling goes forwards, one backwards and one starts in the middle, so that none is always first.
 /// `sys.argv`: family, host, port, number of this program, number of names.
 const SAFE_PROGRAM: &str = r#"
 import importlib, sys
@@ -195,7 +196,7 @@ async fn real_pyro_programs_at_three_nodes_agree_on_the_winners() {
             }
         }
         for (_, child, _) in &mut programs {
-            // The last program has ended by then.
+            // After the last marker the program may have ended already.
             let _ = child.stdin.as_mut().unwrap().write_all(b"go\n");
         }
     }

@@ -1,5 +1,5 @@
-//! Nodes that do not hear each other: who lacks a majority acknowledges nothing and shows nothing old, who
-//! has one goes on.
+//! Network partitions: nodes without a majority acknowledge nothing and return nothing stale, nodes with a
+//! majority go on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ async fn a_minority_acknowledges_nothing_and_shows_nothing_old() {
         .unwrap();
     for round in 0..amount(1, 5) {
         cluster.wait_until_healthy(1, PATIENCE).await.unwrap();
-        // The leader is on the side that loses.
+        // The leader is in the minority.
         let leader = cluster.leader().await.unwrap();
         let friend = leader % 5 + 1;
         let minority = [leader, friend];
@@ -62,7 +62,7 @@ async fn a_minority_acknowledges_nothing_and_shows_nothing_old() {
         insist(&mut winner, register(&*name, "PYRO:after@host:1")).await;
         let moved_on = cut_since.elapsed();
 
-        // From here on every answer of the minority about that name would be an old one.
+        // From here on every answer of the minority about that name would be stale.
         let mut refusals = 0;
         let mut losers = minority.map(|node| {
             let endpoint = cluster.endpoints_from(node).remove(0);
@@ -115,7 +115,7 @@ async fn a_minority_acknowledges_nothing_and_shows_nothing_old() {
     }
 }
 
-/// Longest time until a majority that is connected goes on.
+/// The longest time until a connected majority goes on.
 const MOVES_ON_WITHIN: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,11 +131,11 @@ async fn a_connected_majority_goes_on_in_partial_partitions() {
         let leader = cluster.leader().await.unwrap();
         let other = leader % 5 + 1;
         for cut in [
-            // The leader's half keeps it, or has to get one through the bridge.
+            // The leader keeps a majority through the bridge, or another node wins one through it.
             Cut::bridge(other, &all),
             Cut::bridge(leader, &all),
             Cut::ring(&all),
-            // Everyone hears the leader and the leader hears nobody.
+            // All nodes receive from the leader, and the leader receives from none.
             all.into_iter()
                 .filter(|&node| node != leader)
                 .map(|node| Cut::one_way(node, leader))
@@ -148,7 +148,7 @@ async fn a_connected_majority_goes_on_in_partial_partitions() {
             install(&cluster, Some(&cut));
             let at = recorder.now();
             let moved_on = works_again(&recorder, at, &cut).await;
-            // It goes on, and does not only commit once between two elections.
+            // The majority must go on steadily, and not just commit once between two elections.
             let since = recorder.now();
             tokio::time::sleep(Duration::from_secs(amount(4, 20))).await;
             let until = recorder.now();
@@ -176,7 +176,8 @@ async fn a_connected_majority_goes_on_in_partial_partitions() {
     }
 }
 
-/// Clients that had writes acknowledged in a span; their ids are those of their nodes.
+/// Returns the clients with an acknowledged write that began after `from` and ended before `to`. Their ids are
+/// those of their nodes.
 fn writers(history: &[Operation], from: Nanos, to: Nanos) -> Vec<u32> {
     let mut writers: Vec<u32> = history
         .iter()
@@ -189,7 +190,8 @@ fn writers(history: &[Operation], from: Nanos, to: Nanos) -> Vec<u32> {
     writers
 }
 
-/// How long it took until a write that was begun after `at` was acknowledged to clients of three nodes.
+/// Waits until clients of three nodes have each had a write acknowledged that began after `at`. Returns the
+/// time from `at`.
 async fn works_again(recorder: &Recorder, at: Nanos, cut: &Cut) -> Duration {
     loop {
         let now = recorder.now();

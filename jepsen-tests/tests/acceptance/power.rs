@@ -1,4 +1,4 @@
-//! Nodes lose power, and with it what no sync had covered, or any pages of that.
+//! Power failures: a node loses everything that no sync had covered, or any pages of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::support::{alone, amount, figure, insist, is_ok};
 
-/// What became of the writes of many power failures.
+/// The fate of the writes of many power failures.
 #[derive(Default)]
 struct Seen {
     acknowledged: u64,
@@ -25,7 +25,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Compares what is stored with what was told.
+    /// Compares the stored entries with the answers that clients received.
     #[track_caller]
     fn judge(&mut self, round: u64, history: &[Operation], stored: &BTreeMap<String, Entry>) {
         for operation in history {
@@ -114,7 +114,7 @@ async fn nothing_acknowledged_is_lost_when_all_lose_power() {
         }
         load.stop().await;
         for node in cluster.nodes() {
-            // A beginning of what was written, or any part of it.
+            // Either a prefix of the unsynced bytes survives, or any of their pages.
             let lost = match round % 2 {
                 0 => node.lose_unsynced(),
                 _ => node.lose_pages(&mut random),
@@ -129,7 +129,7 @@ async fn nothing_acknowledged_is_lost_when_all_lose_power() {
         let stored = stored(&mut reader).await;
         seen.judge(round, &recorder.operations(), &stored);
         cluster.same_state(1, PATIENCE).await.unwrap();
-        // The next round begins with nothing.
+        // The next round begins with an empty registry.
         clear(&mut reader).await;
     }
     seen.figure(&format!("3 nodes killed at once {rounds} times"));

@@ -1,4 +1,4 @@
-//! Every node is stopped and started again, one after the other, and no call fails.
+//! Rolling restarts: every node is stopped and started again, one after the other, and no call fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What the acceptance tests have in common.
+//! Helpers of the acceptance tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,24 +10,24 @@ use hearth_jepsen_tests::history::{Action, Entry, Operation, Outcome};
 use hearth_jepsen_tests::node::clear_environment;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// One cluster at a time: they would only measure each other.
+/// Runs one cluster at a time, because clusters would slow each other down.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// Whether the full amounts are wanted.
+/// Returns true if the full numbers of rounds are requested.
 pub(crate) fn is_full() -> bool {
     std::env::var_os("HEARTH_ROUNDS").is_some_and(|value| value == "full")
 }
 
-/// An amount for every commit, or the full one.
+/// Returns the small number for a run on every commit, or the full one.
 pub(crate) fn amount(small: u64, full: u64) -> u64 {
     if is_full() { full } else { small }
 }
 
-/// A limit on time. Where the full amounts are wanted it is what was promised; else it allows for
-/// programs that are not optimised, on a machine that does other things as well.
+/// Returns a time limit. In a full run it is the promised one. Otherwise it allows another 1.5 s for programs
+/// that are not optimised and for a busy machine.
 pub(crate) fn limit(promised: Duration) -> Duration {
     if is_full() {
         promised
@@ -71,7 +71,7 @@ pub(crate) fn lookup(name: impl Into<String>) -> Action {
     Action::Lookup { name: name.into() }
 }
 
-/// What a name stands for, which must be answered.
+/// Returns the entry that a lookup found. Panics if the lookup was not answered.
 #[track_caller]
 pub(crate) fn found(operation: &Operation) -> Option<&Entry> {
     match operation.answer() {
@@ -84,7 +84,7 @@ pub(crate) fn is_ok(operation: &Operation) -> bool {
     matches!(operation.outcome, Outcome::Ok(_))
 }
 
-/// Writes until it is acknowledged, as one who sets up a test.
+/// Repeats an operation until it is answered, for the setup of a test.
 pub(crate) async fn insist(client: &mut Client, action: Action) -> Operation {
     for _ in 0..100 {
         let told = client.perform(action.clone()).await;
@@ -103,7 +103,10 @@ pub(crate) fn assert_linearizable(history: &[Operation]) {
     assert!(verdict.holds(), "{verdict:#?}");
 }
 
-/// The Python that has the real Pyro4 and Pyro5, and why there is none.
+/// Returns the Python interpreter that has the real Pyro4 and Pyro5.
+///
+/// # Errors
+/// The reason if there is none.
 pub(crate) fn python() -> Result<PathBuf, String> {
     let python = std::env::var_os("HEARTH_TEST_PYTHON")
         .map(PathBuf::from)
@@ -117,7 +120,7 @@ pub(crate) fn python() -> Result<PathBuf, String> {
     }
 }
 
-/// Durations as a row of a table: shortest, median, longest.
+/// Sorts durations and formats them as a row of a table: shortest, median, longest.
 pub(crate) fn row(durations: &mut [Duration]) -> String {
     durations.sort_unstable();
     let part = |part| hearth_jepsen_tests::load::quantile(durations, part).as_secs_f64() * 1e3;

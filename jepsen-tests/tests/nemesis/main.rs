@@ -1,5 +1,5 @@
-//! Each nemesis that changes what nodes stand on: it is there when it says so, and gone when it is healed.
-//! Clusters of three; the network is the run's own.
+//! The nemeses that change the environment of nodes: each takes effect when it reports so, and is gone once it
+//! is healed. The clusters have three nodes; the network belongs to the run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
-/// One cluster at a time: they would only measure each other.
+/// Runs one cluster at a time, because clusters would slow each other down.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
@@ -44,7 +44,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Three nodes, with what these nemeses need under them.
+    /// Bootstraps three nodes with the environment that these nemeses need.
     async fn found(name: &str, nemeses: &[Box<dyn Nemesis>]) -> Self {
         let run = Run::begin(name).unwrap();
         let mut settings = Settings::new().unwrap();
@@ -93,7 +93,7 @@ impl Scene {
         }
     }
 
-    /// Registrations without end, so that there is something to write.
+    /// Starts endless registrations, so that the nodes have something to write.
     fn load(&mut self) -> Load {
         let mut client = self.client(1);
         Load(tokio::spawn(async move {
@@ -127,7 +127,7 @@ impl Scene {
     }
 }
 
-/// Ends when it is dropped.
+/// A load, which ends when it is dropped.
 struct Load(JoinHandle<()>);
 
 impl Drop for Load {
@@ -157,7 +157,7 @@ async fn packets_are_late_lost_doubled_and_out_of_order_while_a_shaper_runs() {
     let net = scene.net();
     let run = Arc::clone(scene.cluster.run());
 
-    // A write takes a message to a follower and back, at least.
+    // A write takes at least one message to a follower and one back.
     let late = Shape {
         delay_ms: (150.0, 160.0),
         ..Shape::FINE
@@ -200,7 +200,7 @@ async fn packets_are_late_lost_doubled_and_out_of_order_while_a_shaper_runs() {
         assert!(expected(shape.later, counts.later), "{counts:?}");
     }
 
-    // Whoever hears nobody acknowledges nothing.
+    // A node that receives nothing acknowledges nothing.
     let nothing = Shape {
         lost: 1.0,
         ..Shape::FINE
@@ -239,7 +239,7 @@ async fn a_node_whose_files_fail_stops_and_comes_back() {
         assert!(what.contains(failed.last().unwrap()), "{what}: {failed:?}");
         scene.heal(nemesis).await;
         scene.works().await;
-        // Healed is healed.
+        // A healed nemesis affects no node.
         assert!(nemesis.nodes().is_empty());
     }
 }
@@ -256,7 +256,7 @@ async fn full_disks_are_told_and_there_is_room_again() {
         panic!("the nodes have no volumes");
     };
     let nemesis = &mut nemeses[0];
-    // Each time another amount is left: of four, one is nothing.
+    // Each of four injections leaves another amount of space, and one of them none.
     let mut told = String::new();
     for _ in 0..4 {
         let what = scene.inject(nemesis).await;
@@ -271,7 +271,7 @@ async fn full_disks_are_told_and_there_is_room_again() {
     }
     assert!(told.contains(" with 0 bytes left"), "{told}");
 
-    // The last sign of them is gone with the run.
+    // The mount disappears with the run.
     let mounted = || std::fs::read_to_string("/proc/mounts").unwrap();
     let path = volume.path().display().to_string();
     assert!(mounted().contains(&path));
@@ -299,7 +299,7 @@ async fn clocks_of_nodes_jump_and_run_at_another_pace() {
         scene.heal(nemesis).await;
         scene.works().await;
     }
-    // What a node writes into its log has the time that it was told.
+    // The timestamps in a node's log are those of its shifted clock.
     let node = scene.cluster.node(1);
     node.set_clocks(
         hearth_jepsen_tests::shim::RIGHT_RATE,
@@ -319,7 +319,7 @@ async fn clocks_of_nodes_jump_and_run_at_another_pace() {
     .unwrap();
 }
 
-/// The year as the log writes it, read off a file that is written now.
+/// Returns the current year in UTC, from the real clock.
 fn utc_year() -> u64 {
     let output = std::process::Command::new("date")
         .args(["-u", "+%Y"])
@@ -340,7 +340,7 @@ async fn a_node_with_an_altered_log_stops_and_is_replaced() {
     let mut scene = Scene::found("altered logs", &nemeses).await;
     scene.register(1, "kept").await;
     let load = scene.load();
-    // There must be enough of a log.
+    // The log must be long enough to be altered.
     let log = scene.cluster.node(1).data().join("rocksdb");
     until("a log", PATIENCE, || async {
         let files = std::fs::read_dir(&log).map_err(|error| error.to_string())?;
@@ -373,7 +373,7 @@ async fn a_node_with_an_altered_log_stops_and_is_replaced() {
         let kept = Answer::Entry(Some(plain("PYRO:a@h:1")));
         assert_eq!(told.answer(), Some(&kept), "{healed}");
         scene.works().await;
-        // So that the new one has a log that is long enough, too.
+        // The new member also needs a log that is long enough.
         scene.cluster.wait_until_healthy(1, PATIENCE).await.unwrap();
     }
 }
