@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs cargo, and says how long RocksDB takes and how far it is where it has to be compiled: minutes of C++
-# that cargo shows as one line. What cargo prints, and its exit code, stay as they are.
+# Runs cargo. If RocksDB has to be compiled, which cargo shows as one line for many minutes, reports how long
+# that takes and its progress. Cargo's output and its exit code stay unchanged.
 #
 # usage: scripts/cargo.sh ARGUMENT_OF_CARGO...
 set -euo pipefail
@@ -22,21 +22,22 @@ fi
 began=$(mktemp)
 trap 'rm -f "$began"' EXIT
 
-# Files that RocksDB consists of; cargo knows it once the sources are there.
+# The number of source files of RocksDB, which cannot be counted before cargo has fetched the sources.
 file_count=343
 cores=${CARGO_BUILD_JOBS:-$(nproc)}
 
-# Each file is two in ccache. Files of others may be among them; how far it is tells the truth in any case.
+# Each source file becomes two files in ccache. Other files may be among them; the progress is right in any case.
 in_ccache=$(ccache --print-stats 2> /dev/null | awk '$1 == "files_in_cache" { print $2 }') || true
 if [ "${in_ccache:-0}" -lt $((2 * file_count)) ]; then
     echo "RocksDB is compiled once, and is kept: about $(((cpu_minutes + cores - 1) / cores)) minutes on $cores cores" >&2
 fi
 
-compiled() { # files that are done in this build
+compiled() { # the number of files that this build has compiled
     find "$builds" -path '*/librocksdb-sys-*/out/*.o' -newer "$began" 2> /dev/null | wc -l
 }
 
-# What cargo says goes past; below it, on a terminal, stands how far RocksDB is. Elsewhere that is a line a minute.
+# Passes on what cargo prints, and reports the progress of RocksDB: on a terminal in the line below, elsewhere in
+# one line per minute.
 first=
 last=0
 show() {
@@ -62,7 +63,7 @@ show() {
         fi
         first=${first:-$now}
         text="RocksDB: $count of $file_count files"
-        # The first ones say little about the rest.
+        # The first files say little about the rest.
         [ "$count" -lt 20 ] || [ $((now - first)) -lt 20 ] ||
             text+=", about $(((now - first) * (file_count - count) / count / 60 + 1)) min left"
         printf "%s%s$end" "$clear" "$text"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Says, before a long build, that the port hearthd is going to listen on is taken. Wherever it cannot tell, hearthd
-# will.
+# Reports, before a long build, that the port on which hearthd will listen is in use. Where this script cannot tell,
+# hearthd will.
 #
 # usage: scripts/check_port.sh ARGUMENT_OF_HEARTHD...
 set -euo pipefail
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
         -p | --po*) port=${2:-} && shift ;;
         -n*) host=${1#-n} ;;
         -p*) port=${1#-p} ;;
-        # Other places, or a file that may name them; nothing that starts.
+        # Another address, or a file that may name one; or options with which no server starts.
         -u* | --unixsocket* | --config* | -h | --help | -V | --version) exit 0 ;;
     esac
     [ $# = 0 ] || shift
@@ -28,7 +28,7 @@ done
 case $port in
     '' | 0 | *[!0-9]*) exit 0 ;;
 esac
-# What listens on all addresses also listens here.
+# A server that listens on all addresses also listens on localhost.
 case $host in
     '' | 0.0.0.0 | ::) host=localhost ;;
 esac

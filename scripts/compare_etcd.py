@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Measures three nodes of hearthd beside three of etcd, on this machine and disk, in one run.
+"""Compares three nodes of hearthd with three of etcd, on this machine and disk, in one run.
 
 usage: scripts/compare_etcd.py [--rounds N] [--seconds N] [--connections N] [--dir DIR] [--only etcd|hearth]
 
-In each round each system is started with empty folders, measured and stopped, so that only one of them
-runs at a time; the tables show medians over the rounds. Both are as they come: every write is synced on a
-majority before it is acknowledged. The clients are closed loops over one connection each, spread over
-the nodes; names and URIs are etcd's keys and values. Wants etcd (Debian: etcd-server), the optimised
-binaries (`make build`; CARGO_TARGET_DIR is honoured) and cargo, with which it builds the load for etcd. Five
-rounds take less than five minutes. What it prints goes into docs/performance.md.
+In each round each system is started with empty data directories, measured and stopped, so that only one
+of them runs at a time; the tables show medians over the rounds. Both run with their default settings:
+every write is synced on a majority before it is acknowledged. Each client is a closed loop over one
+connection, and the clients are spread over the nodes; names and URIs are etcd's keys and values. Needs etcd
+(Debian: etcd-server), the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured) and cargo, which
+builds the load generator for etcd. Five rounds take less than five minutes. The output goes into
+docs/performance.md.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import time
 
 from nodes import NSCTL, HEARTHD, ROOT, TARGET_ROOT, Etcd, Hearth, cpu_seconds, end_cleanly, environment, file_system, machine, sync_time, want
 
-# Row, etcd's operation, ours, and how many times etcd's figure ours is meant to be.
+# Label of the row, etcd's operation, Hearth's operation, and the target ratio of Hearth's rate to etcd's.
 OPERATIONS = [
     ("registrations / puts", "put", "register", 4),
     ("look-ups, linearizable / gets, linearizable", "get", "lookup", 6),
@@ -40,7 +41,7 @@ def build_etcd_load():
 
 
 def measure(command, pids):
-    """The load's report, with the processor time a call costs in the servers and in the load."""
+    """Returns the load's report, with the processor time used by the servers and by the load."""
     servers = cpu_seconds(pids)
     load = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
@@ -87,7 +88,8 @@ def median(reports, *keys):
 
 
 def microseconds_a_call(reports, key):
-    """Includes warm-up and preparation, so it is a little too high; the same for both."""
+    """Returns the median processor time per call. It includes warm-up and preparation, so it is a little too
+    high, for both systems alike."""
     return statistics.median(report[key] / max(1, report["operations"]) * 1e6 for report in reports)
 
 
@@ -104,7 +106,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--dir", help="where the folders of the nodes are made; must be on a real disk")
+    parser.add_argument("--dir", help="where to create the data directories of the nodes; must be on a real disk")
     parser.add_argument("--only", choices=["etcd", "hearth"])
     parser.add_argument("--etcd", default="etcd", help="the program")
     options = parser.parse_args()
@@ -122,7 +124,7 @@ def main():
             machine(), ", ".join(version), file_system(folder), sync_time(folder), options.connections, options.rounds,
             options.seconds), flush=True)
         for number in range(options.rounds):
-            # Whoever comes first in one round comes last in the next.
+            # The system that is first in one round is last in the next.
             for system in systems if number % 2 == 0 else systems[::-1]:
                 path = os.path.join(folder, "%s%d" % (system, number))
                 os.mkdir(path)

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Runs the README's two commands on a fresh machine: a minimal Debian with nothing but what the README asks
-# for, a Rust toolchain and make.
+# Runs the README's two commands on a fresh machine: a minimal Debian that has only what the README asks for, a
+# Rust toolchain and make.
 #
 # usage: scripts/fresh_machine.sh [--first] [bookworm|trixie] [PACKAGE...]
 #
-# debootstrap makes the Debian in a folder (below TMPDIR, or /var/tmp), apt-get adds the PACKAGEs, and a clean
-# clone of HEAD goes in. `make run` has to answer nsctl, and is stopped; `make test` has to pass, unless --first
-# wants the first command only. The Rust toolchain is this machine's, read-only. How to reach package sources
-# (proxies, certificates, pip's, cargo's and apt's settings) and ccache's objects are this machine's too.
+# debootstrap creates the Debian in a directory (below TMPDIR, or /var/tmp), apt-get adds the PACKAGEs, and a clean
+# clone of HEAD is copied in. The server of `make run` has to answer nsctl, and is stopped; `make test` has to pass,
+# unless --first limits the run to the first command. The Rust toolchain is this machine's, mounted read-only. The
+# settings that reach package sources (proxies, certificates, those of pip, cargo and apt) and ccache's objects are
+# this machine's too.
 #
-# Wants root, debootstrap and git. At the end, also after a failure, all is unmounted and removed. The exit code
-# is 0 if both commands did what the README says; the last line says it, with the times.
+# Needs root, debootstrap and git. At the end, also after a failure, everything is unmounted and removed. The exit
+# code is 0 if both commands did what the README says; the last line reports the result and the times.
 set -euo pipefail
 
-# What the fresh machine runs, as process 1 of its own, with what belongs to it mounted.
-inside() { # the folder, this machine's toolchain, its ccache or nothing, whether only the first, the packages
+# Runs on the fresh machine, as process 1 of its own PID namespace, and first mounts what the machine needs.
+inside() { # the directory, this machine's toolchain, its ccache or '', yes for the first command only, the packages
     local folder=$1 toolchain=$2 ccache=$3 only_first=$4
     shift 4
     mount --bind "$folder" "$folder"
@@ -27,7 +28,7 @@ inside() { # the folder, this machine's toolchain, its ccache or nothing, whethe
     mount -o remount,bind,ro "$folder/opt/rust"
     [ -z "$ccache" ] || mount --bind "$ccache" "$folder/root/.cache/ccache"
     cd "$folder"
-    # Not chroot: a process of a chroot may not make namespaces of users.
+    # Not chroot: a process in a chroot may not create user namespaces.
     pivot_root . old
     umount -l /old
     cd /root/hearth
@@ -42,7 +43,7 @@ inside() { # the folder, this machine's toolchain, its ccache or nothing, whethe
     : > /root/run.log
     setsid make run > >(tee /root/run.log) 2>&1 &
     local run=$!
-    # Its own word first: another server of this machine may have the port.
+    # Its own output first: another server of this machine may have the port.
     until grep -q '^URI = ' /root/run.log && target/release/nsctl -n localhost ping > /dev/null 2>&1; do
         kill -0 $run 2> /dev/null || fail "make run ended"
         sleep 1
@@ -97,11 +98,11 @@ done
 
 self=$(cd "$(dirname "$0")" && pwd)/fresh_machine.sh
 folder=$(mktemp -d -p "${TMPDIR:-/var/tmp}" hearth-fresh.XXXXXX)
-# mktemp makes it for root alone.
+# mktemp creates it accessible to root only.
 chmod 755 "$folder"
 machine=
 end() {
-    # Its processes and mounts end with it. It waits for its first process and for no signal.
+    # Its processes and mounts end with it. unshare waits for its first process and reacts to no signal but SIGKILL.
     [ -z "$machine" ] || { kill -KILL "$machine" && wait "$machine"; } 2> /dev/null || true
     local attempt
     for attempt in 1 2 3 4 5; do
@@ -114,7 +115,7 @@ trap 'exit 130' INT TERM HUP
 
 say "debootstrap $suite in $folder"
 began=$SECONDS
-# The mirror is the one that this machine uses, if it is a Debian.
+# The mirror that this machine uses, if it is a Debian.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' 2> /dev/null | head -n 1) || true
 debootstrap --variant=minbase "$suite" "$folder" ${mirror:+"$mirror"} > "$folder.log" 2>&1 || {
     tail -n 20 "$folder.log" >&2
@@ -124,11 +125,11 @@ debootstrap --variant=minbase "$suite" "$folder" ${mirror:+"$mirror"} > "$folder
 rm -f "$folder.log"
 git clone --quiet --no-hardlinks "$(dirname "$self")/.." "$folder/root/hearth"
 
-# As the installer of Debian leaves it.
+# /etc/hosts as the Debian installer writes it.
 printf '127.0.0.1\tlocalhost\n127.0.1.1\tfresh\n::1\tlocalhost ip6-localhost ip6-loopback\n' > "$folder/etc/hosts"
 echo fresh > "$folder/etc/hostname"
 
-# How this machine reaches package sources.
+# The settings with which this machine reaches package sources.
 certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 settings=()
 if [ -r "$certificates" ]; then
@@ -153,7 +154,7 @@ while IFS= read -r -d '' item; do
     settings+=("$item")
 done < <(env -0 | grep -z -iE '^((https?|no|all)_proxy|PIP_(INDEX|EXTRA_INDEX|TRUSTED|DEFAULT)[A-Z_]*|CARGO_(NET|REGISTRY|REGISTRIES|SOURCE)_[A-Z_]*|CARGO_HTTP_(PROXY|MULTIPLEXING))=')
 
-# Compilers are compared by content: the machine's are files of another time.
+# Below, ccache compares compilers by content, because those of the fresh machine have another modification time.
 ccache=$(ccache --get-config cache_dir 2> /dev/null) || true
 [ -d "$ccache" ] || ccache=
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Kill -9 under load with rocksdb storage, so many rounds in a row (100 by default). The test is
-# node/tests/kill.rs; HEARTH_KILL_SEED, which it prints, repeats a run's random choices.
+# Kills a server with rocksdb storage under load with -9, for the given number of rounds (100 by default). The test
+# is node/tests/kill.rs; it prints a seed, and HEARTH_KILL_SEED repeats the random choices of a run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export HEARTH_KILL_ROUNDS=${1:-100}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures hearthd beside the real name servers, on this machine, in one run.
+"""Compares hearthd with the real name servers, on this machine, in one run.
 
 usage: scripts/measure.py [--rounds N] [--seconds N] [--names N] [--only lookup,register,start,million]
 
-Wants the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured), the echo server
+Needs the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured), the echo server
 (`cargo build --release -p hearth-cli --example tcp_echo`) and HEARTH_TEST_PYTHON. The servers take turns
-in each round, so that a noisy machine is noisy for all of them; the tables show medians over the
-rounds. What it prints goes into docs/performance.md.
+in each round, so that noise of the machine affects all of them; the tables show medians over the
+rounds. The output goes into docs/performance.md.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def free_port():
 
 
 class Server:
-    """A server under load, which has a port once it answers."""
+    """A server under load. The constructor returns once the server accepts connections at `port`."""
 
     def __init__(self, command, log=None, settings=None, says_uri=False):
         self.port = free_port()
@@ -45,7 +45,7 @@ class Server:
         self.process = subprocess.Popen(
             [part.replace("PORT", str(self.port)) for part in command],
             stdout=subprocess.PIPE if says_uri else subprocess.DEVNULL, stderr=self.log, env=environment)
-        # hearthd listens before it has recovered, and prints this when it answers.
+        # hearthd binds its port before it has recovered, and prints its URI when it answers.
         while says_uri and not (self.process.stdout.readline() or b"URI").startswith(b"URI"):
             pass
         while True:
@@ -96,7 +96,7 @@ def bench(server, operation, connections, seconds, *arguments):
 
 
 def table(title, results, base):
-    """One row a server: medians, and the ratio to the server named `base`."""
+    """Prints one row per server: medians, and the ratio to the server named `base`. Returns the rates."""
     print("\n%s\n" % title)
     print("| server | operations/s | p50 µs | p99 µs | p99.9 µs | ratio |")
     print("|---|---:|---:|---:|---:|---:|")
@@ -136,7 +136,7 @@ def lookups(options):
 
 def registrations(options, folder):
     log = os.path.join(folder, "register.log")
-    # The real server's pool ends at 40 connections unless it is told otherwise.
+    # The real server's thread pool is limited to 40 connections by default.
     pool = {"PYRO_THREADPOOL_SIZE": "100"}
     servers = {
         "pyro4-ns -s sql:": pyro4("-s", "sql:" + os.path.join(folder, "names.sqlite"), settings=pool),

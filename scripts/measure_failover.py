@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures how long writing clients wait when the leader of three nodes goes away.
+"""Measures how long writing clients wait when the leader of three nodes fails.
 
 usage: scripts/measure_failover.py [--rounds N] [--faults kill,term,cut,pause] [--dir DIR] [--election-timeout MIN-MAX] [-v]
 
@@ -7,10 +7,10 @@ In each round two clients at each node register names as fast as they are answer
   kill    killed with -9,
   term    stopped with SIGTERM,
   cut     cut off from all others: packets are dropped, no socket is closed (needs root, ip and nft),
-  pause   stopped with SIGSTOP (what stands for `cut` where that cannot be done),
-and is brought back after some seconds; the next round begins when it has caught up. What is looked at is the
-longest time between two successful writes from then on, of the clients at the nodes that survive, and their
-errors. Wants the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured). What it prints goes into
+  pause   stopped with SIGSTOP (in place of `cut` where that is not possible),
+and is brought back after some seconds; the next round begins when it has caught up. Measured are the longest
+time between two successful writes after the fault, of the clients at the nodes that survive, and the errors of
+these clients. Needs the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured). The output goes into
 docs/performance.md.
 """
 
@@ -41,7 +41,7 @@ Round = collections.namedtuple("Round", "gap common_gap errors rate")
 
 
 class Writers:
-    """One `nsctl bench` a node, which logs each of its calls."""
+    """One `nsctl bench` per node, each of which logs its calls."""
 
     def __init__(self, cluster, folder, seconds):
         self.logs, self.processes = {}, []
@@ -57,12 +57,12 @@ class Writers:
     def wait(self):
         for process in self.processes:
             _, errors = process.communicate()
-            # Exit code 1 only says that there were errors.
+            # Exit code 1 only means that some calls failed.
             if process.returncode not in (0, 1) or errors:
                 sys.exit("nsctl bench: %s" % errors.decode())
 
     def calls(self, number):
-        """When each call at this node ended, by its connection, and how."""
+        """Returns, for each connection to this node, the end time and the outcome of each call."""
         calls = collections.defaultdict(list)
         with open(self.logs[number]) as log:
             for line in log:
@@ -72,7 +72,8 @@ class Writers:
 
 
 def longest_gap(times, since, until):
-    """The longest time between two successes of which the second comes after `since`."""
+    """Returns the longest time between two successes of which the second comes after `since`. The time from the
+    last success to `until` counts as well."""
     before = [time for time in times if time <= since]
     after = [time for time in times if since < time <= until]
     points = [max(before, default=since)] + sorted(after) + [until]
@@ -80,7 +81,7 @@ def longest_gap(times, since, until):
 
 
 def judge(calls, began, fault, until):
-    """`calls`: those of each surviving client. What is looked at ends with `until`."""
+    """Computes the figures of one round from `calls`, the calls of each surviving client up to `until`."""
     successes = [[ended for ended, outcome in one if outcome == "ok"] for one in calls]
     errors = collections.Counter(outcome for one in calls for ended, outcome in one if outcome != "ok")
     together = [ended for one in successes for ended in one]
@@ -113,7 +114,7 @@ def repair(fault, node, net, cluster):
 
 
 def one_round(fault, cluster, net, folder):
-    # Found before the load begins, and checked again at the last moment.
+    # Waits for a leader before the load begins; the leader is looked up again just before the fault.
     cluster.leader()
     began = time.time()
     seconds = BEFORE + AFTER[fault]
@@ -128,7 +129,7 @@ def one_round(fault, cluster, net, folder):
     if len(calls) != len(survivors) * CLIENTS_A_NODE:
         sys.exit("only %d clients wrote anything" % len(calls))
     repair(fault, leader, net, cluster)
-    # The load began a little after `began`, so that it lasts until after that.
+    # The load began a little after `began`, so it lasts longer than the time that is looked at.
     return judge(calls, began, moment, began + seconds - 0.3)
 
 
@@ -151,9 +152,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--faults", default="kill,term," + ("cut" if network.is_possible() else "pause"))
-    parser.add_argument("--dir", help="where the folders of the nodes are made; must be on a real disk")
-    parser.add_argument("--election-timeout", help="as hearthd takes it")
-    parser.add_argument("-v", "--verbose", action="store_true", help="a line a round on standard error")
+    parser.add_argument("--dir", help="where to create the data directories of the nodes; must be on a real disk")
+    parser.add_argument("--election-timeout", help="passed to hearthd, in milliseconds")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print one line per round on standard error")
     options = parser.parse_args()
     end_cleanly()
     faults = options.faults.split(",")

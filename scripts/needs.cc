@@ -1,11 +1,11 @@
-// Tries what a build of Hearth needs of this machine, as the build will use it.
+// Tests the prerequisites of a build of Hearth on this machine, in the way in which the build will use them.
 //
 // usage: needs compiler
 //        needs libclang HEADER [ARGUMENT_OF_CLANG...]
 //
-// That this program runs shows the first: a compiler of C++20 with its library and threads. The second finds
-// libclang where clang-sys 1.9 does (build/common.rs and build/dynamic.rs, with its feature `runtime`), loads
-// it, and parses a header with it, as bindgen does. Exit code 1, with the reason, where that fails.
+// `compiler` needs only to run: it shows that there is a C++20 compiler with its library and threads. `libclang`
+// finds libclang where clang-sys 1.9 does (build/common.rs and build/dynamic.rs, with its feature `runtime`), loads
+// it, and parses a header with it, as bindgen does. If a test fails, the exit code is 1 and the reason is printed.
 #include <dlfcn.h>
 #include <glob.h>
 #include <sys/stat.h>
@@ -43,7 +43,8 @@ static bool is_folder(const std::string& path) {
     return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-// What is not a number counts as 0 there, the `so` of libclang-14.so.14 included.
+// Parses the version as clang-sys does: a part that is not a number counts as 0, as does the `so` of
+// libclang-14.so.14.
 static std::vector<unsigned> version_of(const std::string& name) {
     std::string text;
     if (name.starts_with("libclang.so.")) text = name.substr(12);
@@ -57,7 +58,7 @@ static std::vector<unsigned> version_of(const std::string& name) {
     return version;
 }
 
-// The wrong class, 32 or 64 bits, is passed over.
+// Returns false for a library of the wrong class (32 or 64 bits), which the search skips.
 static bool is_for_this_machine(const std::string& path) {
     char header[5] = {};
     std::ifstream(path, std::ios::binary).read(header, sizeof header);
@@ -68,7 +69,7 @@ static void search(const std::string& folder, std::vector<Library>& found) {
     for (const char* pattern : {"libclang.so", "libclang-*.so", "libclang.so.*", "libclang-*.so.*"}) {
         for (const auto& path : matches(folder + "/" + pattern)) {
             auto name = path.substr(path.rfind('/') + 1);
-            // Another library, of C++, which also graphics drivers bring along.
+            // Skips libclang-cpp, a different library, which graphics drivers install as well.
             if (name.find("-cpp.") != std::string::npos || !is_for_this_machine(path)) continue;
             found.push_back({path, version_of(name)});
         }
@@ -86,7 +87,7 @@ static std::string prefix_of_llvm() {
     return prefix;
 }
 
-// The highest version; of the same ones the first.
+// Returns the library with the highest version; of equal versions, the first one found.
 static std::optional<Library> find_libclang() {
     std::vector<Library> found;
     if (const char* given = std::getenv("LIBCLANG_PATH")) {
@@ -121,7 +122,7 @@ static std::optional<Library> find_libclang() {
     return best;
 }
 
-// clang-c/CXString.h.
+// CXString of clang-c/CXString.h.
 struct Text {
     const void* data;
     unsigned flags;

@@ -1,13 +1,13 @@
-"""A network of its own for each node, which can be cut: Linux network namespaces around a bridge.
+"""A separate network for each node, which can be cut off: Linux network namespaces around a bridge.
 
-Not a program of its own. Needs root, `ip` and `nft`.
+A module of other scripts. Needs root, `ip` and `nft`.
 """
 
 import os
 import shutil
 import subprocess
 
-# Everything but the node's own loopback interface is dropped, both ways. No socket is closed by it.
+# Drops everything except the node's own loopback traffic, in both directions. Closes no socket.
 CUT = """
 table inet cut {
     chain in { type filter hook input priority 0; iifname != "lo" drop; }
@@ -25,7 +25,7 @@ def run(*command, text=None):
 
 
 class Network:
-    """`count` namespaces with one address each, and one for the clients, which holds the bridge."""
+    """`count` namespaces with one address each, and one for the clients, which contains the bridge."""
 
     def __init__(self, count=3):
         self.name = "hearth%d" % os.getpid()

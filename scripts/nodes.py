@@ -1,6 +1,6 @@
-"""Clusters of real nodes on this machine, for the scripts that measure them: hearthd, and etcd beside it.
+"""Clusters of real nodes on this machine, of hearthd and of etcd, for the scripts that measure them.
 
-Not a program of its own. Wants the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured).
+A module of other scripts. Needs the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured).
 """
 
 import json
@@ -19,12 +19,12 @@ TARGET = os.path.join(TARGET_ROOT, "release")
 HEARTHD = os.path.join(TARGET, "hearthd")
 NSCTL = os.path.join(TARGET, "nsctl")
 
-# How long a cluster may take to be there, on a machine that is busy.
+# The longest time in seconds that a cluster may take to start, on a busy machine.
 START_TIME_MAX = 60
 
 
 def end_cleanly():
-    """Lets SIGTERM end this program as an exception does, so that no node is left behind."""
+    """Makes SIGTERM end this program by an exception, so that no node is left behind."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
 
 
@@ -35,7 +35,7 @@ def want(*programs):
 
 
 def free_ports(count):
-    """Ports of the loopback interface that nobody has at this moment."""
+    """Returns ports of the loopback interface that are free at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for sock in sockets:
@@ -47,7 +47,7 @@ def free_ports(count):
 
 
 def environment():
-    """Ours, without what would configure a server."""
+    """Returns this process's environment without the variables that would configure a server."""
     prefixes = ("PYRO", "HEARTH_", "NSCTL_", "ETCD", "RUST_LOG")
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
@@ -59,7 +59,7 @@ def machine():
 
 
 def sync_time(folder):
-    """Milliseconds that a synced write of 4 KB takes there: median of 200."""
+    """Returns the milliseconds that a synced write of 4 KB takes in this directory: the median of 200."""
     path, times = os.path.join(folder, "sync-time"), []
     with open(path, "wb", buffering=0) as file:
         for _ in range(200):
@@ -77,7 +77,7 @@ def file_system(folder):
 
 
 def cpu_seconds(pids):
-    """Processor time that these processes have used so far."""
+    """Returns the processor time in seconds that these processes have used so far."""
     total = 0
     for pid in pids:
         with open("/proc/%d/stat" % pid) as stat:
@@ -92,7 +92,7 @@ def resident_mb(pid):
 
 
 def nsctl(*arguments, prefix=(), timeout=60):
-    """The JSON document that nsctl prints, `None` if it fails."""
+    """Returns the JSON document that nsctl prints, or `None` if it prints none."""
     done = subprocess.run(list(prefix) + [NSCTL, "-o", "json"] + list(arguments), capture_output=True, text=True,
                           env=environment(), timeout=timeout)
     try:
@@ -102,7 +102,7 @@ def nsctl(*arguments, prefix=(), timeout=60):
 
 
 class Node:
-    """One process, its log and its folder."""
+    """One process, its log and its directory."""
 
     def __init__(self, number, folder, command, prefix=()):
         self.number, self.folder, self.command, self.prefix = number, folder, command, list(prefix)
@@ -186,7 +186,7 @@ class Cluster:
         return [node.pid for node in self.nodes]
 
     def wait(self, what, condition, seconds=START_TIME_MAX):
-        """Until the condition holds; a node that ends meanwhile ends this program."""
+        """Waits until the condition holds. A node that ends meanwhile ends this program."""
         deadline = time.monotonic() + seconds
         while True:
             found = condition()
@@ -202,7 +202,7 @@ class Cluster:
 
 
 class Hearth(Cluster):
-    """Nodes of hearthd with RocksDB, on the loopback interface or each in its own part of `network`."""
+    """Nodes of hearthd with RocksDB, on the loopback interface or each in its own namespace of `network`."""
 
     def __init__(self, folder, count=3, arguments=(), network=None):
         if network is None:
@@ -210,14 +210,14 @@ class Hearth(Cluster):
             own, peer = ports[:count], ports[count:]
         else:
             hosts, own, peer = network.hosts, [9090] * count, [9092] * count
-        # What programs that talk to the nodes are started with.
+        # The command prefix for programs that talk to the nodes.
         self.client_prefix = network.client_prefix if network else []
         self.endpoints = ["%s:%d" % pair for pair in zip(hosts, own)]
         peers = ["%s:%d" % pair for pair in zip(hosts, peer)]
         founders = ",".join("%d=%s" % (index + 1, address) for index, address in enumerate(peers))
         options = list(arguments)
         if network is not None:
-            # Their addresses are real ones, and a cluster that others reach has a key.
+            # These are no loopback addresses, and a cluster that other machines can reach needs a key.
             key = os.path.join(folder, "cluster.key")
             with open(key, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                 file.write("the key of the clusters that are measured\n")
@@ -235,7 +235,7 @@ class Hearth(Cluster):
         self.leader()
 
     def status(self, exclude=None):
-        """What a running node says about all of them."""
+        """Returns the cluster status from a running node, or `None`."""
         endpoints = [self.endpoints[node.number - 1] for node in self.nodes
                      if node.is_running() and node.number != exclude]
         return nsctl("--endpoints", ",".join(endpoints), "--timeout", "3", "cluster", "status", prefix=self.client_prefix)
@@ -250,7 +250,7 @@ class Hearth(Cluster):
         return self.nodes[number - 1]
 
     def wait_caught_up(self, lag_max=1000):
-        """Until every member answers and is close to the leader, although clients go on writing."""
+        """Waits until every member answers and is close to the leader, although clients continue to write."""
         def is_caught_up():
             status = self.status()
             members = status["members"] if status and status["leader"] else []
@@ -260,7 +260,7 @@ class Hearth(Cluster):
 
 
 class Etcd(Cluster):
-    """Nodes of etcd as it comes: synced writes, no TLS, no authentication."""
+    """Nodes of etcd with default settings: synced writes, no TLS, no authentication."""
 
     def __init__(self, folder, count=3, program="etcd"):
         ports = free_ports(2 * count)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# All checks, then all tests; the last line counts the tests. Fixes nothing.
+# Runs all checks, then all tests; the last line counts the tests. Changes no source file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 
-# Where in a slow run the time went.
+# Adds the elapsed time to the lines that announce a test program, to show where a slow run spent its time.
 with_times() {
     local line
     while IFS= read -r line; do
@@ -16,12 +16,13 @@ with_times() {
     done
 }
 
-# The tests take some ten minutes. Where nobody is there to end one that hangs, this does, and says so.
+# The tests take some ten minutes. Without a terminal, where nobody can stop a test that hangs, this limit ends the
+# run and reports it.
 test_seconds_max=2700
 limit=()
 [ -t 0 ] || limit=(timeout --kill-after=30 "$test_seconds_max")
 
-# What nodes do wrong on purpose, for tests of the tests.
+# The features with which nodes can inject faults, for tests of the tests.
 defects=hearth-node/defects,hearth-jepsen-tests/defects
 
 step "format"
@@ -41,13 +42,13 @@ step "dependencies: advisories"
 if fetched=$(cargo deny fetch db 2>&1); then
     cargo deny --log-level error check advisories
 else
-    # Offline there is nothing to compare with; the next run that has a network finds what is wrong.
+    # Offline there is no database to compare with; the next run with a network finds the advisories.
     echo "skipped: the advisory database cannot be fetched: $(tail -n 1 <<< "$fetched")"
 fi
 
-# What the acceptance tests start, built once for all of them; and nodes that can make mistakes on purpose,
-# which the tests must notice. With a test among them, all dependencies have the features that they have in
-# `cargo test`, and are compiled once.
+# The programs that the acceptance tests start, built once for all of them; and programs that can inject faults,
+# which the tests must detect. Because a test is built with them, all dependencies get the features that they have
+# in `cargo test`, and are compiled only once.
 step "programs"
 programs=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --locked --workspace --bins --test house --features "$defects"
@@ -64,7 +65,7 @@ step "tests"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 log=$scratch/log
-# Tests that find out that they cannot run here write a line of it (jepsen-tests/skipped).
+# A test that finds that it cannot run here writes a line to this file (jepsen-tests/skipped).
 export HEARTH_SKIP_LOG=$scratch/skipped
 : > "$HEARTH_SKIP_LOG"
 status=0
@@ -76,12 +77,12 @@ fi
 echo
 sed -n 's/^test \(.*\) \.\.\. ignored/skipped: \1/p' "$log"
 sort -u "$HEARTH_SKIP_LOG" | sed 's/^/skipped: /; s/\t/: /'
-# For those the runner counted as passed.
+# Skipped tests that cargo counted as passed.
 unnoticed=$(cut -f 1 "$HEARTH_SKIP_LOG" | sort -u | wc -l)
 awk -v unnoticed="$unnoticed" '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed - unnoticed, failed, skipped + unnoticed }' "$log"
 
-# CI has all that tests need (scripts/setup.sh test), but for programs of an earlier build.
+# CI has everything that the tests need (scripts/setup.sh test), except the programs of an earlier build.
 if [ "${CI:-}" = true ] && [ "$status" = 0 ] && grep -v HEARTH_PREVIOUS_BIN_DIR "$HEARTH_SKIP_LOG" > "$scratch/forbidden"; then
     echo "skipped in CI: $(cut -f 1 "$scratch/forbidden" | sort -u | wc -l) tests that it can run" >&2
     status=1

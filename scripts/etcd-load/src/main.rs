@@ -1,9 +1,9 @@
 //! Closed-loop load on etcd: each connection sends its next request when the reply to the last one has
 //! arrived and been checked, as `nsctl bench` does with Hearth. Keys and values are the names and URIs
-//! of that load, and the report has its fields.
+//! of that load, and the report has the same fields.
 //!
-//! gRPC is spoken by hand over HTTP/2, one connection a client: one encoded message, one write and one
-//! read a request, so that most of a shared machine is left to etcd.
+//! The program implements gRPC itself over HTTP/2, with one connection per client: each request is one
+//! encoded message, one write and one read, so that most of a shared machine is left to etcd.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const PREFIX_LEN: usize = 5;
 /// Keys that each connection puts in turn, as in `nsctl bench register`.
 const OWN_KEY_COUNT: usize = 100;
 
-/// Connections that put the keys which the gets read.
+/// Connections that put the keys for the gets before the measurement.
 const PREPARING_COUNT: usize = 64;
 
 /// Put a load on etcd and print what it measured as JSON
@@ -68,7 +68,7 @@ enum Operation {
     SerializableGet,
 }
 
-// The messages of etcd's `rpc.proto` and `kv.proto`, as far as they are used here.
+// The messages of etcd's `rpc.proto` and `kv.proto`, with only the fields that are used here.
 
 #[derive(Clone, PartialEq, Message)]
 struct PutRequest {
@@ -124,7 +124,7 @@ fn shared_value(index: usize) -> String {
 struct Client {
     endpoint: String,
     send: SendRequest<Bytes>,
-    /// State of a small generator of random numbers.
+    /// State of the pseudo-random number generator.
     random: u64,
     put_count: usize,
     number: usize,
@@ -141,7 +141,7 @@ impl Client {
             .initial_connection_window_size(1 << 20)
             .handshake(stream)
             .await?;
-        // It ends with the client, or makes the client's next request fail.
+        // The task ends with the client; if it ends earlier, the client's next request fails.
         tokio::spawn(connection);
         Ok(Self {
             endpoint: endpoint.to_owned(),
@@ -220,7 +220,7 @@ impl Client {
         Ok(R::decode(message)?)
     }
 
-    /// A number below `count` by xorshift.
+    /// Returns a pseudo-random number below `count` (xorshift).
     fn below(&mut self, count: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -236,7 +236,7 @@ fn check_status(headers: &HeaderMap) -> anyhow::Result<()> {
     }
 }
 
-/// What some connections measured.
+/// The measurements of some connections.
 struct Tally {
     latency: Histogram<u64>,
     errors: BTreeMap<String, u64>,
@@ -281,7 +281,7 @@ async fn drive(mut client: Client, options: &Options, start: Instant) -> anyhow:
     Ok(tally)
 }
 
-/// One thread's share of the connections.
+/// Runs one thread's share of the connections.
 async fn share(options: Arc<Options>, thread: usize, ready: Arc<Barrier>) -> anyhow::Result<Tally> {
     let mut clients = Vec::new();
     for number in (thread..options.connections).step_by(options.threads) {
