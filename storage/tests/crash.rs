@@ -84,8 +84,7 @@ fn apply(registry: &Registry, indexes: std::ops::RangeInclusive<u64>) {
             .apply(Revision::new(index, 0), &command(index))
             .unwrap();
         let key = format!("session {}", index % 3);
-        change
-            .put_extra(key.as_bytes(), index.to_be_bytes().to_vec());
+        change.put_extra(key.as_bytes(), index.to_be_bytes().to_vec());
     }
     change.put_meta(b"applied", indexes.end().to_be_bytes().to_vec());
     registry.commit(change).unwrap();

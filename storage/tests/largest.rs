@@ -25,8 +25,7 @@ fn apply(registry: &Registry, index: u64, commands: &[Command]) {
         assert_eq!(reply.unwrap(), Reply::Done);
     }
     change.put_meta(b"a meta record", vec![0xff; 1 << 20]);
-    change
-        .put_extra(b"an extra record", vec![0xff; 1 << 20]);
+    change.put_extra(b"an extra record", vec![0xff; 1 << 20]);
     registry.commit(change).unwrap();
 }
 
