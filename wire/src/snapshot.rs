@@ -26,6 +26,8 @@ const HEAD_LEN: usize = MAGIC.len() + 1;
 /// Length of a section's kind and length fields in bytes.
 const SECTION_HEAD_LEN: usize = 5;
 const CRC_LEN: usize = 4;
+/// Length of the last section's payload, a SHA-256, in bytes.
+const HASH_LEN: u32 = 32;
 
 /// Maximum length of a section's payload in bytes. A chunk holds at least one record, however large a client
 /// has made that record.
@@ -64,6 +66,9 @@ pub enum SnapshotError {
         /// The problem with the section.
         reason: String,
     },
+    /// A section to be written is longer than a reader accepts. Nothing of it is written.
+    #[error("a section of {0} bytes cannot be written: the limit is {SECTION_LEN_MAX}")]
+    TooLong(usize),
     /// The end is missing. Holds the number of bytes found.
     #[error("it ends early, at byte {0}")]
     Cut(u64),
@@ -78,25 +83,31 @@ pub struct SnapshotWriter {
 
 impl SnapshotWriter {
     /// Appends the next section to `out`. The caller keeps the order: about, header, chunks.
-    pub fn section(&mut self, section: &Section, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// [`SnapshotError::TooLong`] if [`SnapshotReader`] would refuse the section.
+    pub fn section(&mut self, section: &Section, out: &mut Vec<u8>) -> Result<(), SnapshotError> {
         let (kind, payload) = match section {
             Section::About(payload) => (ABOUT, payload),
             Section::Header(payload) => (HEADER, payload),
             Section::Chunk(payload) => (CHUNK, payload),
         };
-        self.write(kind, payload, out);
+        let len = u32::try_from(payload.len())
+            .ok()
+            .filter(|_| payload.len() <= SECTION_LEN_MAX)
+            .ok_or(SnapshotError::TooLong(payload.len()))?;
+        self.write(kind, len, payload, out);
+        Ok(())
     }
 
     /// Appends the last section, the hash, to `out`.
     pub fn end(mut self, out: &mut Vec<u8>) {
         let hash = self.hash.clone().finalize();
-        self.write(END, hash.as_ref(), out);
+        self.write(END, HASH_LEN, hash.as_ref(), out);
     }
 
-    fn write(&mut self, kind: u8, payload: &[u8], out: &mut Vec<u8>) {
-        let len = u32::try_from(payload.len())
-            .unwrap_or(u32::MAX)
-            .to_be_bytes();
+    fn write(&mut self, kind: u8, len: u32, payload: &[u8], out: &mut Vec<u8>) {
+        let len = len.to_be_bytes();
         let mut crc = Crc::new();
         for part in [&[kind][..], &len, payload] {
             crc.update(part);
@@ -273,7 +284,7 @@ mod tests {
         let mut writer = SnapshotWriter::default();
         let mut out = Vec::new();
         for section in sections() {
-            writer.section(&section, &mut out);
+            writer.section(&section, &mut out).unwrap();
         }
         writer.end(&mut out);
         out
@@ -321,6 +332,16 @@ mod tests {
         let lost = [&bytes[..at], &bytes[at + 9..]].concat();
         let error = read(&lost, 64).expect_err("a chunk less");
         assert!(error.to_string().contains("hash"), "{error}");
+    }
+
+    #[test]
+    fn a_section_that_no_reader_takes_is_not_written() {
+        let mut writer = SnapshotWriter::default();
+        let mut out = Vec::new();
+        let chunk = Section::Chunk(vec![0; SECTION_LEN_MAX + 1]);
+        let error = writer.section(&chunk, &mut out).unwrap_err();
+        assert_eq!(error, SnapshotError::TooLong(SECTION_LEN_MAX + 1));
+        assert!(out.is_empty());
     }
 
     #[test]

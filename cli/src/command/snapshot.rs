@@ -233,7 +233,7 @@ mod tests {
             Section::Header(vec![1]),
             Section::Chunk(vec![2; 5000]),
         ] {
-            writer.section(&section, &mut bytes);
+            writer.section(&section, &mut bytes).unwrap();
         }
         writer.end(&mut bytes);
         bytes

@@ -4,11 +4,12 @@
 //! nobody asks for is dropped. A piece that was lost on its way is asked for again by its number.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hearth_raft::{Replica, SavedState};
-use hearth_storage::{ChunkCursor, StoreError};
+use hearth_storage::ChunkCursor;
 use hearth_wire::snapshot::{Section, SnapshotWriter};
 use hearth_wire::{Exception, Value};
 
@@ -61,8 +62,13 @@ impl Snapshots {
         let mut writer = SnapshotWriter::default();
         let mut waiting = Vec::new();
         let json = serde_json::Value::Object(about.clone()).to_string();
-        writer.section(&Section::About(json.into_bytes()), &mut waiting);
-        writer.section(&Section::Header(state.header()), &mut waiting);
+        for section in [
+            Section::About(json.into_bytes()),
+            Section::Header(state.header()),
+        ] {
+            let written = writer.section(&section, &mut waiting);
+            written.map_err(|error| failure(&error))?;
+        }
         let now = Instant::now();
         let sending = Sending {
             state,
@@ -154,7 +160,8 @@ impl Sending {
             let chunk = self.state.chunk(&self.cursor);
             match chunk.map_err(|error| failure(&error))? {
                 Some((chunk, cursor)) => {
-                    writer.section(&Section::Chunk(chunk), &mut self.waiting);
+                    let written = writer.section(&Section::Chunk(chunk), &mut self.waiting);
+                    written.map_err(|error| failure(&error))?;
                     self.cursor = cursor;
                 }
                 None => {
@@ -233,7 +240,7 @@ fn plain(item: serde_json::Value) -> Value {
     }
 }
 
-fn failure(error: &StoreError) -> Exception {
+fn failure(error: &impl fmt::Display) -> Exception {
     refused(&error.to_string())
 }
 
