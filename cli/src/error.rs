@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use hearth_wire::uri::UriError;
-use hearth_wire::{DecodeError, EncodeError, Exception, Family};
+use hearth_wire::{DecodeError, EncodeError, Exception, Family, NamingErrorKind};
 
 use crate::{Address, AddressError};
 
@@ -199,9 +199,8 @@ impl ClientError {
             Self::Rejected { reason, .. } => is_key_refusal(reason),
             Self::Protocol { source, .. } => is_key_refusal(&source.to_string()),
             Self::Remote { exception, .. } => {
-                let is_denial = |text: String| text.starts_with(DENIED);
                 exception.class.name() == "SecurityError"
-                    || self.naming_text().is_some_and(is_denial)
+                    || self.naming_kind() == Some(NamingErrorKind::Denied)
             }
             Self::NotLocated { attempts } => any_attempt(attempts, Self::is_denied),
             _ => false,
@@ -233,8 +232,7 @@ impl ClientError {
     /// Returns true if the server answered that it cannot serve now and changed nothing: it has no quorum, or
     /// it is stopping. The caller may then ask another node of the cluster.
     pub fn is_unserved(&self) -> bool {
-        let text = self.naming_text();
-        text.is_some_and(|text| UNSERVED.iter().any(|start| text.starts_with(start)))
+        self.naming_kind().is_some_and(NamingErrorKind::is_unserved)
     }
 
     /// Returns true if a change may or may not have been made, or may still be made: the server says so, or the
@@ -242,16 +240,14 @@ impl ClientError {
     /// connecting.
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            Self::Remote { .. } => self
-                .naming_text()
-                .is_some_and(|text| text.starts_with(OUTCOME_UNKNOWN)),
+            Self::Remote { .. } => self.naming_kind() == Some(NamingErrorKind::OutcomeUnknown),
             error => error.is_communication(),
         }
     }
 
-    fn naming_text(&self) -> Option<String> {
-        let exception = self.exception()?;
-        (exception.class.name() == "NamingError").then(|| exception.text())
+    /// Returns the kind of the `NamingError` that the server raised.
+    pub fn naming_kind(&self) -> Option<NamingErrorKind> {
+        NamingErrorKind::of(self.exception()?)
     }
 
     /// The exception that the server raised, for [`ClientError::Remote`] only.
@@ -262,15 +258,6 @@ impl ClientError {
         }
     }
 }
-
-/// Prefix of Hearth's errors for callers without permission.
-const DENIED: &str = "denied: ";
-
-/// Prefixes of Hearth's errors if it cannot serve at the moment and changed nothing.
-const UNSERVED: [&str; 3] = ["no quorum: ", "cannot answer: ", "nothing was changed: "];
-
-/// Prefix of Hearth's errors if it does not know whether a change was made.
-const OUTCOME_UNKNOWN: &str = "outcome unknown: ";
 
 /// Returns true for a refusal because of the key. Pyro uses the same texts in a server's CONNECTFAIL and in the
 /// client's own check of a server's signature. The text with "HMAC key" is the one by which `hearthd` refuses

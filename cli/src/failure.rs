@@ -5,6 +5,7 @@ use std::io;
 
 use hearth_cli::bench::BenchError;
 use hearth_cli::{Address, ClientError};
+use hearth_wire::NamingErrorKind;
 use hearth_wire::repr::str_repr;
 
 use crate::outcome::EXIT_NOT_FOUND;
@@ -151,15 +152,15 @@ fn kind_of(error: &ClientError) -> Kind {
         return Kind::TimedOut;
     }
     match error {
-        ClientError::Remote { .. } if error.is_outcome_unknown() => Kind::OutcomeUnknown,
-        ClientError::Remote { exception, .. } => match (exception.class.name(), exception.text()) {
-            ("NamingError", text) if text.starts_with("unknown name: ") => Kind::Unknown,
-            ("NamingError", text) if text.starts_with("name already registered: ") => Kind::Taken,
-            ("NamingError", text) if text.starts_with("invalid regex: ") => Kind::BadRegex,
-            ("NamingError", text) if text.starts_with("unknown member: ") => Kind::UnknownMember,
-            ("NamingError", text) if text.starts_with("refused: ") => Kind::Refused,
-            ("TimeoutError", _) => Kind::TimedOut,
-            (_, text) if text.contains("no quorum") => Kind::NoQuorum,
+        ClientError::Remote { exception, .. } => match error.naming_kind() {
+            Some(NamingErrorKind::UnknownName) => Kind::Unknown,
+            Some(NamingErrorKind::NameTaken) => Kind::Taken,
+            Some(NamingErrorKind::InvalidRegex) => Kind::BadRegex,
+            Some(NamingErrorKind::UnknownMember) => Kind::UnknownMember,
+            Some(NamingErrorKind::Refused) => Kind::Refused,
+            Some(NamingErrorKind::NoQuorum) => Kind::NoQuorum,
+            Some(NamingErrorKind::OutcomeUnknown) => Kind::OutcomeUnknown,
+            None if exception.class.name() == "TimeoutError" => Kind::TimedOut,
             _ => Kind::Other,
         },
         ClientError::NoCandidate { .. } => Kind::NoCandidate,

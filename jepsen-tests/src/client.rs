@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hearth_cli::wire::NamingErrorKind;
 use hearth_cli::{
     Address, BatchCall, ClientError, ConnectOptions, Filter, IfTaken, Listing, NAME_SERVER,
     NameServer, Removal,
@@ -285,21 +286,15 @@ fn judge(action: &Action, error: &ClientError) -> Outcome {
 
 /// What it means that the name server raised an exception with this text.
 pub(crate) fn judge_refusal(action: &Action, text: String) -> Outcome {
-    if text.starts_with("unknown name: ") {
-        return Outcome::Ok(match action {
+    match NamingErrorKind::of_text(&text) {
+        Some(NamingErrorKind::UnknownName) => Outcome::Ok(match action {
             Action::Lookup { .. } => Answer::Entry(None),
             _ => Answer::UnknownName,
-        });
-    }
-    if text.starts_with("name already registered: ") {
-        return Outcome::Ok(Answer::Taken);
-    }
-    let did_nothing = ["no quorum: ", "nothing was changed: ", "not written: "];
-    let is_definite = did_nothing.iter().any(|start| text.starts_with(start));
-    if is_definite || !action.is_write() {
-        Outcome::Failed(text)
-    } else {
-        Outcome::Unknown(text)
+        }),
+        Some(NamingErrorKind::NameTaken) => Outcome::Ok(Answer::Taken),
+        Some(kind) if kind.is_unserved() => Outcome::Failed(text),
+        _ if !action.is_write() => Outcome::Failed(text),
+        _ => Outcome::Unknown(text),
     }
 }
 

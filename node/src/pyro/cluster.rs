@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use hearth_raft::{
     ClusterChange, ClusterError, ClusterReply, ClusterStatus, MemberInfo, MemberStatus, Replica,
 };
-use hearth_wire::{Exception, Value};
+use hearth_wire::{Exception, NamingErrorKind, Value};
 
 use super::Front;
 use super::arguments::Arguments;
@@ -156,7 +156,7 @@ fn authorize(front: &Front, caller: &mut Caller, proof: &Value) -> Result<Value,
 }
 
 fn denied(reason: &str) -> Exception {
-    Exception::naming(format!("denied: {reason}"))
+    Exception::naming_of(NamingErrorKind::Denied, reason)
 }
 
 /// The right by which `caller` may do what is for administrators.
@@ -203,12 +203,14 @@ fn call_text(change: &ClusterChange) -> String {
 }
 
 fn failure(error: ClusterError) -> Exception {
-    Exception::naming(match error {
-        ClusterError::UnknownMember(id) => format!("unknown member: {id}"),
-        // Their own texts begin as they should.
-        ClusterError::NoQuorum(_) | ClusterError::Unknown(_) => error.to_string(),
-        other => format!("refused: {other}"),
-    })
+    match error {
+        ClusterError::UnknownMember(id) => Exception::naming_of(NamingErrorKind::UnknownMember, id),
+        ClusterError::NoQuorum(reason) => Exception::naming_of(NamingErrorKind::NoQuorum, reason),
+        ClusterError::Unknown(reason) => {
+            Exception::naming_of(NamingErrorKind::OutcomeUnknown, reason)
+        }
+        other => Exception::naming_of(NamingErrorKind::Refused, other),
+    }
 }
 
 fn status(status: &ClusterStatus) -> Value {
@@ -353,9 +355,10 @@ fn health(status: &ClusterStatus, ready: bool, reads: &ReadPolicy) -> Value {
 fn node_id(method: &str, value: Value) -> Result<u64, Exception> {
     match value {
         Value::Int(id @ 1..) => Ok(id.unsigned_abs()),
-        Value::Int(id) => Err(Exception::naming(format!(
-            "refused: {id} is no number of a node; they begin at 1"
-        ))),
+        Value::Int(id) => Err(Exception::naming_of(
+            NamingErrorKind::Refused,
+            format!("invalid node id {id}: expected 1 or more"),
+        )),
         other => Err(Exception::type_error(format!(
             "{method}() argument node_id must be int, not {}",
             other.type_name()

@@ -6,7 +6,7 @@ use hearth_storage::{
     Answer, Bounds, Entry, Filter, ListRefusal, Name, Pattern, PatternError, Query, Refusal, Steps,
     StoreError, Tags, entries,
 };
-use hearth_wire::{Exception, Family, PyroClass, Uri, Value};
+use hearth_wire::{Exception, Family, NamingErrorKind, PyroClass, Uri, Value};
 
 use super::presence::Presence;
 use crate::logging::excerpt;
@@ -202,7 +202,7 @@ pub(super) fn looked_up(
 }
 
 pub(super) fn unknown_name(name: &str) -> Exception {
-    Exception::naming(format!("unknown name: {name}"))
+    Exception::naming_of(NamingErrorKind::UnknownName, name)
 }
 
 /// Whether the name server's own entry, which the registry does not hold, passes a filter.
@@ -244,7 +244,7 @@ pub(super) fn list_refusal(refusal: ListRefusal) -> Exception {
             "list too long (the first {count} names have more than {len_max} bytes with their URIs and \
              metadata); ask for parts of it, by prefix for example"
         )),
-        other => Exception::naming(format!("refused: {other}")),
+        other => Exception::naming_of(NamingErrorKind::Refused, other),
     }
 }
 
@@ -252,12 +252,12 @@ pub(super) fn list_refusal(refusal: ListRefusal) -> Exception {
 pub(super) fn removal_refusal(refusal: &Refusal) -> Exception {
     match refusal {
         Refusal::Pattern(text) => invalid_regex(text),
-        other => Exception::naming(format!("refused: {other:?}")),
+        other => Exception::naming_of(NamingErrorKind::Refused, format!("{other:?}")),
     }
 }
 
 pub(super) fn invalid_regex(text: &str) -> Exception {
-    Exception::naming(format!("invalid regex: {text}"))
+    Exception::naming_of(NamingErrorKind::InvalidRegex, text)
 }
 
 pub(super) fn store_failure(error: StoreError) -> Exception {

@@ -13,7 +13,7 @@ use hearth_storage::{
     Answer, Bounds, Command, Entry, Filter, IfTaken, ListRefusal, Name, Pattern, Query, Refusal,
     Reply, Revision, Steps, Tags,
 };
-use hearth_wire::{DecodeError, Exception, Family, PyroClass, Uri, Value};
+use hearth_wire::{DecodeError, Exception, Family, NamingErrorKind, PyroClass, Uri, Value};
 
 use super::arguments::Arguments;
 use super::config::FrontConfig;
@@ -371,12 +371,16 @@ impl NameServer<'_> {
                 Reply::Done => return Ok(0),
             }
             if Instant::now() + pause >= deadline {
-                return Err(Exception::naming(format!(
-                    "nothing was changed: names beginning with {:?} were registered all the time, so that a \
-                     removal by pattern found no moment within {:?}",
+                let detail = format!(
+                    "names beginning with {:?} were registered all the time, so that a removal by pattern \
+                     found no moment within {:?}",
                     prefix.chars().take(40).collect::<String>(),
                     self.config.write_deadline
-                )));
+                );
+                return Err(Exception::naming_of(
+                    NamingErrorKind::NothingChanged,
+                    detail,
+                ));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(CHANGED_PAUSE_MAX);
@@ -616,21 +620,27 @@ fn check_removal_len(names: &[Name]) -> Result<(), Exception> {
 }
 
 fn too_many_to_remove(count: usize) -> Exception {
-    Exception::naming(format!(
-        "nothing was changed: the pattern matches {count} names or more, of more than {REMOVAL_LEN_MAX} bytes, \
-         which is too much for one removal by pattern; remove them by prefix, or with patterns that match fewer"
-    ))
+    let detail = format!(
+        "the pattern matches {count} names or more, of more than {REMOVAL_LEN_MAX} bytes, which is too much for \
+         one removal by pattern; remove them by prefix, or with patterns that match fewer"
+    );
+    Exception::naming_of(NamingErrorKind::NothingChanged, detail)
 }
 
 /// The exception for a change that has no reply. Programs go by how its text begins: after `no quorum: ` and
 /// `nothing was changed: ` they may try again anywhere, after `outcome unknown: ` they must look first.
 fn write_failure(error: &WriteError) -> Exception {
-    Exception::naming(match error {
+    match error {
         WriteError::NotProposed(reason) | WriteError::DiskFull(reason) => {
-            format!("nothing was changed: {reason}")
+            Exception::naming_of(NamingErrorKind::NothingChanged, reason)
         }
-        other => other.to_string(),
-    })
+        WriteError::NoQuorum(reason) => Exception::naming_of(NamingErrorKind::NoQuorum, reason),
+        WriteError::Unknown(reason) => {
+            Exception::naming_of(NamingErrorKind::OutcomeUnknown, reason)
+        }
+        // Says least.
+        other => Exception::naming_of(NamingErrorKind::OutcomeUnknown, other),
+    }
 }
 
 /// One element of a `metadata` argument.
@@ -686,7 +696,7 @@ fn text_for_tags(parameter: &str) -> Exception {
 }
 
 fn unknown_surrogate_name(points: &[u32]) -> Exception {
-    let text = "unknown name: ".chars().map(u32::from);
+    let text = NamingErrorKind::UnknownName.prefix().chars().map(u32::from);
     let mut exception = Exception::naming("");
     exception.args = vec![Value::SurrogateStr(
         text.chain(points.iter().copied()).collect(),
@@ -695,7 +705,7 @@ fn unknown_surrogate_name(points: &[u32]) -> Exception {
 }
 
 fn already_registered(name: &str) -> Exception {
-    Exception::naming(format!("name already registered: {name}"))
+    Exception::naming_of(NamingErrorKind::NameTaken, name)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hearth_raft::{ReadError, Replica};
-use hearth_wire::Exception;
+use hearth_wire::{Exception, NamingErrorKind};
 use tokio::time::timeout;
 
 use super::config::ReadMode;
@@ -149,8 +149,8 @@ async fn confirmation(replica: &Replica) -> Option<Result<(), ReadError>> {
 
 fn refusal(error: &ReadError) -> Exception {
     match error {
-        ReadError::NoQuorum(_) => Exception::naming(error.to_string()),
-        other => Exception::naming(format!("cannot answer: {other}")),
+        ReadError::NoQuorum(reason) => Exception::naming_of(NamingErrorKind::NoQuorum, reason),
+        other => Exception::naming_of(NamingErrorKind::CannotAnswer, other),
     }
 }
 

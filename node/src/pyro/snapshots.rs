@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hearth_raft::{Replica, SavedState};
 use hearth_storage::ChunkCursor;
 use hearth_wire::snapshot::{Section, SnapshotWriter};
-use hearth_wire::{Exception, Value};
+use hearth_wire::{Exception, NamingErrorKind, Value};
 
 /// Snapshots under way at once.
 const COUNT_MAX: usize = 2;
@@ -245,7 +245,7 @@ fn failure(error: &impl fmt::Display) -> Exception {
 }
 
 fn refused(reason: &str) -> Exception {
-    Exception::naming(format!("refused: {reason}"))
+    Exception::naming_of(NamingErrorKind::Refused, reason)
 }
 
 #[cfg(test)]
