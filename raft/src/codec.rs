@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use hearth_storage::Command;
 
-use crate::type_config::{
+use crate::types::{
     LeaderId, LogEntry, LogId, Member, Membership, NumberedCommand, Payload, Proposal,
     StoredMembership, Vote,
 };
@@ -594,5 +594,5 @@ impl MembershipRecord {
 }
 
 #[cfg(test)]
-#[path = "codec_test.rs"]
+#[path = "tests/codec.rs"]
 mod tests;

@@ -6,61 +6,41 @@
 //! A write passes `writer` (numbers, packing, retries), openraft, `log_store` (durability), and
 //! `state_machine` (order, `session`: exactly once). A read passes `gate`, or else `reads`.
 
-pub mod cluster;
+pub mod config;
 pub mod error;
 pub mod offline;
 pub mod replica;
-pub mod tuning;
+pub mod status;
 
-mod aside;
-mod birth;
-mod cluster_keys;
+mod bootstrap;
 mod codec;
-mod contact;
 #[cfg(feature = "defects")]
 pub mod defect;
 #[cfg(not(feature = "defects"))]
 mod defect;
-mod disk;
-mod divergence;
-mod failover;
-mod forward;
-mod gate;
-mod ground;
-mod ids;
-mod incoming;
-mod leadership;
-mod limits;
-mod log_store;
+mod disk_space;
+mod environment;
+mod leader;
 mod membership;
-mod network;
-mod peer;
-mod proposals;
-mod reads;
+mod read;
+mod replication;
 mod report;
 mod retention;
-mod roster;
-mod rules;
-mod save;
-mod session;
-mod snapshot;
-mod snapshot_receive;
-mod snapshot_send;
-mod start;
-mod state_machine;
-mod type_config;
-mod writer;
+mod rpc;
+mod service;
+mod store;
+mod types;
+mod write;
 
-pub use cluster::{
+pub use config::{ClusterKeys, Tuning};
+pub use disk_space::DiskLimits;
+pub use environment::Ground;
+pub use error::{ReadError, StartError, WriteError};
+pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
+pub use rpc::socket::{Connection, Listener, Pending, Reader, Sockets, Writer};
+pub use status::{
     Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
     MemberStatus, NodeReport, Role,
 };
-pub use cluster_keys::ClusterKeys;
-pub use disk::DiskLimits;
-pub use error::{ReadError, StartError, WriteError};
-pub use ground::Ground;
-pub use limits::COMMAND_LEN_MAX;
-pub use peer::socket::{Connection, Listener, Pending, Reader, Sockets, Writer};
-pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
-pub use save::{SavedAbout, SavedState};
-pub use tuning::Tuning;
+pub use store::saved_state::{SavedAbout, SavedState};
+pub use write::limits::COMMAND_LEN_MAX;

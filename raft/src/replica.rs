@@ -21,25 +21,25 @@ use hearth_storage::{
     Reply, Revision, StoreError,
 };
 
-use crate::cluster::{
+use crate::bootstrap::{assemble, until_some};
+use crate::config::Tuning;
+use crate::defect::{self, Defect};
+use crate::disk_space::Disk;
+use crate::environment::Ground;
+use crate::error::{ReadError, StartError, WriteError};
+use crate::membership::Admin;
+use crate::read::Reads;
+use crate::report::{self, Reporter};
+use crate::rpc::Peers;
+use crate::service::Incoming;
+use crate::status::{
     ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
 };
-use crate::defect::{self, Defect};
-use crate::disk::Disk;
-use crate::error::{ReadError, StartError, WriteError};
-use crate::gate::Gate;
-use crate::ground::Ground;
-use crate::incoming::Incoming;
-use crate::membership::Admin;
-use crate::peer::Peers;
-use crate::reads::Reads;
-use crate::report::{self, Reporter};
-use crate::save::SavedState;
-use crate::start::{assemble, until_some};
-use crate::state_machine::Counters;
-use crate::tuning::Tuning;
-use crate::type_config::{Raft, TypeConfig};
-use crate::writer::Writer;
+use crate::store::saved_state::SavedState;
+use crate::store::sole_voter::Gate;
+use crate::store::state_machine::Counters;
+use crate::types::{Raft, TypeConfig};
+use crate::write::Writer;
 
 /// How long [`Replica::shutdown`] waits for a task before it goes on without it.
 const STOP_DURATION_MAX: Duration = Duration::from_secs(10);
@@ -571,5 +571,5 @@ impl Shared {
 }
 
 #[cfg(test)]
-#[path = "replica_test.rs"]
+#[path = "tests/replica.rs"]
 mod tests;

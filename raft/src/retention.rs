@@ -15,9 +15,9 @@ use openraft::async_runtime::WatchReceiver;
 
 use hearth_storage::LogHome;
 
-use crate::snapshot_send::Outgoing;
-use crate::tuning::Tuning;
-use crate::type_config::{LogId, Raft};
+use crate::config::Tuning;
+use crate::replication::snapshot_send::Outgoing;
+use crate::types::{LogId, Raft};
 
 /// How often the log is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

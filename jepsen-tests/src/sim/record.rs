@@ -8,7 +8,7 @@ use hearth_storage::Summary;
 use super::trace::{self, Trace};
 use crate::history::{Action, Nanos, Operation, Outcome};
 
-/// The meta record of the log id that was applied last. See `raft/src/snapshot.rs`.
+/// The meta record of the log id that was applied last. See `raft/src/store/snapshot.rs`.
 const LAST_APPLIED: &[u8] = b"raft/last_applied";
 
 /// Maximum number of problems that are kept.

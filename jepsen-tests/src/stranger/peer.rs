@@ -1,6 +1,6 @@
 //! Messages to the peer port from a client that does not have the key.
 //!
-//! The layouts are those of `raft/src/peer/frame.rs` and `raft/src/peer/handshake.rs`, implemented a second
+//! The layouts are those of `raft/src/rpc/frame.rs` and `raft/src/rpc/handshake.rs`, implemented a second
 //! time: a stranger shares no code with the nodes.
 
 use std::io;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hearth_storage::{LogHome, Registry, StoreError};
 
 use crate::codec::{self, FolderRecord, Identity};
-use crate::snapshot::{MEMBERSHIP, Position};
-use crate::type_config::{
+use crate::store::snapshot::{MEMBERSHIP, Position};
+use crate::types::{
     LeaderId, LogEntry, LogId, Member, Membership, Payload, StoredMembership, Vote,
 };
 

@@ -7,7 +7,7 @@ use hearth_storage::{Entry, FolderCopy, Registry, RocksStore, StoreError};
 
 use super::{OfflineError, index};
 use crate::codec::{self, FolderRecord};
-use crate::snapshot::Position;
+use crate::store::snapshot::Position;
 
 /// What is in a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

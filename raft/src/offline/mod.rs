@@ -19,7 +19,7 @@ pub use recover::Recovery;
 pub use restore::{RestoreAs, restore};
 
 use crate::codec::Identity;
-use crate::type_config::LogId;
+use crate::types::LogId;
 
 /// Why it was not done. The folder is as it was, unless the text says otherwise.
 #[derive(Debug, thiserror::Error)]

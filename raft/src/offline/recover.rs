@@ -8,8 +8,8 @@ use hearth_storage::{Home, Location, Registry, RocksOptions, RocksStore, Store, 
 use super::alone::{LogEnd, last_membership, stand_alone};
 use super::{NewCluster, OfflineError, index};
 use crate::codec::{self, FolderRecord, Identity};
-use crate::snapshot::Position;
-use crate::type_config::Membership;
+use crate::store::snapshot::Position;
+use crate::types::Membership;
 
 /// A folder whose node is to go on alone. Nothing is changed before [`Self::carry_out`].
 ///

@@ -10,7 +10,7 @@ use hearth_storage::{Home, Location, Registry, RocksOptions, RocksStore, Snapsho
 use super::alone::stand_alone;
 use super::{NewCluster, OfflineError};
 use crate::codec::{self, FolderRecord, Identity};
-use crate::snapshot::{INSTALLED, LAST_APPLIED};
+use crate::store::snapshot::{INSTALLED, LAST_APPLIED};
 
 /// What the restored node is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,157 @@
+//! Nodes that hold different states although they have applied the same log: what must never be, and what no client
+//! could see, because each of them answers as if all were well.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+
+use crate::report::Reporter;
+use crate::status::ClusterStatus;
+
+/// How often a leader compares the states of all members.
+const INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long each member may take to tell of its own.
+const REPORT_DURATION_MAX: Duration = Duration::from_secs(2);
+
+/// The state of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held<'a> {
+    pub(crate) node_id: u64,
+    /// Which program it runs, as far as that matters: another one may keep another state.
+    pub(crate) program: (&'a str, u32),
+    /// Index of the log entry that it has applied last.
+    pub(crate) index: u64,
+    /// Of the state then.
+    pub(crate) hash: &'a str,
+}
+
+/// A sentence for each index at which nodes with the same program hold different states.
+pub(crate) fn divergences<'a>(held: impl IntoIterator<Item = Held<'a>>) -> Vec<String> {
+    type Holders<'a> = BTreeMap<&'a str, Vec<u64>>;
+    let mut by_index: BTreeMap<(u64, (&str, u32)), Holders<'_>> = BTreeMap::new();
+    for held in held {
+        let holders = by_index.entry((held.index, held.program)).or_default();
+        holders.entry(held.hash).or_default().push(held.node_id);
+    }
+    let differ = by_index.iter().filter(|(_, holders)| holders.len() > 1);
+    differ
+        .map(|((index, _), holders)| sentence(*index, holders))
+        .collect()
+}
+
+fn sentence(index: u64, holders: &BTreeMap<&str, Vec<u64>>) -> String {
+    let groups: Vec<String> = holders
+        .iter()
+        .map(|(hash, nodes)| {
+            let ids: Vec<String> = nodes.iter().map(u64::to_string).collect();
+            let nodes = if ids.len() == 1 { "node" } else { "nodes" };
+            format!("{nodes} {} the state {hash}", ids.join(" and "))
+        })
+        .collect();
+    format!(
+        "at log index {index} {}: one of them is wrong, and its clients are; remove the node that differs from most \
+         (nsctl cluster remove ID) and add it again with an empty data directory",
+        groups.join(", ")
+    )
+}
+
+/// What was found last. Cheap to clone; all clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found(Arc<Mutex<Vec<String>>>);
+
+impl Found {
+    /// Sentences for people.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    fn set(&self, alarms: Vec<String>) {
+        *self.lock() = alarms;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has this node, where it leads, compare the states of all members again and again.
+pub(crate) async fn watch(reporter: Arc<Reporter>) {
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let leads = {
+            let metrics = reporter.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.current_leader == Some(reporter.me.node_id)
+        };
+        if !leads {
+            reporter.found.set(Vec::new());
+            continue;
+        }
+        let status = reporter.cluster_status(REPORT_DURATION_MAX).await;
+        for alarm in &status.alarms {
+            tracing::error!("nodes differ: {alarm}");
+        }
+        // What was found stands until all have been seen to hold the same.
+        if !status.alarms.is_empty() || are_at_one_index(&status) {
+            reporter.found.set(status.alarms);
+        }
+    }
+}
+
+fn are_at_one_index(status: &ClusterStatus) -> bool {
+    let mut indexes = status.members.iter().map(|member| {
+        let report = member.report.as_ref();
+        report.map(|report| report.last_applied)
+    });
+    let first = indexes.next().flatten();
+    first.is_some() && indexes.all(|index| index == first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(node_id: u64, index: u64, hash: &str) -> Held<'_> {
+        Held {
+            node_id,
+            program: ("1.0", 3),
+            index,
+            hash,
+        }
+    }
+
+    #[test]
+    fn states_that_differ_at_one_index_are_told() {
+        let found = divergences([held(1, 10, "aa"), held(2, 10, "bb"), held(3, 10, "aa")]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let start = "at log index 10 nodes 1 and 3 the state aa, node 2 the state bb: ";
+        assert!(found[0].starts_with(start), "{found:?}");
+    }
+
+    #[test]
+    fn nothing_is_compared_that_may_differ() {
+        for states in [
+            vec![held(1, 10, "aa"), held(2, 10, "aa")],
+            // One is behind.
+            vec![held(1, 10, "aa"), held(2, 9, "bb")],
+            // One runs another program.
+            vec![
+                held(1, 10, "aa"),
+                Held {
+                    program: ("1.0", 2),
+                    ..held(2, 10, "bb")
+                },
+            ],
+            vec![held(1, 10, "aa")],
+        ] {
+            assert_eq!(
+                divergences(states.clone()),
+                Vec::<String>::new(),
+                "{states:?}"
+            );
+        }
+    }
+}

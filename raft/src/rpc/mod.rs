@@ -1,0 +1,322 @@
+//! Connections between nodes: one TCP connection each way, many requests in flight on each.
+//!
+//! ```text
+//! node 1                              node 2
+//! Peers ── Link ── requests ────────▶ server ── Incoming
+//!             ◀─── responses ────────
+//! server ◀──────── requests ──── Link ── Peers
+//! ```
+//! `frame` is how a message lies on the wire, `seal` what it is signed with, `message` what it says,
+//! `handshake` who may speak, `credentials` what this node shows and accepts, `link` one outgoing connection,
+//! `server` the incoming ones, `socket` where they all come from.
+
+pub(crate) mod credentials;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod link;
+pub(crate) mod message;
+pub(crate) mod refusal;
+pub(crate) mod server;
+pub(crate) mod socket;
+
+mod clear_handshake;
+mod outbox;
+mod patience;
+mod seal;
+mod turn_away;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::bootstrap::birth::{Ask, AskError};
+#[cfg(test)]
+use crate::config::ClusterKeys;
+use crate::disk_space::{AskDisks, DiskNews};
+use crate::types::Member;
+use credentials::Credentials;
+use handshake::HandshakeError;
+use link::{Link, Timing};
+use message::{Request, Response};
+use refusal::Refusal;
+use socket::Sockets;
+
+/// How long a member may take to say how its disk is.
+const DISK_NEWS_DURATION_MAX: Duration = Duration::from_secs(1);
+
+/// How the connection to a member stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LinkState {
+    /// Not tried yet, or under way.
+    Connecting,
+    /// Requests go through.
+    Up,
+    /// It is down. `closed` when the other side's system said so (closed, reset or refused), and not
+    /// mere silence: then its process has ended.
+    Down {
+        /// See above.
+        closed: bool,
+        /// For logs.
+        reason: String,
+    },
+    /// One side does not take the other, although both have proved the key: another cluster, a removed or
+    /// replaced node.
+    Rejected {
+        /// Why.
+        refusal: Refusal,
+        /// Whether the other side says so.
+        by_peer: bool,
+    },
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting => f.write_str("not connected yet"),
+            Self::Up => f.write_str("connected"),
+            Self::Down { reason, .. } => f.write_str(reason),
+            Self::Rejected { refusal, .. } => refusal.fmt(f),
+        }
+    }
+}
+
+/// Why a request has no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It was certainly not handled.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// It may have been handled.
+    #[error("no response: {0}")]
+    Lost(String),
+    /// It may have been, or will be, handled.
+    #[error("no response within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Sends requests to members. Cheap to clone; all clones are the same one. Connections end with the last
+/// clone, or by [`Self::close`].
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sockets: Arc<dyn Sockets>,
+    credentials: Credentials,
+    links: RwLock<Links>,
+    /// How many connections each member has open to this node.
+    guests: Mutex<BTreeMap<u64, usize>>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    by_node: BTreeMap<u64, Arc<Link>>,
+    closed: bool,
+}
+
+impl Peers {
+    /// No connection yet.
+    pub(crate) fn new(credentials: Credentials, sockets: Arc<dyn Sockets>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                sockets,
+                credentials,
+                links: RwLock::default(),
+                guests: Mutex::default(),
+            }),
+        }
+    }
+
+    /// For tests of a node that reaches nobody.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        let local = credentials::LocalNode {
+            cluster_name: "hearth".to_owned(),
+            cluster_id: Some(1),
+            node_id: Some(1),
+            incarnation: 1,
+        };
+        let credentials = Credentials::new(local, ClusterKeys::default(), Box::new(|_, _| Ok(())));
+        Self::new(credentials, Arc::new(socket::Tcp))
+    }
+
+    /// A way to ask those who are no members.
+    pub(crate) fn strangers(&self) -> Strangers {
+        Strangers {
+            credentials: self.shared.credentials.clone(),
+            sockets: Arc::clone(&self.shared.sockets),
+        }
+    }
+
+    /// What this node shows to others.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
+    /// Whom to be connected to: every member but this node. Links to others are closed, new ones opened.
+    /// To be called on the runtime that the connections live on.
+    pub(crate) fn set_members(&self, members: &BTreeMap<u64, Member>) {
+        let local = self.shared.credentials.local().node_id;
+        let wanted = |id: u64, addr: &str| {
+            let member = members.get(&id);
+            Some(id) != local && member.is_some_and(|member| member.peer_addr == addr)
+        };
+        let mut links = self.write();
+        if links.closed {
+            return;
+        }
+        links.by_node.retain(|&id, link| wanted(id, link.addr()));
+        for (&id, member) in members {
+            if Some(id) != local && !member.peer_addr.is_empty() {
+                links.by_node.entry(id).or_insert_with(|| {
+                    let (addr, credentials) =
+                        (member.peer_addr.clone(), self.credentials().clone());
+                    let sockets = Arc::clone(&self.shared.sockets);
+                    let timing = Timing::default();
+                    Arc::new(Link::start(id, addr, sockets, credentials, timing))
+                });
+            }
+        }
+    }
+
+    /// Ends all connections for good.
+    pub(crate) fn close(&self) {
+        let mut links = self.write();
+        links.closed = true;
+        links.by_node.clear();
+    }
+
+    /// Sends `request` to member `to` and waits for its response. Fails at once when it is not connected.
+    ///
+    /// # Errors
+    /// [`CallError`]
+    pub(crate) async fn call(
+        &self,
+        to: u64,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        match self.link(to) {
+            Some(link) => link.call(&request, timeout).await,
+            None => Err(CallError::Unreachable(format!(
+                "no member has the number {to}"
+            ))),
+        }
+    }
+
+    /// The protocol version that `to` spoke when it was connected last; 0 before that. What an older one
+    /// does not know must not be sent: it would end the connection.
+    pub(crate) fn protocol(&self, to: u64) -> u32 {
+        self.link(to).map_or(0, |link| link.protocol())
+    }
+
+    /// The state of the link to `to`, now and from now on. `None` when there is no such member.
+    pub(crate) fn link_state(&self, to: u64) -> Option<watch::Receiver<LinkState>> {
+        self.link(to).map(|link| link.state())
+    }
+
+    /// Counts a connection that member `id` has opened, until the guest is dropped.
+    pub(crate) fn receive(&self, id: u64) -> Guest {
+        *self.shared.guests().entry(id).or_default() += 1;
+        Guest {
+            shared: Arc::clone(&self.shared),
+            id,
+        }
+    }
+
+    /// Whether member `id` has a connection to this node open, wherever it comes from.
+    pub(crate) fn is_here(&self, id: u64) -> bool {
+        self.shared.guests().contains_key(&id)
+    }
+
+    /// Lets the link to `to` try at once, if it waits to do so: a sign of life came from there.
+    pub(crate) fn hurry(&self, to: u64) {
+        if let Some(link) = self.link(to) {
+            link.hurry();
+        }
+    }
+
+    fn link(&self, to: u64) -> Option<Arc<Link>> {
+        let links = self.shared.links.read();
+        let links = links.unwrap_or_else(PoisonError::into_inner);
+        links.by_node.get(&to).cloned()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Links> {
+        let links = self.shared.links.write();
+        links.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        // Each change of it is one step.
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A member whose connection to this node is open.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut guests = self.shared.guests();
+        if let Some(count) = guests.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// A way to ask whoever is at an address, without a membership that says who that is.
+#[derive(Debug, Clone)]
+pub(crate) struct Strangers {
+    credentials: Credentials,
+    sockets: Arc<dyn Sockets>,
+}
+
+impl Ask for Strangers {
+    async fn ask(
+        &self,
+        addr: &str,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, AskError> {
+        link::ask(addr, &*self.sockets, &self.credentials, &request, timeout)
+            .await
+            .map_err(|error| match error {
+                HandshakeError::Refused(refusal) | HandshakeError::RefusedByPeer(refusal) => {
+                    AskError::Rejected(refusal.text)
+                }
+                // What is not proved ends nothing.
+                error => AskError::Unreachable(error.to_string()),
+            })
+    }
+}
+
+impl AskDisks for Peers {
+    async fn ask(&self, to: u64, news: DiskNews) -> Option<DiskNews> {
+        match self
+            .call(to, Request::Disk(news), DISK_NEWS_DURATION_MAX)
+            .await
+        {
+            Ok(Response::Disk(news)) => Some(news),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "transport_test.rs"]
+mod tests;

@@ -1,0 +1,988 @@
+//! This node's own writes: numbered, packed into log entries, sent again until their fate is known.
+//!
+//! One task, the batcher, takes what waits in a bounded queue, gives each command the next number of
+//! this node's session, and has the leader, wherever it is, propose them together as one log entry. While
+//! [`crate::Tuning::entries_in_flight_max`] entries are under way it lets commands gather, so that entries
+//! grow with the load. Replies go straight to the callers, from the state machine where this node leads, and
+//! otherwise from the connection to the leader, as soon as the entry is applied here too, so that whoever has
+//! a reply finds what it wrote at this node. The batcher is only told that numbers are done.
+//!
+//! A command has one of three fates (see [`WriteError`]). A proposal that was refused before it was
+//! appended changes nothing and is made again; one that may be in a log is made again under the numbers
+//! that it has, for which the state machine keeps the first reply, to whoever leads then. A caller whose
+//! deadline passes in between is told "unknown", and the batcher goes on until there is a reply: only then is
+//! the number acknowledged, so that no number is ever lost from the window.
+//!
+//! A change of leaders ends every wait. Without one, the batcher asks again after a pause that grows.
+
+pub(crate) mod limits;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use hearth_storage::{Command, Reply};
+
+use crate::codec;
+use crate::error::WriteError;
+use crate::leader::router::{NO_LEADER, Way};
+use crate::leader::tracker::Leadership;
+use crate::rpc::message::{ProposalRecord, ProposeAnswer};
+use crate::store::session::WINDOW;
+use crate::store::state_machine::Counters;
+use crate::types::{NumberedCommand, NumberedReply, Proposal};
+use crate::write::limits::{COMMAND_LEN_MAX, ENTRY_COMMANDS_MAX, ENTRY_LEN_MAX};
+
+/// Commands that may wait for the batcher. Beyond that, callers wait in line.
+const QUEUE_LEN: usize = 1024;
+
+/// Bytes of the commands that wait or are under way. Beyond that, callers wait in line, too.
+const HELD_LEN_MAX: usize = 72 << 20;
+
+/// Commands that are not longer are not counted.
+const UNCOUNTED_LEN_MAX: usize = 16 << 10;
+
+// The largest one has room.
+const _: () = assert!(COMMAND_LEN_MAX <= HELD_LEN_MAX);
+
+/// How long a refused proposal waits before it is made again to the same leader: at first, and at most.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
+
+/// How long a node that is no member waits before it asks again whether it is one.
+const NO_MEMBER_DELAY: Duration = Duration::from_millis(500);
+
+/// When nothing at all is done for so long, that is not because there is so much to do.
+const STALL_DURATION_MIN: Duration = Duration::from_secs(1);
+
+/// Lists that the leader has applied, and this node has not yet.
+const ANSWERING_COUNT_MAX: usize = 64;
+
+const NO_MEMBER: &str = "this node is not a member of the cluster";
+
+/// How long [`Writer::stop`] waits for what is under way.
+const DRAIN_DURATION_MAX: Duration = Duration::from_secs(5);
+
+/// Where writes are handed over. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Waiting>,
+    session: watch::Receiver<Option<u64>>,
+    stop: Arc<watch::Sender<bool>>,
+    leadership: Leadership,
+    progress: Arc<Progress>,
+    /// Bytes of further commands that may be held.
+    room: Arc<Semaphore>,
+}
+
+/// What callers are told about when they are told that it took too long.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Lists that have had their final replies.
+    done_count: AtomicU64,
+    /// Why the last proposal was refused, while none has succeeded since.
+    obstacle: Mutex<Option<String>>,
+}
+
+impl Progress {
+    fn set_obstacle(&self, reason: String) {
+        *lock(&self.obstacle) = Some(reason);
+    }
+
+    fn done(&self) {
+        self.done_count.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.obstacle) = None;
+    }
+}
+
+/// A command whose caller waits.
+#[derive(Debug)]
+struct Waiting {
+    command: Command,
+    caller: Caller,
+}
+
+#[derive(Debug)]
+struct Caller {
+    claim: Arc<Claim>,
+    reply: oneshot::Sender<Result<Reply, WriteError>>,
+    /// That of its command, as long as that is held.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Who decides on a command: at any moment it either may still be withdrawn by its caller, or has been,
+/// or is in Raft's hands.
+#[derive(Debug, Default)]
+struct Claim(AtomicU8);
+
+impl Claim {
+    const WAITS: u8 = 0;
+    const PROPOSED: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+    const APPLIED: u8 = 3;
+
+    fn go(&self, from: u8, to: u8) -> bool {
+        self.0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// The batcher takes it. False when the caller has gone.
+    fn propose(&self) -> bool {
+        self.go(Self::WAITS, Self::PROPOSED)
+    }
+
+    /// Raft has refused it without a trace.
+    fn give_back(&self) {
+        self.go(Self::PROPOSED, Self::WAITS);
+    }
+
+    /// The cluster has applied it.
+    fn applied(&self) {
+        self.go(Self::PROPOSED, Self::APPLIED);
+    }
+
+    fn is_applied(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::APPLIED
+    }
+
+    /// The caller goes. True when the command will never be proposed.
+    fn withdraw(&self) -> bool {
+        self.go(Self::WAITS, Self::WITHDRAWN)
+    }
+}
+
+impl Writer {
+    /// A writer and the batcher behind it, which does nothing before [`Batcher::run`].
+    pub(crate) fn new<W: Way>(
+        way: W,
+        counters: Arc<Counters>,
+        entries_in_flight_max: usize,
+    ) -> (Self, Batcher<W>) {
+        let (queue, waiting) = mpsc::channel(QUEUE_LEN);
+        let (session_sender, session) = watch::channel(None);
+        let (stop_sender, stop) = watch::channel(false);
+        // At most two events for each proposal that is under way.
+        let (events_sender, events) = mpsc::unbounded_channel();
+        let progress = Arc::<Progress>::default();
+        let leadership = way.leadership().clone();
+        let batcher = Batcher {
+            leader: leadership.watch(),
+            way,
+            counters,
+            progress: Arc::clone(&progress),
+            entries_in_flight_max: entries_in_flight_max.max(1),
+            queue: waiting,
+            stop,
+            session: session_sender,
+            opening: Opening::default(),
+            events_sender,
+            events,
+            numbers: Numbers::default(),
+            gathered: VecDeque::new(),
+            refused: VecDeque::new(),
+            retry: Retry::default(),
+            in_flight: 0,
+            answering: 0,
+        };
+        let writer = Self {
+            queue,
+            session,
+            stop: Arc::new(stop_sender),
+            leadership,
+            progress,
+            room: Arc::new(Semaphore::new(HELD_LEN_MAX)),
+        };
+        (writer, batcher)
+    }
+
+    /// Has a command applied once. See [`crate::Replica::write`].
+    pub(crate) async fn write(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Reply, WriteError> {
+        let len = check_len(&command)?;
+        let began = (
+            Instant::now(),
+            self.progress.done_count.load(Ordering::Relaxed),
+        );
+        let room = if len > UNCOUNTED_LEN_MAX {
+            // Checked to fit.
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.room).acquire_many_owned(len);
+            match tokio::time::timeout_at(deadline, room).await {
+                Ok(room) => room.ok(),
+                Err(_) => return Err(self.not_proposed(began)),
+            }
+        } else {
+            None
+        };
+        let claim = Arc::new(Claim::default());
+        let (reply, answer) = oneshot::channel();
+        let caller = Caller {
+            claim: Arc::clone(&claim),
+            reply,
+            _room: room,
+        };
+        let waiting = Waiting { command, caller };
+        match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(stopping()),
+            Err(_) => return Err(self.not_proposed(began)),
+        }
+        let in_time = match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(result)) => return result,
+            Ok(Err(_)) => true,
+            Err(_) => false,
+        };
+        Err(match (claim.withdraw(), in_time) {
+            (true, true) => stopping(),
+            (true, false) => self.not_proposed(began),
+            (false, true) => WriteError::Unknown(STOPPING.to_owned()),
+            (false, false) if claim.is_applied() => WriteError::Unknown(
+                "the cluster has applied it, and this node has not caught up with that within the deadline"
+                    .to_owned(),
+            ),
+            (false, false) => self.not_confirmed(),
+        })
+    }
+
+    /// Why a command was never proposed that came then, when so much was done.
+    fn not_proposed(&self, (came, done_before): (Instant, u64)) -> WriteError {
+        let refused = lock(&self.progress.obstacle).clone();
+        let stalls = self.progress.done_count.load(Ordering::Relaxed) == done_before
+            && came.elapsed() >= STALL_DURATION_MIN;
+        match (refused, self.leadership.leader()) {
+            (_, None) => WriteError::NoQuorum(format!("{NO_LEADER}, until the deadline")),
+            (Some(reason), Some(_)) if reason == NO_MEMBER => WriteError::NotProposed(reason),
+            (Some(reason), Some(_)) => {
+                WriteError::NoQuorum(format!("no leader took it until the deadline; {reason}"))
+            }
+            (None, Some(leader)) if stalls => WriteError::NoQuorum(format!(
+                "earlier writes of this node have waited for {} until the deadline",
+                self.name(leader)
+            )),
+            (None, Some(_)) => WriteError::NotProposed(
+                "too many other writes of this node were waiting until the deadline".to_owned(),
+            ),
+        }
+    }
+
+    /// Why a command that was proposed has no reply.
+    fn not_confirmed(&self) -> WriteError {
+        let reason = match self.leadership.leader() {
+            Some(leader) => format!(
+                "it was proposed, and {} has not confirmed it within the deadline",
+                self.name(leader)
+            ),
+            None => "it was proposed, the leader was lost, and no other one is known within the deadline"
+                .to_owned(),
+        };
+        WriteError::Unknown(match &*lock(&self.progress.obstacle) {
+            Some(obstacle) => format!("{reason}; {obstacle}"),
+            None => reason,
+        })
+    }
+
+    fn name(&self, leader: u64) -> String {
+        if leader == self.leadership.node_id() {
+            return "a majority (this node leads)".to_owned();
+        }
+        format!("node {leader}, the leader,")
+    }
+
+    /// Waits until this node has a session. `None` when the batcher stopped before that.
+    pub(crate) async fn session(&self) -> Option<u64> {
+        let mut session = self.session.clone();
+        let open = session.wait_for(Option::is_some).await;
+        open.ok().and_then(|open| *open)
+    }
+
+    /// Lets no more writes in. The batcher ends when all that were let in are done, or after a while.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// The bytes of a command; refused when no message between nodes could carry it.
+fn check_len(command: &Command) -> Result<usize, WriteError> {
+    let len = codec::command_len(command);
+    if len <= COMMAND_LEN_MAX {
+        return Ok(len);
+    }
+    Err(WriteError::NotProposed(format!(
+        "it takes {len} bytes, and at most {COMMAND_LEN_MAX} can be replicated at once"
+    )))
+}
+
+const STOPPING: &str = "this node is stopping";
+
+fn stopping() -> WriteError {
+    WriteError::NotProposed(STOPPING.to_owned())
+}
+
+/// The numbers of a session: which are given, and up to which all have had their final reply.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Numbers {
+    /// Highest number that was given.
+    last: u64,
+    /// Every number up to this one is final.
+    pub(crate) acked_upto: u64,
+    /// Final numbers above that.
+    final_beyond: BTreeSet<u64>,
+}
+
+impl Numbers {
+    /// How many more may be given before one of the open ones is final.
+    fn room(&self) -> usize {
+        usize::try_from(WINDOW - (self.last - self.acked_upto)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn give(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    pub(crate) fn finish(&mut self, seq: u64) {
+        if seq != self.acked_upto + 1 {
+            self.final_beyond.insert(seq);
+            return;
+        }
+        self.acked_upto = seq;
+        while self.final_beyond.remove(&(self.acked_upto + 1)) {
+            self.acked_upto += 1;
+        }
+    }
+}
+
+/// Commands that are proposed together.
+struct Package {
+    list: Arc<[NumberedCommand]>,
+    /// Their callers, in the same order.
+    callers: Vec<Caller>,
+    /// A proposal of it may be in some log.
+    maybe_appended: bool,
+    /// Who was asked to propose it last.
+    asked: Option<u64>,
+}
+
+impl Package {
+    fn session(&self) -> Option<u64> {
+        self.list.first().map(|numbered| numbered.session)
+    }
+}
+
+/// What became of a proposal.
+enum Event {
+    /// All commands of the list have had their final replies. `to_answer` says that the callers will be
+    /// told when it is applied here, and then comes [`Event::Answered`].
+    Done {
+        list: Arc<[NumberedCommand]>,
+        to_answer: bool,
+    },
+    Answered,
+    /// It was refused before it was appended, for this reason.
+    Refused(Package, String),
+    /// The same, because a disk is full.
+    DiskFull(Package, String),
+    /// It may be in some log, and this node will not hear of it, for this reason.
+    Lost(Package, String),
+    /// Its session has ended; nothing of it was executed by this proposal.
+    SessionExpired(Package),
+    /// What became of the proposal to open a session, and who was asked.
+    Opened(ProposeAnswer, u64),
+    /// Raft has stopped; the callers were told.
+    Stopped,
+}
+
+/// How this node comes to a session.
+#[derive(Debug, Default)]
+struct Opening {
+    /// The same for each attempt, so that two of them open one session.
+    nonce: Option<u64>,
+    /// A proposal for it is under way.
+    under_way: bool,
+    /// The cluster does not take this node for a member.
+    no_member: bool,
+}
+
+/// When to ask again.
+#[derive(Debug)]
+struct Retry {
+    at: Option<Instant>,
+    delay: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            at: None,
+            delay: RETRY_DELAY_MIN,
+        }
+    }
+}
+
+impl Retry {
+    /// At once, and patiently from then on.
+    fn now(&mut self) {
+        *self = Self {
+            at: Some(Instant::now()),
+            ..Self::default()
+        };
+    }
+
+    /// After a pause, longer each time, unless that is to be sooner anyway.
+    fn later(&mut self) {
+        if self.at.is_none() {
+            self.after(self.delay.mul_f64(rand::rng().random_range(0.5..1.0)));
+            self.delay = (self.delay * 2).min(RETRY_DELAY_MAX);
+        }
+    }
+
+    fn after(&mut self, pause: Duration) {
+        self.at = Some(Instant::now() + pause);
+    }
+}
+
+/// This node's Raft has stopped.
+#[derive(Debug)]
+struct RaftStopped;
+
+/// The task behind a [`Writer`].
+pub(crate) struct Batcher<W> {
+    way: W,
+    leader: watch::Receiver<Option<u64>>,
+    counters: Arc<Counters>,
+    progress: Arc<Progress>,
+    entries_in_flight_max: usize,
+    queue: mpsc::Receiver<Waiting>,
+    stop: watch::Receiver<bool>,
+    session: watch::Sender<Option<u64>>,
+    opening: Opening,
+    events_sender: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+    numbers: Numbers,
+    /// Taken from the queue and not numbered yet; no more than fit into one entry by their number.
+    gathered: VecDeque<Waiting>,
+    /// To be proposed again, under the numbers that they have; no more than may be in flight.
+    refused: VecDeque<Package>,
+    /// When to propose those, or a session, again. Not needed while no leader is known: that one is, is
+    /// an event.
+    retry: Retry,
+    /// Proposals that somebody has.
+    in_flight: usize,
+    /// Lists that are done, and whose callers wait until this node has applied them.
+    answering: usize,
+}
+
+impl<W: Way> Batcher<W> {
+    /// Works until [`Writer::stop`] and everything that was let in is done, or Raft stops.
+    pub(crate) async fn run(mut self) {
+        let mut drain_until = None;
+        while let Ok(()) = self.step(&mut drain_until).await {
+            let idle = self.in_flight == 0
+                && self.answering == 0
+                && self.refused.is_empty()
+                && self.gathered.is_empty()
+                && self.queue.is_empty();
+            let late = drain_until.is_some_and(|until| Instant::now() >= until);
+            if drain_until.is_some() && (idle || late) {
+                break;
+            }
+        }
+        // What still waits was never proposed; its callers see that nobody will answer.
+        self.queue.close();
+    }
+
+    async fn step(&mut self, drain_until: &mut Option<Instant>) -> Result<(), RaftStopped> {
+        let draining = drain_until.is_some();
+        if self.retry.at.is_some_and(|at| Instant::now() >= at) {
+            self.retry.at = None;
+            self.propose_again();
+        }
+        if self.session.borrow().is_none() && self.retry.at.is_none() {
+            self.open_session();
+        }
+        if self.opening.no_member {
+            self.refuse_gathered();
+        }
+        while self.may_propose() && !self.gathered.is_empty() {
+            self.propose_gathered();
+        }
+        let room = self.numbers.room().min(ENTRY_COMMANDS_MAX);
+        let exhausted = self.queue.is_closed() && self.queue.is_empty();
+        let takes = (self.may_propose() || self.opening.no_member)
+            && self.gathered.is_empty()
+            && room > 0
+            && !exhausted;
+        let wake_at = [self.retry.at, *drain_until].into_iter().flatten().min();
+        let mut taken = Vec::new();
+        tokio::select! {
+            biased;
+            event = self.events.recv() => {
+                // `events_sender` is ours, so there is always one more event to come.
+                if let Some(event) = event {
+                    self.handle(event)?;
+                }
+                while let Ok(event) = self.events.try_recv() {
+                    self.handle(event)?;
+                }
+            }
+            // An error cannot be: the sender is also ours, in `way`.
+            Ok(()) = self.leader.changed() => {
+                // Whoever leads now may take what the last one did not.
+                if self.leader.borrow_and_update().is_some() {
+                    self.retry.now();
+                }
+            }
+            _ = self.queue.recv_many(&mut taken, room), if takes => {
+                self.gathered.extend(taken);
+            }
+            () = requested(&mut self.stop), if !draining => {
+                self.queue.close();
+                *drain_until = Some(Instant::now() + DRAIN_DURATION_MAX);
+            }
+            () = sleep_until(wake_at) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether new commands may be numbered and proposed. Refused ones go first: they hold the window.
+    fn may_propose(&self) -> bool {
+        self.in_flight < self.entries_in_flight_max
+            && self.answering < ANSWERING_COUNT_MAX
+            && self.refused.is_empty()
+            && self.numbers.room() > 0
+            && self.session.borrow().is_some()
+            && self.leader.borrow().is_some()
+    }
+
+    fn leader(&self) -> Option<u64> {
+        *self.leader.borrow()
+    }
+
+    fn leads(&self, leader: u64) -> bool {
+        leader == self.way.leadership().node_id()
+    }
+
+    /// Begins to open a session, unless that is under way.
+    fn open_session(&mut self) {
+        let Some(leader) = self.leader() else {
+            return;
+        };
+        if std::mem::replace(&mut self.opening.under_way, true) {
+            return;
+        }
+        let node = self.way.leadership().node_id();
+        let nonce = *self.opening.nonce.get_or_insert_with(rand::random);
+        let events = self.events_sender.clone();
+        if self.leads(leader) {
+            let proposal = Proposal::OpenSession { node, nonce };
+            let done = move |answer: Option<ProposeAnswer>| {
+                // The batcher may have gone; it has nothing to do with the event then.
+                let _ = events.send(match answer {
+                    Some(answer) => Event::Opened(answer, leader),
+                    None => Event::Stopped,
+                });
+            };
+            return self.way.propose_here(proposal, done);
+        }
+        let way = self.way.clone();
+        tokio::spawn(async move {
+            let record = ProposalRecord::OpenSession { node, nonce };
+            let answer = way.propose_at(leader, record).await;
+            let _ = events.send(Event::Opened(answer, leader));
+        });
+    }
+
+    fn opened(&mut self, answer: ProposeAnswer, asked: u64) {
+        self.opening.under_way = false;
+        let reason = match answer {
+            ProposeAnswer::Session { id: Some(id), .. } => {
+                self.numbers = Numbers::default();
+                self.opening = Opening::default();
+                self.progress.done();
+                self.session.send_replace(Some(id));
+                self.retry = Retry::default();
+                if !self.refused.is_empty() {
+                    self.retry.now();
+                }
+                return;
+            }
+            ProposeAnswer::Session { id: None, .. } => {
+                if !std::mem::replace(&mut self.opening.no_member, true) {
+                    tracing::warn!("{NO_MEMBER}, so it cannot write");
+                }
+                self.progress.set_obstacle(NO_MEMBER.to_owned());
+                return self.retry.after(NO_MEMBER_DELAY);
+            }
+            ProposeAnswer::NotProposed(reason)
+            | ProposeAnswer::DiskFull(reason)
+            | ProposeAnswer::Unknown(reason) => reason,
+            ProposeAnswer::Replies { .. } => OTHER_ANSWER.to_owned(),
+        };
+        tracing::debug!(reason, "no session yet");
+        self.progress.set_obstacle(reason);
+        self.ask_again(Some(asked));
+    }
+
+    /// Says when to ask again, after `asked` gave no answer.
+    fn ask_again(&mut self, asked: Option<u64>) {
+        match self.leader() {
+            Some(leader) if Some(leader) != asked => self.retry.now(),
+            Some(_) => self.retry.later(),
+            None => {}
+        }
+    }
+
+    /// Nothing can be written in the name of a node that is no member.
+    fn refuse_gathered(&mut self) {
+        for waiting in self.gathered.drain(..) {
+            let refusal = WriteError::NotProposed(NO_MEMBER.to_owned());
+            waiting.caller.answer(Err(refusal));
+        }
+    }
+
+    /// Numbers what was gathered, as much as fits into one entry, and proposes it.
+    fn propose_gathered(&mut self) {
+        let Some(session) = *self.session.borrow() else {
+            return;
+        };
+        let count_max = self
+            .gathered
+            .len()
+            .min(ENTRY_COMMANDS_MAX)
+            .min(self.numbers.room());
+        let mut list = Vec::with_capacity(count_max);
+        let mut callers = Vec::with_capacity(count_max);
+        let mut len = 0;
+        let acked_upto = self.numbers.acked_upto;
+        while list.len() < count_max && len < ENTRY_LEN_MAX {
+            let Some(Waiting { command, caller }) = self.gathered.pop_front() else {
+                break;
+            };
+            if !caller.propose() {
+                continue;
+            }
+            let numbered = NumberedCommand {
+                session,
+                seq: self.numbers.give(),
+                acked_upto,
+                command,
+            };
+            len += codec::numbered_len(&numbered);
+            list.push(numbered);
+            callers.push(caller);
+        }
+        if list.is_empty() {
+            return;
+        }
+        self.propose(Package {
+            list: list.into(),
+            callers,
+            maybe_appended: false,
+            asked: None,
+        });
+    }
+
+    /// Proposes what was refused, without the commands whose callers have gone meanwhile.
+    fn propose_again(&mut self) {
+        for package in std::mem::take(&mut self.refused) {
+            let package = if package.maybe_appended {
+                package
+            } else {
+                self.without_withdrawn(package)
+            };
+            if !package.list.is_empty() {
+                self.propose(package);
+            }
+        }
+    }
+
+    fn without_withdrawn(&mut self, package: Package) -> Package {
+        let mut list = Vec::with_capacity(package.list.len());
+        let mut callers = Vec::with_capacity(package.callers.len());
+        for (numbered, caller) in package.list.iter().zip(package.callers) {
+            if caller.propose() {
+                list.push(numbered.clone());
+                callers.push(caller);
+            } else {
+                // It is in no log, and never will be: its number is as good as answered.
+                self.finish(numbered);
+            }
+        }
+        Package {
+            list: list.into(),
+            callers,
+            maybe_appended: false,
+            asked: None,
+        }
+    }
+
+    /// The number of this command has its final reply.
+    fn finish(&mut self, numbered: &NumberedCommand) {
+        if Some(numbered.session) == *self.session.borrow() {
+            self.numbers.finish(numbered.seq);
+        }
+    }
+
+    /// Has the leader propose it; a package that may be proposed, so its commands are claimed.
+    fn propose(&mut self, mut package: Package) {
+        let Some(leader) = self.leader() else {
+            self.refused_by_all(package, NO_LEADER.to_owned());
+            return;
+        };
+        package.asked = Some(leader);
+        self.in_flight += 1;
+        let events = self.events_sender.clone();
+        // The batcher may have gone when there is an event; it has nothing to do with it then.
+        let tell = move |event| {
+            let _ = events.send(event);
+        };
+        if self.leads(leader) {
+            let proposal = Proposal::Commands(Arc::clone(&package.list));
+            let done = move |answer: Option<ProposeAnswer>| {
+                let Some(answer) = answer else {
+                    for caller in package.callers {
+                        caller.unknown("Raft stopped while the write was under way");
+                    }
+                    return tell(Event::Stopped);
+                };
+                match complete(package, answer) {
+                    Ok(Completed { list, answers, .. }) => {
+                        answers.give();
+                        let to_answer = false;
+                        tell(Event::Done { list, to_answer });
+                    }
+                    Err(event) => tell(event),
+                }
+            };
+            return self.way.propose_here(proposal, done);
+        }
+        let (way, counters) = (self.way.clone(), Arc::clone(&self.counters));
+        tokio::spawn(async move {
+            let record = ProposalRecord::Commands {
+                again: package.maybe_appended,
+                list: Arc::clone(&package.list),
+            };
+            let answer = way.propose_at(leader, record).await;
+            match complete(package, answer) {
+                Ok(completed) => {
+                    let (list, to_answer) = (completed.list, true);
+                    tell(Event::Done { list, to_answer });
+                    // So that whoever is told can read it here at once.
+                    counters.applied.reaches(completed.index).await;
+                    completed.answers.give();
+                    tell(Event::Answered);
+                }
+                Err(event) => tell(event),
+            }
+        });
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), RaftStopped> {
+        match event {
+            Event::Answered => {
+                self.answering -= 1;
+                return Ok(());
+            }
+            Event::Opened(answer, asked) => {
+                self.opened(answer, asked);
+                return Ok(());
+            }
+            Event::Stopped => return Err(RaftStopped),
+            _ => self.in_flight -= 1,
+        }
+        match event {
+            Event::Done { list, to_answer } => {
+                self.answering += usize::from(to_answer);
+                self.retry.delay = RETRY_DELAY_MIN;
+                self.progress.done();
+                for numbered in list.iter() {
+                    self.finish(numbered);
+                }
+            }
+            Event::Refused(package, reason) => self.refused_by_all(package, reason),
+            Event::DiskFull(package, reason) => self.after_disk_full(package, &reason),
+            Event::Lost(mut package, reason) => {
+                package.maybe_appended = true;
+                self.keep_for_later(package, reason);
+            }
+            Event::SessionExpired(package) => self.after_expiry(package),
+            Event::Answered | Event::Opened(..) | Event::Stopped => {}
+        }
+        Ok(())
+    }
+
+    /// This proposal of it is in no log.
+    fn refused_by_all(&mut self, package: Package, reason: String) {
+        if !package.maybe_appended {
+            for caller in &package.callers {
+                caller.claim.give_back();
+            }
+        }
+        self.keep_for_later(package, reason);
+    }
+
+    fn keep_for_later(&mut self, package: Package, reason: String) {
+        self.progress.set_obstacle(reason);
+        let asked = package.asked;
+        self.refused.push_back(package);
+        self.ask_again(asked);
+    }
+
+    /// A leader refuses a list as a whole; what needs no room is proposed again without the rest.
+    fn after_disk_full(&mut self, package: Package, reason: &str) {
+        if package.maybe_appended {
+            return self.keep_for_later(package, reason.to_owned());
+        }
+        let mut list = Vec::new();
+        let mut callers = Vec::new();
+        for (numbered, caller) in package.list.iter().zip(package.callers) {
+            if numbered.command.is_removal() {
+                caller.claim.give_back();
+                list.push(numbered.clone());
+                callers.push(caller);
+            } else {
+                caller.answer(Err(WriteError::DiskFull(reason.to_owned())));
+                self.finish(numbered);
+            }
+        }
+        if !list.is_empty() {
+            let package = Package {
+                list: list.into(),
+                callers,
+                maybe_appended: false,
+                asked: package.asked,
+            };
+            self.keep_for_later(package, reason.to_owned());
+        }
+    }
+
+    fn after_expiry(&mut self, package: Package) {
+        tracing::warn!(
+            session = package.session(),
+            "this node's session was replaced"
+        );
+        if package.session() == *self.session.borrow() {
+            self.session.send_replace(None);
+        }
+        if package.maybe_appended {
+            // An earlier proposal of it may have been executed while the session was open.
+            for caller in package.callers {
+                caller.unknown("the session ended while the write was under way");
+            }
+            return;
+        }
+        for (numbered, caller) in package.list.iter().zip(package.callers).rev() {
+            caller.claim.give_back();
+            let command = numbered.command.clone();
+            self.gathered.push_front(Waiting { command, caller });
+        }
+    }
+}
+
+impl Caller {
+    /// Takes the command for a proposal. False when the caller has gone, and then it is in no log.
+    fn propose(&self) -> bool {
+        !self.reply.is_closed() && self.claim.propose()
+    }
+
+    fn answer(self, result: Result<Reply, WriteError>) {
+        // One whose deadline has passed is gone.
+        let _ = self.reply.send(result);
+    }
+
+    fn unknown(self, reason: &str) {
+        self.answer(Err(WriteError::Unknown(reason.to_owned())));
+    }
+}
+
+/// What callers are told, once it is time.
+struct Answers(Vec<(Caller, Result<Reply, WriteError>)>);
+
+impl Answers {
+    fn give(self) {
+        for (caller, answer) in self.0 {
+            caller.answer(answer);
+        }
+    }
+}
+
+/// A package whose commands have all had their final replies.
+struct Completed {
+    list: Arc<[NumberedCommand]>,
+    answers: Answers,
+    /// The entry that gave the replies.
+    index: u64,
+}
+
+const OTHER_ANSWER: &str = "the leader answered another question";
+
+/// What an answer means for a package; an event when the callers cannot be told anything yet.
+fn complete(package: Package, answer: ProposeAnswer) -> Result<Completed, Event> {
+    let (index, replies) = match answer {
+        ProposeAnswer::Replies { index, replies } if replies.len() == package.list.len() => {
+            (index, replies)
+        }
+        ProposeAnswer::Replies { .. } | ProposeAnswer::Session { .. } => {
+            return Err(Event::Lost(package, OTHER_ANSWER.to_owned()));
+        }
+        ProposeAnswer::NotProposed(reason) => return Err(Event::Refused(package, reason)),
+        ProposeAnswer::DiskFull(reason) => return Err(Event::DiskFull(package, reason)),
+        ProposeAnswer::Unknown(reason) => return Err(Event::Lost(package, reason)),
+    };
+    // One session for the whole package, so all of it has ended or nothing.
+    if replies.contains(&NumberedReply::SessionExpired) {
+        return Err(Event::SessionExpired(package));
+    }
+    let answers = package.callers.into_iter().zip(replies);
+    let answers = answers.map(|(caller, reply)| {
+        let answer = match reply {
+            NumberedReply::Applied(reply) => {
+                caller.claim.applied();
+                Ok(reply)
+            }
+            NumberedReply::BeyondWindow => Err(WriteError::NotProposed(
+                "too many writes of this node are without an answer".to_owned(),
+            )),
+            NumberedReply::Stale | NumberedReply::SessionExpired => {
+                Err(WriteError::Unknown("the reply was given up".to_owned()))
+            }
+        };
+        (caller, answer)
+    });
+    Ok(Completed {
+        index,
+        answers: Answers(answers.collect()),
+        list: package.list,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `stop` is asked for, or nobody is left to ask for anything.
+async fn requested(stop: &mut watch::Receiver<bool>) {
+    // An error means that all writers are gone, which asks for the same.
+    let _ = stop.wait_for(|&stop| stop).await;
+}
+
+/// Pending for ever when there is nothing to wait for.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[path = "write_test.rs"]
+mod tests;
