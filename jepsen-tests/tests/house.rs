@@ -30,6 +30,8 @@ fn the_paths_that_the_documents_name_exist() {
         "ARCHITECTURE.md",
         "README.md",
         "docs/performance.md",
+        "docs/recovery.md",
+        "docs/reliability.md",
         "wire/fuzz/README.md",
     ] {
         let text = read(document);
@@ -93,6 +95,115 @@ fn dependencies(room: &str) -> BTreeSet<String> {
         .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
         .filter_map(name)
         .collect()
+}
+
+/// The folders and files of `raft/src`, each with those that its production code may use. A folder uses only folders
+/// that stand above it here, so there is no circle.
+const RAFT_ARROWS: [(&str, &str); 20] = [
+    ("defect", ""),
+    ("error", ""),
+    ("types", ""),
+    ("status", ""),
+    ("config", "error"),
+    ("codec", "types"),
+    ("rpc", "codec config status types"),
+    ("environment", "rpc"),
+    ("store", "codec types"),
+    ("offline", "codec store types"),
+    ("leader", "codec rpc store types"),
+    ("write", "codec error leader rpc store types"),
+    ("read", "error leader store"),
+    ("disk_space", "config environment rpc store types"),
+    (
+        "replication",
+        "codec disk_space environment rpc store types",
+    ),
+    ("retention", "config replication store types"),
+    ("membership", "codec rpc status store types write"),
+    (
+        "report",
+        "codec disk_space membership rpc status store types",
+    ),
+    (
+        "service",
+        "codec disk_space environment leader membership read replication report rpc store types write",
+    ),
+    (
+        "bootstrap",
+        "codec config disk_space environment error leader membership offline read replication report \
+         retention rpc service store types write",
+    ),
+];
+
+/// Returns the first parts of the `crate::` paths in the production code below `path`.
+fn crate_paths(path: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if !name.ends_with("_test.rs") && name != "session_model.rs" {
+                found.append(&mut crate_paths(&path));
+            }
+        }
+        return found;
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    let is_test = |line: &&str| line.starts_with("#[cfg(test)]");
+    let lines: Vec<&str> = text.lines().collect();
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at];
+        if is_test(&line) {
+            // A module of tests ends the production code; a single item is skipped.
+            if lines[at + 1..]
+                .iter()
+                .take(2)
+                .any(|line| line.starts_with("mod "))
+            {
+                break;
+            }
+            at += 1;
+        } else if !line.trim_start().starts_with("//") {
+            for after in line.split("crate::").skip(1) {
+                let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+                found.insert(after[..end.unwrap_or(after.len())].to_owned());
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn the_folders_of_raft_know_only_those_below_them() {
+    let source = root().join("raft/src");
+    let mut below: BTreeSet<&str> = BTreeSet::new();
+    for (folder, allowed) in RAFT_ARROWS {
+        let allowed: BTreeSet<&str> = allowed.split_whitespace().collect();
+        assert!(
+            allowed.is_subset(&below),
+            "{folder} may use a folder that is not below it"
+        );
+        let path = match source.join(folder) {
+            path if path.is_dir() => path,
+            path => path.with_extension("rs"),
+        };
+        for used in crate_paths(&path) {
+            let is_fine = used == folder || used == "defect" || allowed.contains(used.as_str());
+            assert!(is_fine, "raft/src/{folder} must not use {used}");
+        }
+        below.insert(folder);
+    }
+    let above = ["lib", "replica", "tests"];
+    for entry in std::fs::read_dir(source).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.strip_suffix(".rs").unwrap_or(&name);
+        assert!(
+            below.contains(name) || above.contains(&name),
+            "raft/src/{name} has no place in the table of arrows"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The settings of Raft and of its storage, with their defaults and why they are what they are.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,7 +10,6 @@ use openraft::{Config, SnapshotPolicy};
 
 use hearth_storage::RocksOptions;
 
-use crate::disk_space::DiskLimits;
 use crate::error::StartError;
 
 /// What tests and large installations set differently.
@@ -110,6 +111,63 @@ fn after_lease(min: u64, max: u64, heartbeat_interval: u64) -> (u64, u64) {
     (min.saturating_sub(lease).clamp(least, lease - 1), lease)
 }
 
+/// How a replica is started.
+#[derive(Debug, Clone)]
+pub struct ReplicaConfig {
+    /// This node's number, 1 and up. `None`: the one that the data folder has; in a new one 1 for a node
+    /// alone, and what the cluster gives it for one that joins.
+    pub node_id: Option<u64>,
+    /// Part of the cluster's identity.
+    pub cluster_name: String,
+    /// Where log and state live.
+    pub storage: StorageLocation,
+    /// `None` for a node that is its own cluster and has no peer port.
+    pub cluster: Option<ClusterConfig>,
+}
+
+/// Where a replica keeps its log and state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageLocation {
+    /// RocksDB over its in-memory environment: gone when the process ends.
+    Memory,
+    /// RocksDB in this folder, made when it does not exist.
+    Rocks(PathBuf),
+}
+
+/// How this node takes part in a cluster of several.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// `HOST:PORT` at which the other nodes reach this one. Empty, with [`Birth::Done`] only: the one that the
+    /// cluster knows.
+    pub peer_addr: String,
+    /// `HOST:PORT` at which clients reach this one; told to whoever asks for the members.
+    pub ns_addr: String,
+    /// What to do when the data folder has no cluster yet. Ignored when it has one.
+    pub birth: Birth,
+    /// The secrets that peers prove to each other. Empty: none, and then anyone who reaches the peer port
+    /// can take part.
+    pub keys: ClusterKeys,
+}
+
+/// How a node without data comes to its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Birth {
+    /// Together with the others, which are given the same list.
+    Found {
+        /// Peer address of each founder, this one among them.
+        founders: BTreeMap<u64, String>,
+    },
+    /// Through any member of one that runs.
+    Join {
+        /// Peer addresses to try, in this order, again and again.
+        seeds: Vec<String>,
+        /// Stay a learner for good. Otherwise the node is promoted to voter when it has caught up.
+        learner: bool,
+    },
+    /// Not at all: its data folder must have one.
+    Done,
+}
+
 /// A cluster key.
 pub(crate) type Key = Arc<[u8]>;
 
@@ -178,6 +236,31 @@ impl fmt::Debug for ClusterKeys {
         f.debug_struct("ClusterKeys")
             .field("count", &self.all().len())
             .finish()
+    }
+}
+
+/// How full a disk may become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// With less than this many bytes free the disk is low,
+    pub low_len_max: u64,
+    /// or with less than this share of the file system, in percent, if that is less.
+    pub low_percent: u64,
+    /// Bytes that are put aside for a disk that somebody fills to the end. Never more than a quarter of what
+    /// counts as low. With half of that free the disk is full.
+    pub reserve_len_max: u64,
+    /// How often to look.
+    pub look_interval: Duration,
+}
+
+impl Default for DiskLimits {
+    fn default() -> Self {
+        Self {
+            low_len_max: 512 << 20,
+            low_percent: 10,
+            reserve_len_max: 16 << 20,
+            look_interval: Duration::from_millis(250),
+        }
     }
 }
 

@@ -32,15 +32,16 @@ mod store;
 mod types;
 mod write;
 
-pub use config::{ClusterKeys, Tuning};
-pub use disk_space::DiskLimits;
+pub use config::{
+    Birth, ClusterConfig, ClusterKeys, DiskLimits, ReplicaConfig, StorageLocation, Tuning,
+};
 pub use environment::Ground;
 pub use error::{ReadError, StartError, WriteError};
-pub use replica::{Replica, ReplicaConfig, Status, StorageLocation};
+pub use replica::{Replica, Status};
 pub use rpc::socket::{Connection, Listener, Pending, Reader, Sockets, Writer};
 pub use status::{
-    Birth, ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
-    MemberStatus, NodeReport, Role,
+    ClusterChange, ClusterError, ClusterReply, ClusterStatus, MemberInfo, MemberStatus, NodeReport,
+    Role,
 };
 pub use store::saved_state::{SavedAbout, SavedState};
 pub use write::limits::COMMAND_LEN_MAX;

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -17,55 +16,30 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use hearth_storage::{
-    Answer, Bounds, Command, Filter, Home, ListRefusal, LogHome, Name, Pattern, Query, Registry,
-    Reply, Revision, StoreError,
+    Answer, Bounds, Command, Filter, Home, ListRefusal, LogHome, Name, Pattern, Query, Reply,
+    Revision, StoreError,
 };
 
-use crate::bootstrap::{assemble, until_some};
-use crate::config::Tuning;
+use crate::bootstrap::{Open, assemble, until_some};
+use crate::config::{ReplicaConfig, Tuning};
 use crate::defect::{self, Defect};
 use crate::disk_space::Disk;
 use crate::environment::Ground;
 use crate::error::{ReadError, StartError, WriteError};
-use crate::membership::Admin;
 use crate::read::Reads;
-use crate::report::{self, Reporter};
+use crate::report::{self};
 use crate::rpc::Peers;
 use crate::service::Incoming;
-use crate::status::{
-    ClusterChange, ClusterConfig, ClusterError, ClusterReply, ClusterStatus, MemberInfo,
-};
+use crate::status::{ClusterChange, ClusterError, ClusterReply, ClusterStatus, MemberInfo};
+use crate::store::Raft;
 use crate::store::saved_state::SavedState;
 use crate::store::sole_voter::Gate;
 use crate::store::state_machine::Counters;
-use crate::types::{Raft, TypeConfig};
+use crate::types::TypeConfig;
 use crate::write::Writer;
 
 /// How long [`Replica::shutdown`] waits for a task before it goes on without it.
 const STOP_DURATION_MAX: Duration = Duration::from_secs(10);
-
-/// Where a replica keeps its log and state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StorageLocation {
-    /// RocksDB over its in-memory environment: gone when the process ends.
-    Memory,
-    /// RocksDB in this folder, made when it does not exist.
-    Rocks(PathBuf),
-}
-
-/// How a replica is started.
-#[derive(Debug, Clone)]
-pub struct ReplicaConfig {
-    /// This node's number, 1 and up. `None`: the one that the data folder has; in a new one 1 for a node
-    /// alone, and what the cluster gives it for one that joins.
-    pub node_id: Option<u64>,
-    /// Part of the cluster's identity.
-    pub cluster_name: String,
-    /// Where log and state live.
-    pub storage: StorageLocation,
-    /// `None` for a node that is its own cluster and has no peer port.
-    pub cluster: Option<ClusterConfig>,
-}
 
 /// What a node knows of itself, for `status`, logs and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,16 +104,6 @@ struct Shared {
 
 type Metrics =
     openraft::type_config::alias::WatchReceiverOf<TypeConfig, openraft::RaftMetrics<TypeConfig>>;
-
-/// What is read from while the replica runs.
-#[derive(Clone)]
-pub(crate) struct Open {
-    pub(crate) registry: Registry,
-    pub(crate) log: LogHome,
-    pub(crate) reporter: Arc<Reporter>,
-    /// `None` for a node without peers.
-    pub(crate) admin: Option<Arc<Admin>>,
-}
 
 /// What is stopped at the end.
 struct Running {

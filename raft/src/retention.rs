@@ -17,7 +17,8 @@ use hearth_storage::LogHome;
 
 use crate::config::Tuning;
 use crate::replication::snapshot_send::Outgoing;
-use crate::types::{LogId, Raft};
+use crate::store::Raft;
+use crate::types::LogId;
 
 /// How often the log is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

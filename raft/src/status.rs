@@ -1,46 +1,9 @@
 //! What a cluster is to the rest of a node: how one is founded or joined, its members, and the
 //! operations on them. The work behind it is in `birth` and `membership`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-
-use crate::config::ClusterKeys;
-
-/// How this node takes part in a cluster of several.
-#[derive(Debug, Clone)]
-pub struct ClusterConfig {
-    /// `HOST:PORT` at which the other nodes reach this one. Empty, with [`Birth::Done`] only: the one that the
-    /// cluster knows.
-    pub peer_addr: String,
-    /// `HOST:PORT` at which clients reach this one; told to whoever asks for the members.
-    pub ns_addr: String,
-    /// What to do when the data folder has no cluster yet. Ignored when it has one.
-    pub birth: Birth,
-    /// The secrets that peers prove to each other. Empty: none, and then anyone who reaches the peer port
-    /// can take part.
-    pub keys: ClusterKeys,
-}
-
-/// How a node without data comes to its cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Birth {
-    /// Together with the others, which are given the same list.
-    Found {
-        /// Peer address of each founder, this one among them.
-        founders: BTreeMap<u64, String>,
-    },
-    /// Through any member of one that runs.
-    Join {
-        /// Peer addresses to try, in this order, again and again.
-        seeds: Vec<String>,
-        /// Stay a learner for good. Otherwise the node is promoted to voter when it has caught up.
-        learner: bool,
-    },
-    /// Not at all: its data folder must have one.
-    Done,
-}
 
 /// What a member is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use hearth_storage::{Command, Reply};
 
-use crate::store::node_ids::IdRefusal;
-
 /// The choice of types that openraft is instantiated with.
 ///
 /// Leader ids are openraft's "advanced" ones, `(term, node)` in that order: two candidates of one term
@@ -42,7 +40,6 @@ impl RaftTypeConfig for TypeConfig {
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, crate::store::state_machine::StateMachine>;
 pub(crate) type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
 pub(crate) type Vote = openraft::Vote<LeaderId>;
 pub(crate) type LogId = openraft::LogId<LeaderId>;
@@ -98,6 +95,54 @@ pub(crate) struct NumberedCommand {
     pub(crate) acked_upto: u64,
     /// What to do.
     pub(crate) command: Command,
+}
+
+/// The highest id. Programs that read numbers as floating point ones hold it exactly.
+pub(crate) const ID_MAX: u64 = 1 << 53;
+
+/// How far above the mark an id may be: who picks numbers must not use all of them up.
+pub(crate) const DISTANCE_MAX: u64 = 1000;
+
+/// Reservations at once. Each ends when a node joins under it.
+pub(crate) const RESERVED_COUNT_MAX: usize = 16;
+
+/// Why an id is not given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IdRefusal {
+    #[error("node ids go from 1 to {ID_MAX}, and this is {0}")]
+    OutOfRange(u64),
+    #[error("the id {0} is reserved already")]
+    Reserved(u64),
+    #[error(
+        "the id {0} belongs to another node; leave it out, and the cluster chooses one that is free"
+    )]
+    Taken(u64),
+    #[error(
+        "node {0} was removed, and an id is never used again; leave it out, and the cluster chooses one \
+         that is free"
+    )]
+    Removed(u64),
+    #[error(
+        "the id {id} was removed or passed over, and an id is never used again; leave it out, and the \
+         cluster chooses one that is free, or take one above {mark}"
+    )]
+    Used { id: u64, mark: u64 },
+    #[error(
+        "the id {id} is too far away: the highest of a node so far is {mark}, and one may be {DISTANCE_MAX} \
+         above it; leave it out, and the cluster chooses one that is free"
+    )]
+    TooFar { id: u64, mark: u64 },
+    #[error(
+        "this data folder was given the id {given}, and asks for {wanted}; start it as {given}, or empty it"
+    )]
+    Another { given: u64, wanted: u64 },
+    #[error(
+        "{RESERVED_COUNT_MAX} ids are reserved and not used yet, the lowest of them {lowest}; start a node \
+         under it with --node-id {lowest}, or under none, and the cluster chooses one that is free"
+    )]
+    TooManyReserved { lowest: u64 },
+    #[error("there is no id above {ID_MAX}; give one that is free")]
+    Exhausted,
 }
 
 /// What the state machine made of a log entry.

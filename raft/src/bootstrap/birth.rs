@@ -31,11 +31,13 @@ use tokio::time::Instant;
 use hearth_storage::{LogHome, StoreError};
 
 use crate::codec::{self, FolderRecord, Identity};
+use crate::config::ReplicaConfig;
+use crate::config::{Birth, ClusterConfig};
 use crate::defect::{self, Defect};
 use crate::error::StartError;
-use crate::replica::ReplicaConfig;
+use crate::rpc::Strangers;
+use crate::rpc::handshake::HandshakeError;
 use crate::rpc::message::{FoundAnswer, FoundAsk, JoinAnswer, JoinAsk, Request, Response};
-use crate::status::{Birth, ClusterConfig};
 use crate::store::roster::Roster;
 use crate::types::Member;
 
@@ -74,6 +76,25 @@ pub(crate) trait Ask: Sync {
         request: Request,
         timeout: Duration,
     ) -> impl Future<Output = Result<Response, AskError>> + Send;
+}
+
+impl Ask for Strangers {
+    async fn ask(
+        &self,
+        addr: &str,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, AskError> {
+        self.call(addr, request, timeout)
+            .await
+            .map_err(|error| match error {
+                HandshakeError::Refused(refusal) | HandshakeError::RefusedByPeer(refusal) => {
+                    AskError::Rejected(refusal.text)
+                }
+                // What is not proved ends nothing.
+                error => AskError::Unreachable(error.to_string()),
+            })
+    }
 }
 
 const NOT_A_FOUNDER: &str = "the node at this address was not started as a founder; give all founders the same --initial-cluster";

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::ClusterKeys;
-use crate::replica::StorageLocation;
+use crate::config::StorageLocation;
 use crate::store::node_ids::NodeIds;
 use crate::types::{Membership, StoredMembership};
 

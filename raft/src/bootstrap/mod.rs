@@ -17,39 +17,40 @@ use hearth_storage::{Home, Location, LogHome, Registry, RocksStore, Store, Store
 
 use crate::bootstrap::birth::{Ask, Folder, Waits, be_born, commit_founding};
 use crate::codec::{self, FolderRecord};
+use crate::config::Birth;
 use crate::config::Tuning;
+use crate::config::{ReplicaConfig, StorageLocation};
 use crate::disk_space::{Disk, Watch};
 use crate::environment::Ground;
 use crate::error::{ReadError, StartError};
 use crate::leader::contact::Contact;
 use crate::leader::failover::replace_lost_leaders;
 use crate::leader::proposals::Proposals;
-use crate::leader::router::{Lead, Route};
+use crate::leader::router::Route;
 use crate::leader::tracker::Leadership;
 use crate::membership::rules::RulesKeeper;
 use crate::membership::{Admin, VoterStorage};
 use crate::offline::last_membership;
 use crate::read::Reads;
-use crate::replica::{Open, ReplicaConfig, StorageLocation};
 use crate::replication::network::Network;
 use crate::replication::snapshot_receive::Receiver;
 use crate::replication::snapshot_send::Outgoing;
-use crate::report::Reporter;
-use crate::report::divergence;
+use crate::report::{Reporter, divergence, watch_divergence};
 use crate::retention::{Limits, keep_log_short};
 use crate::rpc::credentials::{Credentials, LocalNode};
 use crate::rpc::message::Request;
 use crate::rpc::refusal::{Refusal, RefusalCode};
 use crate::rpc::socket::Sockets;
 use crate::rpc::{LinkState, Peers, server};
+use crate::service::leader::Lead;
 use crate::service::{Incoming, Services};
-use crate::status::Birth;
+use crate::store::Raft;
 use crate::store::log_store::LogStore;
 use crate::store::roster::{Roster, Turned};
 use crate::store::snapshot::Position;
 use crate::store::sole_voter::Gate;
 use crate::store::state_machine::{Counters, StateMachine};
-use crate::types::{Membership, Raft};
+use crate::types::Membership;
 use crate::write::Writer;
 
 /// How long the core may take to end after the state machine has.
@@ -60,6 +61,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often one of the others is asked something, to hear whether this node was removed.
 const REMOVAL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is read from while the replica runs.
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub(crate) registry: Registry,
+    pub(crate) log: LogHome,
+    pub(crate) reporter: Arc<Reporter>,
+    /// `None` for a node without peers.
+    pub(crate) admin: Option<Arc<Admin>>,
+}
 
 /// A replica that has started, without the runtime that it runs on.
 pub(crate) struct Parts {
@@ -120,7 +131,8 @@ async fn assemble_all(
     let credentials = credentials(&config, &folder, Arc::clone(&roster));
     let peers = Peers::new(credentials, Arc::clone(&sockets));
     let strangers = peers.strangers();
-    let incoming = Arc::new(Incoming::new(Arc::clone(&folder)));
+    let asked = Arc::clone(&folder);
+    let incoming = Arc::new(Incoming::new(move |ask| asked.answer(ask)));
     let mut tasks = Vec::new();
     let identity = match &config.cluster {
         Some(cluster) => {
@@ -225,7 +237,7 @@ async fn assemble_all(
         is_ready: ready(&raft, &gate, &leadership),
     });
     if config.cluster.is_some() {
-        tasks.push(tokio::spawn(divergence::watch(Arc::clone(&reporter))));
+        tasks.push(tokio::spawn(watch_divergence(Arc::clone(&reporter))));
     }
     let (snapshots, receiving) = Receiver::start(raft.clone(), registry.clone(), Arc::clone(&disk));
     tasks.push(receiving);

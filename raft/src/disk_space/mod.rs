@@ -24,14 +24,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use hearth_storage::{Command, DiskSpace, Home, LogHome, Reserve};
 
+use crate::config::{DiskLimits, StorageLocation};
 use crate::environment::aside;
-use crate::replica::StorageLocation;
-use crate::types::{NumberedCommand, Raft, TypeConfig};
+use crate::rpc::Peers;
+use crate::rpc::message::{DiskNews, Level, Request, Response, Verdict};
+use crate::store::Raft;
+use crate::types::{NumberedCommand, TypeConfig};
 
 /// A write makes this node look if the last look was so long ago: a disk may be filled within a moment.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(10);
@@ -48,6 +50,9 @@ const VERDICT_DURATION_MAX: Duration = Duration::from_secs(5);
 /// How long a leader with little room may look for another one before it refuses writes.
 const HAND_OVER_DURATION_MAX: Duration = Duration::from_secs(3);
 
+/// How long a member may take to say how its disk is.
+const DISK_NEWS_DURATION_MAX: Duration = Duration::from_secs(1);
+
 /// How often the log is shortened while there is little room.
 const RELIEF_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -59,31 +64,6 @@ const KEPT_LOG_LEN: u64 = 16 << 20;
 
 /// Entries of the log that are kept for them.
 const KEPT_LOG_ENTRIES: u64 = 1000;
-
-/// How full a disk may become.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskLimits {
-    /// With less than this many bytes free the disk is low,
-    pub low_len_max: u64,
-    /// or with less than this share of the file system, in percent, if that is less.
-    pub low_percent: u64,
-    /// Bytes that are put aside for a disk that somebody fills to the end. Never more than a quarter of what
-    /// counts as low. With half of that free the disk is full.
-    pub reserve_len_max: u64,
-    /// How often to look.
-    pub look_interval: Duration,
-}
-
-impl Default for DiskLimits {
-    fn default() -> Self {
-        Self {
-            low_len_max: 512 << 20,
-            low_percent: 10,
-            reserve_len_max: 16 << 20,
-            look_interval: Duration::from_millis(250),
-        }
-    }
-}
 
 impl DiskLimits {
     fn low(&self, total: u64) -> u64 {
@@ -122,17 +102,6 @@ impl DiskLimits {
     }
 }
 
-/// How full a disk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Level {
-    /// Enough room.
-    Fine,
-    /// Little room.
-    Low,
-    /// No room.
-    Full,
-}
-
 impl Level {
     fn of(number: u8) -> Self {
         match number {
@@ -143,18 +112,6 @@ impl Level {
     }
 }
 
-/// What is taken from clients.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) enum Verdict {
-    /// Everything.
-    #[default]
-    Open,
-    /// Only what makes the registry smaller; why, for a person.
-    RemovalsOnly(String),
-    /// Nothing; why, for a person.
-    Nothing(String),
-}
-
 impl Verdict {
     fn admits(&self, command: &Command) -> Result<(), String> {
         match self {
@@ -163,19 +120,6 @@ impl Verdict {
             Self::RemovalsOnly(reason) | Self::Nothing(reason) => Err(reason.clone()),
         }
     }
-}
-
-/// What a node tells others about disks. A leader tells all members, and each answers with the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DiskNews {
-    /// The sender's term.
-    pub(crate) term: u64,
-    /// The sender's own disk.
-    pub(crate) level: Level,
-    /// What is wrong with it, for a person; empty when it is fine.
-    pub(crate) alarm: String,
-    /// From the leader of that term: what the cluster takes from clients.
-    pub(crate) verdict: Option<Verdict>,
 }
 
 /// This node's disk, and what the cluster says about all of them.
@@ -600,6 +544,18 @@ fn judge(
 pub(crate) trait AskDisks: Send + Sync + 'static {
     /// Tells member `to` the news and returns its own; `None` when it does not answer soon.
     fn ask(&self, to: u64, news: DiskNews) -> impl Future<Output = Option<DiskNews>> + Send;
+}
+
+impl AskDisks for Peers {
+    async fn ask(&self, to: u64, news: DiskNews) -> Option<DiskNews> {
+        match self
+            .call(to, Request::Disk(news), DISK_NEWS_DURATION_MAX)
+            .await
+        {
+            Ok(Response::Disk(news)) => Some(news),
+            _ => None,
+        }
+    }
 }
 
 /// Looks at the disk for as long as the replica runs, and acts on what it sees.

@@ -26,7 +26,8 @@ use tokio::time::Instant;
 
 use crate::leader::contact::Contact;
 use crate::rpc::{LinkState, Peers};
-use crate::types::{Raft, TypeConfig};
+use crate::store::Raft;
+use crate::types::TypeConfig;
 
 /// Between two rounds of pre-votes, from and to. Others may notice a little later that the leader has gone.
 const ROUND_INTERVAL: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(45));

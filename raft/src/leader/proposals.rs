@@ -19,7 +19,8 @@ use futures::{Stream, StreamExt};
 use openraft::raft::WriteResult;
 
 use crate::codec;
-use crate::types::{Proposal, Raft, TypeConfig};
+use crate::store::Raft;
+use crate::types::{Proposal, TypeConfig};
 
 /// Bytes of commands after which a group takes no more lists, about. Members that lag wait for the whole
 /// group before they answer.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::defect::{self, Defect};
 use crate::leader::contact::Contact;
-use crate::types::Raft;
+use crate::store::Raft;
 
 /// How late a node learns who leads that makes a mistake on purpose.
 const LATE_BY: Duration = Duration::from_millis(400);

@@ -26,9 +26,8 @@ use crate::codec::Identity;
 use crate::rpc::message::{JoinAnswer, JoinAsk, Request, Response};
 use crate::rpc::{CallError, Peers};
 use crate::status::{ClusterChange, ClusterError, ClusterReply, NodeReport};
-use crate::types::{
-    Member, Membership, Outcome, Payload, Proposal, Raft, StoredMembership, TypeConfig,
-};
+use crate::store::Raft;
+use crate::types::{Member, Membership, Outcome, Payload, Proposal, StoredMembership, TypeConfig};
 
 /// Entries that a learner may lack when it becomes a voter: few enough to arrive within a heartbeat or
 /// two, so that the new majority does not wait for it.

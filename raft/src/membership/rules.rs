@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::rpc::Peers;
 use crate::rpc::handshake::PROTOCOL;
-use crate::types::Raft;
+use crate::store::Raft;
 use crate::write::Writer;
 
 /// The protocol since which members have [`RULES`].

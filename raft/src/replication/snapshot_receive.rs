@@ -23,8 +23,9 @@ use hearth_storage::{Installation, Registry, SnapshotHeader, StoreError};
 use crate::codec::{self, LogIdRecord, VoteRecord};
 use crate::disk_space::Disk;
 use crate::rpc::message::{SnapshotAnswer, SnapshotPart};
+use crate::store::Raft;
 use crate::store::snapshot::{self, Snapshot, SnapshotData};
-use crate::types::{LogId, Raft, SnapshotMeta, Vote};
+use crate::types::{LogId, SnapshotMeta, Vote};
 
 /// How long a snapshot is kept that does not go on.
 const IDLE_DURATION_MAX: Duration = Duration::from_secs(60);

@@ -10,9 +10,9 @@ use hearth_storage::{Command, IfTaken, Location, Revision, RocksOptions, RocksSt
 
 use super::*;
 use crate::codec::log_id;
+use crate::config::DiskLimits;
+use crate::config::StorageLocation;
 use crate::config::Tuning;
-use crate::disk_space::DiskLimits;
-use crate::replica::StorageLocation;
 use crate::replication::network::Network;
 use crate::replication::snapshot_send::{Carry, Outgoing};
 use crate::rpc::{CallError, Peers};

@@ -3,18 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use openraft::async_runtime::WatchReceiver;
-
-use crate::report::Reporter;
-use crate::status::ClusterStatus;
-
-/// How often a leader compares the states of all members.
-const INTERVAL: Duration = Duration::from_secs(20);
-
-/// How long each member may take to tell of its own.
-const REPORT_DURATION_MAX: Duration = Duration::from_secs(2);
 
 /// The state of a node.
 #[derive(Debug, Clone, Copy)]
@@ -68,46 +56,13 @@ impl Found {
         self.lock().clone()
     }
 
-    fn set(&self, alarms: Vec<String>) {
+    pub(crate) fn set(&self, alarms: Vec<String>) {
         *self.lock() = alarms;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Has this node, where it leads, compare the states of all members again and again.
-pub(crate) async fn watch(reporter: Arc<Reporter>) {
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        let leads = {
-            let metrics = reporter.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.current_leader == Some(reporter.me.node_id)
-        };
-        if !leads {
-            reporter.found.set(Vec::new());
-            continue;
-        }
-        let status = reporter.cluster_status(REPORT_DURATION_MAX).await;
-        for alarm in &status.alarms {
-            tracing::error!("nodes differ: {alarm}");
-        }
-        // What was found stands until all have been seen to hold the same.
-        if !status.alarms.is_empty() || are_at_one_index(&status) {
-            reporter.found.set(status.alarms);
-        }
-    }
-}
-
-fn are_at_one_index(status: &ClusterStatus) -> bool {
-    let mut indexes = status.members.iter().map(|member| {
-        let report = member.report.as_ref();
-        report.map(|report| report.last_applied)
-    });
-    let first = indexes.next().flatten();
-    first.is_some() && indexes.all(|index| index == first)
 }
 
 #[cfg(test)]

@@ -19,8 +19,15 @@ use crate::rpc::Peers;
 use crate::rpc::handshake::PROTOCOL;
 use crate::rpc::message::{Request, Response};
 use crate::status::{ClusterStatus, MemberInfo, MemberStatus, NodeReport, Role};
+use crate::store::Raft;
 use crate::store::snapshot;
-use crate::types::{Raft, TypeConfig};
+use crate::types::TypeConfig;
+
+/// How often a leader compares the states of all members.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long each member may take to tell of its own.
+const REPORT_DURATION_MAX: Duration = Duration::from_secs(2);
 
 /// Reports on this node, and asks the others for their reports.
 pub(crate) struct Reporter {
@@ -175,4 +182,37 @@ fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
         ServerState::Candidate => Role::Candidate,
         ServerState::Learner | ServerState::Shutdown => Role::Learner,
     }
+}
+
+/// Has this node, where it leads, compare the states of all members again and again.
+pub(crate) async fn watch_divergence(reporter: Arc<Reporter>) {
+    loop {
+        tokio::time::sleep(COMPARE_INTERVAL).await;
+        let leads = {
+            let metrics = reporter.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.current_leader == Some(reporter.me.node_id)
+        };
+        if !leads {
+            reporter.found.set(Vec::new());
+            continue;
+        }
+        let status = reporter.cluster_status(REPORT_DURATION_MAX).await;
+        for alarm in &status.alarms {
+            tracing::error!("nodes differ: {alarm}");
+        }
+        // What was found stands until all have been seen to hold the same.
+        if !status.alarms.is_empty() || are_at_one_index(&status) {
+            reporter.found.set(status.alarms);
+        }
+    }
+}
+
+fn are_at_one_index(status: &ClusterStatus) -> bool {
+    let mut indexes = status.members.iter().map(|member| {
+        let report = member.report.as_ref();
+        report.map(|report| report.last_applied)
+    });
+    let first = indexes.next().flatten();
+    first.is_some() && indexes.all(|index| index == first)
 }

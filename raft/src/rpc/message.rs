@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::codec::{self, LogIdRecord, VoteRecord};
-use crate::disk_space::DiskNews;
 use crate::status::{ClusterChange, ClusterError, ClusterReply, NodeReport};
 use crate::types::{Member, NumberedCommand, NumberedReply};
 
@@ -289,6 +288,42 @@ pub(crate) enum JoinAnswer {
     Refused(String),
     /// Ask again later.
     Later(String),
+}
+
+/// What a node tells others about disks. A leader tells all members, and each answers with the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskNews {
+    /// The sender's term.
+    pub(crate) term: u64,
+    /// The sender's own disk.
+    pub(crate) level: Level,
+    /// What is wrong with it, for a person; empty when it is fine.
+    pub(crate) alarm: String,
+    /// From the leader of that term: what the cluster takes from clients.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Level {
+    /// Enough room.
+    Fine,
+    /// Little room.
+    Low,
+    /// No room.
+    Full,
+}
+
+/// What is taken from clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum Verdict {
+    /// Everything.
+    #[default]
+    Open,
+    /// Only what makes the registry smaller; why, for a person.
+    RemovalsOnly(String),
+    /// Nothing; why, for a person.
+    Nothing(String),
 }
 
 #[cfg(test)]

@@ -32,10 +32,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::bootstrap::birth::{Ask, AskError};
 #[cfg(test)]
 use crate::config::ClusterKeys;
-use crate::disk_space::{AskDisks, DiskNews};
 use crate::types::Member;
 use credentials::Credentials;
 use handshake::HandshakeError;
@@ -43,9 +41,6 @@ use link::{Link, Timing};
 use message::{Request, Response};
 use refusal::Refusal;
 use socket::Sockets;
-
-/// How long a member may take to say how its disk is.
-const DISK_NEWS_DURATION_MAX: Duration = Duration::from_secs(1);
 
 /// How the connection to a member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,34 +281,18 @@ pub(crate) struct Strangers {
     sockets: Arc<dyn Sockets>,
 }
 
-impl Ask for Strangers {
-    async fn ask(
+impl Strangers {
+    /// Sends `request` to `addr` and waits for its response.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; nothing is known then of what became of the request.
+    pub(crate) async fn call(
         &self,
         addr: &str,
         request: Request,
         timeout: Duration,
-    ) -> Result<Response, AskError> {
-        link::ask(addr, &*self.sockets, &self.credentials, &request, timeout)
-            .await
-            .map_err(|error| match error {
-                HandshakeError::Refused(refusal) | HandshakeError::RefusedByPeer(refusal) => {
-                    AskError::Rejected(refusal.text)
-                }
-                // What is not proved ends nothing.
-                error => AskError::Unreachable(error.to_string()),
-            })
-    }
-}
-
-impl AskDisks for Peers {
-    async fn ask(&self, to: u64, news: DiskNews) -> Option<DiskNews> {
-        match self
-            .call(to, Request::Disk(news), DISK_NEWS_DURATION_MAX)
-            .await
-        {
-            Ok(Response::Disk(news)) => Some(news),
-            _ => None,
-        }
+    ) -> Result<Response, HandshakeError> {
+        link::ask(addr, &*self.sockets, &self.credentials, &request, timeout).await
     }
 }
 

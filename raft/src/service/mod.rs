@@ -3,6 +3,8 @@
 //! The server of connections is there before Raft is: a node that founds or joins a cluster is asked
 //! things too. What cannot be answered yet, or not any more, is `Unavailable`, which changes nothing.
 
+pub(crate) mod leader;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,22 +14,27 @@ use openraft::raft::{
 };
 use serde_bytes::ByteBuf;
 
-use crate::bootstrap::birth::Folder;
 use crate::codec::{self, LogIdRecord};
 use crate::disk_space::Disk;
 use crate::environment::aside;
 use crate::leader::contact::Contact;
-use crate::leader::router::{Lead, Word};
 use crate::membership::Admin;
 use crate::replication::snapshot_receive::Receiver;
 use crate::report::Reporter;
-use crate::rpc::message::{AppendAnswer, Request, Response, VoteAnswer, VoteAsk};
+use crate::rpc::message::{
+    AppendAnswer, FoundAnswer, FoundAsk, Request, Response, VoteAnswer, VoteAsk,
+};
 use crate::rpc::server::{Answer, Caller};
-use crate::types::{LogEntry, LogId, Raft, TypeConfig, Vote};
+use crate::service::leader::{Lead, Word};
+use crate::store::Raft;
+use crate::types::{LogEntry, LogId, TypeConfig, Vote};
+
+/// Answers another founder's question. May block on the disk.
+type AnswerFounder = dyn Fn(FoundAsk) -> FoundAnswer + Send + Sync;
 
 /// Answers requests. See the module's documentation.
 pub(crate) struct Incoming {
-    folder: Arc<Folder>,
+    answer_founder: Arc<AnswerFounder>,
     services: OnceLock<Services>,
     /// Nothing is answered any more.
     stopped: AtomicBool,
@@ -52,10 +59,12 @@ impl std::fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    /// Before there is a cluster, a founder may be asked.
-    pub(crate) fn new(folder: Arc<Folder>) -> Self {
+    /// Creates the services of a node that is starting: before there is a cluster, other founders may ask it.
+    pub(crate) fn new(
+        answer_founder: impl Fn(FoundAsk) -> FoundAnswer + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            folder,
+            answer_founder: Arc::new(answer_founder),
             services: OnceLock::new(),
             stopped: AtomicBool::new(false),
         }
@@ -80,8 +89,8 @@ impl Answer for Incoming {
         }
         match (request, self.services.get()) {
             (Request::Found(ask), _) => {
-                let folder = Arc::clone(&self.folder);
-                let answered = aside(move || folder.answer(ask)).await;
+                let answer = Arc::clone(&self.answer_founder);
+                let answered = aside(move || answer(ask)).await;
                 match answered {
                     Ok(answer) => Response::Found(answer),
                     Err(error) => Response::Unavailable(error.to_string()),

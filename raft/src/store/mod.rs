@@ -8,3 +8,8 @@ pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod sole_voter;
 pub(crate) mod state_machine;
+
+use crate::types::TypeConfig;
+
+/// openraft over this storage.
+pub(crate) type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;

@@ -25,22 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::store::session::RecordChange;
-use crate::types::Membership;
+use crate::types::{DISTANCE_MAX, ID_MAX, IdRefusal, Membership, RESERVED_COUNT_MAX};
 
 /// Every record has a key that starts with this.
 pub(crate) const KEY_PREFIX: &[u8] = b"node/";
 
 /// The rules by which ids only go up.
 const RULES_MIN: u32 = 2;
-
-/// The highest id. Programs that read numbers as floating point ones hold it exactly.
-pub(crate) const ID_MAX: u64 = 1 << 53;
-
-/// How far above the mark an id may be: who picks numbers must not use all of them up.
-const DISTANCE_MAX: u64 = 1000;
-
-/// Reservations at once. Each ends when a node joins under it.
-const RESERVED_COUNT_MAX: usize = 16;
 
 /// Ids at once whose nodes are not members yet; one more takes the place of the lowest, which is the oldest.
 /// There is one for each join that the leader has begun and not finished.
@@ -57,45 +48,6 @@ pub(crate) enum Holder {
     Member { incarnation: u128 },
     /// A node that was a member. By the newer rules kept for the mark only.
     Removed { incarnation: u128 },
-}
-
-/// Why an id is not given.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum IdRefusal {
-    #[error("node ids go from 1 to {ID_MAX}, and this is {0}")]
-    OutOfRange(u64),
-    #[error("the id {0} is reserved already")]
-    Reserved(u64),
-    #[error(
-        "the id {0} belongs to another node; leave it out, and the cluster chooses one that is free"
-    )]
-    Taken(u64),
-    #[error(
-        "node {0} was removed, and an id is never used again; leave it out, and the cluster chooses one \
-         that is free"
-    )]
-    Removed(u64),
-    #[error(
-        "the id {id} was removed or passed over, and an id is never used again; leave it out, and the \
-         cluster chooses one that is free, or take one above {mark}"
-    )]
-    Used { id: u64, mark: u64 },
-    #[error(
-        "the id {id} is too far away: the highest of a node so far is {mark}, and one may be {DISTANCE_MAX} \
-         above it; leave it out, and the cluster chooses one that is free"
-    )]
-    TooFar { id: u64, mark: u64 },
-    #[error(
-        "this data folder was given the id {given}, and asks for {wanted}; start it as {given}, or empty it"
-    )]
-    Another { given: u64, wanted: u64 },
-    #[error(
-        "{RESERVED_COUNT_MAX} ids are reserved and not used yet, the lowest of them {lowest}; start a node \
-         under it with --node-id {lowest}, or under none, and the cluster chooses one that is free"
-    )]
-    TooManyReserved { lowest: u64 },
-    #[error("there is no id above {ID_MAX}; give one that is free")]
-    Exhausted,
 }
 
 /// All ids that have a holder.

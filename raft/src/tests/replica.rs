@@ -9,6 +9,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use super::*;
 use crate::bootstrap::birth::Folder;
 use crate::codec::log_id;
+use crate::config::StorageLocation;
 use crate::store::log_store::LogStore;
 use crate::types::{LogEntry, Member, Membership, NumberedCommand, Payload, Proposal, Vote};
 
