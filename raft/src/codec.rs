@@ -1,4 +1,5 @@
-//! The bytes of what Raft keeps: log entries, votes, log ids, memberships, and who a folder belongs to.
+//! The encoding of the records that Raft stores: log entries, votes, log ids, memberships, and the owner of a
+//! data directory.
 //!
 //! ```text
 //! 0      layout version, u8: 2, or 1
@@ -6,9 +7,9 @@
 //!        integers as variable-length little-endian, lengths and enum tags as integers,
 //!        fields in the order of their declaration
 //! ```
-//! There is no checksum here: storage seals each of these records with a CRC-32 that covers the
-//! version too, so every byte that a disk gives back has been checked before it comes here. The
-//! structures are ours, not openraft's, whose own serialisation may change with each release.
+//! These records have no checksum of their own. Storage seals each of them with a CRC-32 that covers the
+//! version too, so all bytes from a disk have been checked before they are decoded here. The structures are
+//! declared here and not taken from openraft, whose own serialisation may change with each release.
 //!
 //! | version | written by |
 //! |---|---|
@@ -31,14 +32,14 @@ use crate::types::{
 /// The layout that this version writes.
 const VERSION: u8 = 2;
 
-/// The oldest layout that it reads. Only members look different in it.
+/// The oldest layout that this version reads. Only members and identities differ in it.
 const VERSION_MIN: u8 = 1;
 
-/// What an integer or an enum tag of one byte counts for, at most, where bincode adds up what a record takes
-/// in memory: it is a `u128`.
+/// Maximum number of bytes that bincode counts for one encoded byte when it adds up the memory of a record: an
+/// integer or enum tag of one byte may stand for a `u128`.
 const DECODED_GROWTH_MAX: usize = 16;
 
-/// Bytes that are not what they should be.
+/// An error in bytes that should hold a record or a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is unreadable: {reason}")]
 pub(crate) struct CodecError {
@@ -47,7 +48,7 @@ pub(crate) struct CodecError {
 }
 
 impl CodecError {
-    /// `what` is unreadable because of `reason`.
+    /// Creates the error that `what` is unreadable because of `reason`.
     pub(crate) fn new(what: &'static str, reason: impl Into<String>) -> Self {
         Self {
             what,
@@ -76,7 +77,7 @@ struct LogEntryOut<'a> {
     payload: PayloadOut<'a>,
 }
 
-/// The same layout as [`PayloadIn`], without owning what is written.
+/// The counterpart of [`PayloadIn`] for writing. It has the same layout and borrows its list.
 #[derive(Serialize)]
 enum PayloadOut<'a> {
     Blank,
@@ -92,7 +93,7 @@ enum PayloadOut<'a> {
     },
 }
 
-/// `M` is the membership in the layout's version.
+/// A log entry as it is read. `M` is the membership in the layout's version.
 #[derive(Deserialize)]
 struct LogEntryIn<M> {
     term: u64,
@@ -116,7 +117,7 @@ enum PayloadIn<M> {
     },
 }
 
-/// A log id on disk and between nodes.
+/// A log id on disk and in peer messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogIdRecord {
     term: u64,
@@ -124,7 +125,7 @@ pub(crate) struct LogIdRecord {
     index: u64,
 }
 
-/// A vote on disk and between nodes.
+/// A vote on disk and in peer messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VoteRecord {
     term: u64,
@@ -134,9 +135,9 @@ pub(crate) struct VoteRecord {
 
 #[derive(Serialize, Deserialize)]
 struct MembershipRecord {
-    /// Each a set of voters; more than one during a change.
+    /// The sets of voters: one, or more during a joint membership.
     configs: Vec<BTreeSet<u64>>,
-    /// Voters and learners.
+    /// All members by node id, voters and learners.
     nodes: BTreeMap<u64, Member>,
 }
 
@@ -161,54 +162,56 @@ impl From<MembershipRecord1> for MembershipRecord {
     }
 }
 
-/// `M` is the membership in the layout's version.
+/// A membership with the log id of its entry. `M` is the membership in the layout's version.
 #[derive(Serialize, Deserialize)]
 struct StoredMembershipRecord<M> {
     log_id: Option<LogIdRecord>,
     membership: M,
 }
 
-/// Which cluster and node a data folder belongs to.
+/// The cluster and the node that a data directory belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// Chosen at random when the cluster is made.
+    /// Generated at random when the cluster is bootstrapped.
     pub(crate) cluster_id: u128,
-    /// Chosen by a person.
+    /// Chosen by an operator.
     pub(crate) cluster_name: String,
-    /// Never used by another node.
+    /// The node's id. No other node of the cluster ever gets it.
     pub(crate) node_id: u64,
-    /// Chosen at random when the folder is made: an emptied folder does not come back as the same node.
+    /// Generated at random when the data directory is created, so that a node with an emptied directory does
+    /// not count as the same node.
     pub(crate) incarnation: u128,
 }
 
-/// Whose a data folder is. (Layout 1 is an identity without incarnation, for [`Self::Member`].)
+/// The owner of a data directory. (In layout 1 this is an identity without incarnation, which stands for
+/// [`Self::Member`].)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FolderRecord {
-    /// Nobody's yet: it will found or join a cluster.
+    /// No cluster yet: the node will bootstrap or join one.
     Blank {
-        /// As in [`Identity`], which comes later.
+        /// The incarnation of the later [`Identity`].
         incarnation: u128,
     },
-    /// A founder's, which has been told its cluster. Its log may still be empty.
+    /// A founder that knows its cluster. Its log may still be empty.
     Founder {
-        /// What it is.
+        /// The founder's identity.
         identity: Identity,
-        /// All founders, itself among them.
+        /// All founders by node id, including this one.
         founders: BTreeMap<u64, Member>,
     },
-    /// A member's.
+    /// A member of a cluster.
     Member(Identity),
-    /// A member's that was removed.
+    /// A member that the cluster has removed.
     Removed {
-        /// What it was.
+        /// The former identity.
         identity: Identity,
-        /// For a person.
+        /// The reason, for operators.
         reason: String,
     },
 }
 
 impl FolderRecord {
-    /// Which node of which cluster it belongs to, if it belongs to one.
+    /// Returns the identity, present or former. `None` for a blank data directory.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         match self {
             Self::Blank { .. } => None,
@@ -227,15 +230,15 @@ struct Identity1 {
     node_id: u64,
 }
 
-/// How everything is written, and so read, but for [`decode_within`]'s limit: whatever can be written can be
-/// read again.
+/// Returns the configuration for writing. Reading uses the same one, with the limit of [`decode_within`] in
+/// addition, which never refuses a record that was written here.
 fn config() -> impl bincode::config::Config {
     bincode::config::standard()
 }
 
-/// The value that `body` begins with, and how many bytes it took. A record may not make us allocate more than
-/// any record of its length does, whatever lengths it holds: up to [`DECODED_GROWTH_MAX`] times as much,
-/// rounded up to one of a few limits, because bincode's are constants.
+/// Decodes the value at the start of `body`, and returns it with the number of bytes that it took. Limits the
+/// memory that a record can claim, whatever lengths it holds: up to [`DECODED_GROWTH_MAX`] times its own
+/// length, rounded up to one of a few limits because bincode's limits are constants.
 fn decode_within<T: DeserializeOwned>(
     body: &[u8],
 ) -> Result<(T, usize), bincode::error::DecodeError> {
@@ -256,7 +259,7 @@ fn decode_within<T: DeserializeOwned>(
     } else if needed <= LARGE {
         within::<T, LARGE>(body)
     } else {
-        // A database holds no record of more than 4 GiB, and messages between nodes are far shorter.
+        // A database holds no record of more than 4 GiB, and peer messages are far shorter.
         within::<T, HUGE>(body)
     }
 }
@@ -270,7 +273,7 @@ fn encode(value: impl Serialize, len_hint: usize) -> Vec<u8> {
     bytes
 }
 
-/// The version, which is one that can be read, and what follows it.
+/// Splits `bytes` into the version and the rest. Refuses a version that cannot be read.
 fn split_version<'a>(what: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), CodecError> {
     let fail = |reason: String| CodecError { what, reason };
     let (&version, body) = bytes
@@ -284,7 +287,7 @@ fn split_version<'a>(what: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8
     Ok((version, body))
 }
 
-/// For what looks the same in all versions.
+/// Decodes a record whose layout is the same in all versions.
 fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
     let (_, body) = split_version(what, bytes)?;
     decode_body(what, body)
@@ -299,7 +302,7 @@ fn decode_body<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T
     Ok(value)
 }
 
-/// A log entry as it is kept.
+/// Returns a log entry as it is stored.
 pub(crate) fn encode_log_entry(entry: &LogEntry) -> Vec<u8> {
     let (payload, len_hint) = match &entry.payload {
         Payload::Blank => (PayloadOut::Blank, 0),
@@ -328,7 +331,10 @@ pub(crate) fn encode_log_entry(entry: &LogEntry) -> Vec<u8> {
 
 const LOG_ENTRY: &str = "a log entry";
 
-/// The log entry in `bytes`, which were kept under `index`.
+/// Decodes the log entry that was stored under `index`.
+///
+/// # Errors
+/// [`CodecError`] if `bytes` are not a log entry, or hold another index.
 pub(crate) fn decode_log_entry(index: u64, bytes: &[u8]) -> Result<LogEntry, CodecError> {
     match split_version(LOG_ENTRY, bytes)? {
         (1, body) => read_log_entry(
@@ -369,16 +375,17 @@ fn read_log_entry<M: Into<MembershipRecord>>(
     Ok(LogEntry { log_id, payload })
 }
 
-/// How many bytes a command takes in a log entry, with its number: at least so many as it really does, and not
-/// much more.
+/// Returns an upper bound, close to the true value, of the bytes that a command takes in a log entry with its
+/// number.
 pub(crate) fn numbered_len(numbered: &NumberedCommand) -> usize {
     command_len(&numbered.command) + NUMBER_LEN_MAX
 }
 
-/// Bytes of a command's number: three integers of at most nine.
+/// Maximum number of bytes of a command's number (session, sequence number, acknowledged number): three
+/// integers of at most nine bytes.
 pub(crate) const NUMBER_LEN_MAX: usize = 27;
 
-/// [`numbered_len`] without the number.
+/// Returns [`numbered_len`] without the number.
 pub(crate) fn command_len(command: &Command) -> usize {
     let texts = match command {
         Command::Register {
@@ -395,14 +402,14 @@ pub(crate) fn command_len(command: &Command) -> usize {
             texts_len(names) + text_len(prefix) + REVISION_LEN_MAX
         }
     };
-    // The tags of the enums.
+    // At most two enum tags, of one byte each.
     texts + 2
 }
 
-/// Two integers, of at most nine and five bytes.
+/// Maximum number of bytes of a revision: two integers, of at most nine and five bytes.
 const REVISION_LEN_MAX: usize = 14;
 
-/// A text and its length.
+/// Returns the length of a text with its length prefix.
 fn text_len(text: &str) -> usize {
     let prefix_len = match text.len() {
         0..=250 => 1,
@@ -413,32 +420,38 @@ fn text_len(text: &str) -> usize {
     prefix_len + text.len()
 }
 
-/// Texts and their number.
+/// Returns an upper bound on the length of a sequence of texts with its count.
 fn texts_len<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
     9 + texts.into_iter().map(|text| text_len(text)).sum::<usize>()
 }
 
-/// A vote as it is kept.
+/// Returns a vote as it is stored.
 pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
     encode(VoteRecord::from(vote), 24)
 }
 
-/// The vote in `bytes`.
+/// Decodes a stored vote.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
     decode::<VoteRecord>("the vote", bytes).map(Vote::from)
 }
 
-/// A log id as it is kept.
+/// Returns a log id as it is stored.
 pub(crate) fn encode_log_id(id: &LogId) -> Vec<u8> {
     encode(LogIdRecord::from(id), 32)
 }
 
-/// The log id in `bytes`.
+/// Decodes a stored log id.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<LogId, CodecError> {
     decode::<LogIdRecord>("a log id", bytes).map(LogId::from)
 }
 
-/// A membership and where it came from, as they are kept.
+/// Returns a membership, with the log id of its entry, as it is stored.
 pub(crate) fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
     let record = StoredMembershipRecord {
         log_id: stored.log_id().as_ref().map(LogIdRecord::from),
@@ -447,7 +460,10 @@ pub(crate) fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
     encode(record, 128)
 }
 
-/// The membership in `bytes`.
+/// Decodes a stored membership.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembership, CodecError> {
     const WHAT: &str = "the membership";
     type Stored<M> = StoredMembershipRecord<M>;
@@ -467,12 +483,15 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<StoredMembership, CodecE
     ))
 }
 
-/// Whose a data folder is, as it is kept.
+/// Returns the owner of a data directory as it is stored.
 pub(crate) fn encode_folder(record: &FolderRecord) -> Vec<u8> {
     encode(record, 64)
 }
 
-/// Whose a data folder is.
+/// Decodes the owner of a data directory.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_folder(bytes: &[u8]) -> Result<FolderRecord, CodecError> {
     const WHAT: &str = "the record of whose the data folder is";
     match split_version(WHAT, bytes)? {
@@ -489,12 +508,15 @@ pub(crate) fn decode_folder(bytes: &[u8]) -> Result<FolderRecord, CodecError> {
     }
 }
 
-/// For records whose layout another module declares.
+/// Returns a record, whose layout another module declares, as it is stored.
 pub(crate) fn encode_record(value: impl Serialize) -> Vec<u8> {
     encode(value, 64)
 }
 
-/// The record in `bytes`; `what` names it in an error.
+/// Decodes a record of [`encode_record`]. `what` names it in an error.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_record<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
@@ -502,14 +524,17 @@ pub(crate) fn decode_record<T: DeserializeOwned>(
     decode(what, bytes)
 }
 
-/// Appends a message between nodes, without a version: the handshake has settled it.
+/// Appends a peer message to `out`. It has no version because the handshake has negotiated one.
 pub(crate) fn encode_message(message: &impl Serialize, out: &mut Vec<u8>) {
     bincode::serde::encode_into_std_write(message, out, config()).expect(
         "our structures have no map or sequence of unknown length, and a vector takes any bytes",
     );
 }
 
-/// The message in `bytes`; `what` names it in an error.
+/// Decodes a peer message. `what` names it in an error.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_message<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
@@ -517,7 +542,10 @@ pub(crate) fn decode_message<T: DeserializeOwned>(
     decode_body(what, bytes)
 }
 
-/// A message that `bytes` begin with; a later version may say more behind it.
+/// Decodes the message at the start of `bytes`. Ignores the rest, in which a later version may say more.
+///
+/// # Errors
+/// [`CodecError`].
 pub(crate) fn decode_beginning<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
@@ -527,7 +555,7 @@ pub(crate) fn decode_beginning<T: DeserializeOwned>(
     Ok(value)
 }
 
-/// A log id from its parts.
+/// Creates a log id from its parts.
 pub(crate) fn log_id(term: u64, leader: u64, index: u64) -> LogId {
     let leader = LeaderId {
         term,

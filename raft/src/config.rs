@@ -1,4 +1,4 @@
-//! The settings of Raft and of its storage, with their defaults and why they are what they are.
+//! The settings of Raft and its storage, with their defaults and the reasons for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,36 +12,37 @@ use hearth_storage::RocksOptions;
 
 use crate::error::StartError;
 
-/// What tests and large installations set differently.
+/// Settings for tests and large installations.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Tuning {
-    /// Log entries after which the log may be shortened again. A snapshot costs next to nothing here, so
-    /// this only bounds how long the log is.
+    /// Log entries after which the log may be shortened again. A snapshot costs next to nothing here, so this
+    /// only bounds the length of the log.
     pub snapshot_entry_count: u64,
-    /// Log entries that are kept although a snapshot has them, for members that lag behind.
+    /// Log entries that are kept although a snapshot covers them, for members that lag behind.
     pub log_keep_entry_count: u64,
-    /// Log entries that are dropped at once. Each time leaves a tombstone that later scans pass.
+    /// Number of log entries that are purged at once. Each purge leaves a tombstone that later scans must pass.
     pub purge_entry_count: u64,
-    /// Bytes of log entries beyond which the log is shortened to half of that, whatever their number. A
-    /// longer log is no help: a member that lags by so much is quicker with a snapshot. Up to four times
-    /// as much is kept while one is on its way.
+    /// Length of the log in bytes beyond which it is shortened to half of it, whatever the number of entries. A
+    /// longer log does not help: a member that lags behind this far catches up faster from a snapshot. Up to
+    /// four times as much is kept while a snapshot is being sent.
     pub log_len_max: u64,
-    /// Log entries that this node has under way with commands of its own clients. Fewer make larger
-    /// entries.
+    /// Maximum number of log entries with commands of this node's clients that are under way at once. A lower
+    /// number makes larger entries.
     pub entries_in_flight_max: usize,
-    /// How long a follower waits before it campaigns, from and to.
+    /// The time of silence after which a follower campaigns: minimum and maximum.
     pub election_timeout: (Duration, Duration),
-    /// How often a leader tells its followers that it is there.
+    /// Interval of the leader's heartbeats.
     pub heartbeat_interval: Duration,
-    /// Lets nodes that keep their state in memory vote among others. For tests: each end of such a node
-    /// leaves a voter behind that never comes back.
+    /// Allows nodes that keep their state in memory to vote in a cluster of several. For tests only: when such
+    /// a node ends, it leaves a voter behind that never returns.
     pub memory_may_vote: bool,
-    /// How long a start waits for a majority before the node serves what it has. `None`: for ever.
+    /// The longest time that a start waits for a majority before the node serves the state that it has. `None`
+    /// waits forever.
     pub majority_wait: Option<Duration>,
-    /// How full the disk may become.
+    /// Limits on the use of the disk.
     pub disk: DiskLimits,
-    /// How the database is opened.
+    /// Options of the database.
     pub rocks: RocksOptions,
 }
 
@@ -64,7 +65,7 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// As openraft takes it.
+    /// Returns the settings as an openraft configuration.
     pub(crate) fn to_openraft(&self, cluster_name: &str) -> Result<Arc<Config>, StartError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let heartbeat_interval = millis(self.heartbeat_interval);
@@ -79,19 +80,19 @@ impl Tuning {
             election_timeout_max,
             heartbeat_interval,
             heartbeat_min_interval: Some(heartbeat_interval),
-            // A whole state may be under way for minutes.
+            // A snapshot of a large state may take minutes to send.
             install_snapshot_timeout: 600_000,
             max_payload_entries: 1024,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entry_count),
-            // `retention` decides what is dropped, and when.
+            // The `retention` module decides what is purged, and when.
             max_in_snapshot_log_to_keep: u64::MAX,
-            // A node that was cut off does not disturb a leader that works.
+            // A node that was partitioned must not disturb a working leader.
             enable_pre_vote: Some(true),
-            // A leader that lost its majority must fall silent now and then, or a node between two halves
-            // would never let the other half elect one.
+            // A leader that has lost its majority must fall silent from time to time. Otherwise a node between
+            // two halves of the cluster would keep the other half from electing a leader.
             quorum_loss_probe_interval: Some(election_timeout_max.saturating_mul(2)),
-            // A restarted leader that goes on in its old term would take the first index of that term as
-            // its read barrier, although it may have lost state, unsynced, that it had already shown.
+            // A restarted leader that continued in its old term would take the first index of that term as its
+            // read barrier, although it may have lost unsynced state that it had already shown to clients.
             enable_leader_restore: Some(false),
             ..Config::default()
         };
@@ -102,84 +103,85 @@ impl Tuning {
     }
 }
 
-/// openraft's timeouts for a follower that is to campaign after `min` to `max` milliseconds of silence. It
-/// waits for the leader's lease, which is as long as the greater of its timeouts, and then for a time
-/// between the two; the lesser must be longer than two heartbeats and a tick.
+/// Returns openraft's minimum and maximum election timeout for a follower that is to campaign after `min` to
+/// `max` milliseconds of silence. openraft's follower waits for the leader's lease, which is as long as the
+/// maximum timeout, and then for a time between the two timeouts. The minimum must be longer than two
+/// heartbeats and a tick.
 fn after_lease(min: u64, max: u64, heartbeat_interval: u64) -> (u64, u64) {
     let least = 2 * heartbeat_interval + heartbeat_interval * 13 / 64 + 2;
     let lease = (max / 2).max(least + heartbeat_interval / 2 + 1);
     (min.saturating_sub(lease).clamp(least, lease - 1), lease)
 }
 
-/// How a replica is started.
+/// The configuration of a replica.
 #[derive(Debug, Clone)]
 pub struct ReplicaConfig {
-    /// This node's number, 1 and up. `None`: the one that the data folder has; in a new one 1 for a node
-    /// alone, and what the cluster gives it for one that joins.
+    /// This node's id, 1 and up. `None` takes the id from the data directory. In a new directory that is 1 for
+    /// a single-node cluster, and the id that the cluster assigns for a node that joins one.
     pub node_id: Option<u64>,
-    /// Part of the cluster's identity.
+    /// The name of the cluster, part of its identity.
     pub cluster_name: String,
-    /// Where log and state live.
+    /// The location of log and state.
     pub storage: StorageLocation,
-    /// `None` for a node that is its own cluster and has no peer port.
+    /// The node's part in a cluster of several. `None` for a single-node cluster, which has no peer port.
     pub cluster: Option<ClusterConfig>,
 }
 
-/// Where a replica keeps its log and state.
+/// The location of a replica's log and state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorageLocation {
-    /// RocksDB over its in-memory environment: gone when the process ends.
+    /// RocksDB over its in-memory environment. The data is gone when the process ends.
     Memory,
-    /// RocksDB in this folder, made when it does not exist.
+    /// RocksDB in this data directory, which is created if it does not exist.
     Rocks(PathBuf),
 }
 
-/// How this node takes part in a cluster of several.
+/// The configuration of a node that takes part in a cluster of several nodes.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// `HOST:PORT` at which the other nodes reach this one. Empty, with [`Birth::Done`] only: the one that the
-    /// cluster knows.
+    /// `HOST:PORT` at which the other nodes reach this one. May be empty with [`Birth::Done`] only; then it is
+    /// the address that the cluster knows.
     pub peer_addr: String,
-    /// `HOST:PORT` at which clients reach this one; told to whoever asks for the members.
+    /// `HOST:PORT` at which clients reach this one. Reported to every client that asks for the members.
     pub ns_addr: String,
-    /// What to do when the data folder has no cluster yet. Ignored when it has one.
+    /// The action for a data directory without a cluster: bootstrap or join. Ignored if it has one.
     pub birth: Birth,
-    /// The secrets that peers prove to each other. Empty: none, and then anyone who reaches the peer port
-    /// can take part.
+    /// The secrets that peers prove to each other. If there are none, anyone who reaches the peer port can take
+    /// part.
     pub keys: ClusterKeys,
 }
 
-/// How a node without data comes to its cluster.
+/// The method by which a node without data becomes part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Birth {
-    /// Together with the others, which are given the same list.
+    /// Bootstraps a cluster together with the other founders, which are given the same list.
     Found {
-        /// Peer address of each founder, this one among them.
+        /// Peer address (`HOST:PORT`) of each founder by its node id, including this one.
         founders: BTreeMap<u64, String>,
     },
-    /// Through any member of one that runs.
+    /// Joins a running cluster through any of its members.
     Join {
-        /// Peer addresses to try, in this order, again and again.
+        /// Peer addresses (`HOST:PORT`) to try, in this order, repeatedly.
         seeds: Vec<String>,
-        /// Stay a learner for good. Otherwise the node is promoted to voter when it has caught up.
+        /// True to remain a learner. Otherwise the node is promoted to voter when it has caught up.
         learner: bool,
     },
-    /// Not at all: its data folder must have one.
+    /// Does neither: the data directory must belong to a cluster.
     Done,
 }
 
-/// A cluster key.
+/// The bytes of a cluster key.
 pub(crate) type Key = Arc<[u8]>;
 
-/// The keys that nodes prove to each other: the first is proved, and each is accepted. Clones are the same
-/// ones: what [`Self::set`] sets holds for all of them.
+/// The keys that nodes prove to each other. A node proves the first key and accepts each of them. Clones share
+/// the keys: [`Self::set`] takes effect on all clones.
 #[derive(Clone)]
 pub struct ClusterKeys {
     keys: Arc<RwLock<Arc<[Key]>>>,
 }
 
 impl ClusterKeys {
-    /// These keys. Without any, anyone who reaches the peer port can take part.
+    /// Creates a list of keys. If it is empty, anyone who reaches the peer port can take part.
     ///
     /// ```
     /// let keys = hearth_raft::ClusterKeys::new([b"the secret".to_vec()]);
@@ -193,19 +195,19 @@ impl ClusterKeys {
         }
     }
 
-    /// Other keys from now on. Connections under a key that is not among them end.
+    /// Replaces the keys. Connections under a key that is not among the new ones are closed.
     pub fn set(&self, keys: impl IntoIterator<Item = Vec<u8>>) {
         let keys = shared(keys);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
-    /// All keys, the one that is proved first.
+    /// Returns all keys. The first one is the key that is proved.
     pub fn all(&self) -> Arc<[Arc<[u8]>]> {
         let keys = self.keys.read();
         Arc::clone(&keys.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no keys.
     pub fn is_empty(&self) -> bool {
         self.all().is_empty()
     }
@@ -216,7 +218,7 @@ fn shared(keys: impl IntoIterator<Item = Vec<u8>>) -> Arc<[Key]> {
 }
 
 impl Default for ClusterKeys {
-    /// None.
+    /// Returns an empty list.
     fn default() -> Self {
         Self::new([])
     }
@@ -231,7 +233,7 @@ impl PartialEq for ClusterKeys {
 impl Eq for ClusterKeys {}
 
 impl fmt::Debug for ClusterKeys {
-    /// Without the keys.
+    /// Omits the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterKeys")
             .field("count", &self.all().len())
@@ -239,17 +241,19 @@ impl fmt::Debug for ClusterKeys {
     }
 }
 
-/// How full a disk may become.
+/// The limits on the use of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskLimits {
-    /// With less than this many bytes free the disk is low,
+    /// Free bytes below which the disk is low, unless `low_percent` gives a lower limit.
     pub low_len_max: u64,
-    /// or with less than this share of the file system, in percent, if that is less.
+    /// Free share of the file system, in percent, below which the disk is low, unless `low_len_max` gives a
+    /// lower limit.
     pub low_percent: u64,
-    /// Bytes that are put aside for a disk that somebody fills to the end. Never more than a quarter of what
-    /// counts as low. With half of that free the disk is full.
+    /// Maximum number of bytes of the reserve, which is set aside for the case that another program fills the
+    /// disk. The reserve is at most a quarter of the limit for low. The disk is full with fewer free bytes than
+    /// half the reserve.
     pub reserve_len_max: u64,
-    /// How often to look.
+    /// Interval between two looks at the free space.
     pub look_interval: Duration,
 }
 

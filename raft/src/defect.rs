@@ -1,37 +1,38 @@
-//! Mistakes that others have made, to be made on purpose: what shows that our tests would see them.
+//! Injectable bugs that prove the tests can detect them.
 //!
-//! Only a build with the feature `defects` can make them, and only when it is told to: by the environment
-//! ([`VARIABLE`]) or, for what runs on one thread, by [`with`]. Any other build has no code for them.
+//! Only a build with the feature `defects` contains them, and each is active only on request: through the
+//! environment variable ([`VARIABLE`]) for a whole process, or through [`with`] for work on one thread. Any
+//! other build has no code for them.
 
-/// The environment variable that names the defect of a process, as [`Defect::name`] does.
+/// The environment variable that names the injected fault of a process. Its values are those of
+/// [`Defect::name`].
 #[cfg(feature = "defects")]
 pub const VARIABLE: &str = "HEARTH_DEFECT";
 
-/// A mistake.
+/// An injected fault. Each is a bug that other systems have had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "defects"), allow(unreachable_pub))]
 pub enum Defect {
-    /// Entries of the log count as durable before they are synced, so that a power failure takes what was
-    /// acknowledged.
+    /// Log entries count as durable before they are synced, so a power failure loses acknowledged writes.
     UnsyncedAcknowledgement,
-    /// The index of the last applied entry is written by itself, before what the entry does, so that a crash
-    /// in between leaves the entry out for good.
+    /// The last applied index is written on its own, before the effects of the entry, so a crash in between
+    /// skips the entry for good.
     IndexApart,
-    /// Numbered commands are executed as often as they come.
+    /// Numbered commands are executed each time they arrive.
     NoDeduplication,
-    /// Reads are answered from a node's own copy, without asking whether that is up to date.
+    /// Reads are answered from the node's own copy, without a check that it is up to date.
     LocalReads,
-    /// A node that lost its data comes back under its old id, and votes as if it had it.
+    /// A node that lost its data returns under its old id, and votes as if it still had the data.
     ReusedId,
-    /// A snapshot's position is written, and the state that belongs to it is not put in place.
+    /// The position of a snapshot is written, but its state is not put in place.
     NoSwitch,
-    /// A leader takes the word of a node that has voted for another one since (`forward.rs`), and nodes learn
-    /// late who leads, as on a machine that does other things too: without the first that only costs time.
+    /// A leader counts the acknowledgement of a node that has voted for another candidate since (`forward.rs`).
+    /// Nodes also learn late who leads, as on a busy machine; that delay alone would only cost time.
     WordWithoutVote,
-    /// A leader takes the word of a node before an entry of its own term is committed, when it may not know
-    /// of all that others have committed.
+    /// A leader counts the acknowledgement of a node before an entry of its own term is committed. At that time
+    /// it may not know all entries that earlier leaders have committed.
     WordBeforeOwnEntry,
-    /// A leader takes the word of any node, also where the two are no majority.
+    /// A leader counts the acknowledgement of any node, even if the two are not a majority.
     WordOfAMinority,
 }
 
@@ -49,7 +50,7 @@ mod seeded {
     static OF_PROCESS: OnceLock<Option<Defect>> = OnceLock::new();
 
     impl Defect {
-        /// All of them.
+        /// All injected faults.
         pub const ALL: [Self; 9] = [
             Self::UnsyncedAcknowledgement,
             Self::IndexApart,
@@ -62,7 +63,7 @@ mod seeded {
             Self::WordOfAMinority,
         ];
 
-        /// As the environment has it.
+        /// Returns the name that selects the fault in [`VARIABLE`].
         pub fn name(self) -> &'static str {
             match self {
                 Self::UnsyncedAcknowledgement => "unsynced-acknowledgement",
@@ -78,7 +79,7 @@ mod seeded {
         }
     }
 
-    /// Has everything that this thread does until `work` is done make `defect`.
+    /// Runs `work` with `defect` active on this thread.
     pub fn with<T>(defect: Defect, work: impl FnOnce() -> T) -> T {
         struct Restore(Option<Defect>);
         impl Drop for Restore {
@@ -90,7 +91,7 @@ mod seeded {
         work()
     }
 
-    /// Whether `defect` is to be made here.
+    /// Returns true if `defect` is active on this thread or in this process.
     pub(crate) fn is(defect: Defect) -> bool {
         OF_THREAD
             .get()
@@ -101,7 +102,7 @@ mod seeded {
     fn of_process() -> Option<Defect> {
         let name = std::env::var(VARIABLE).ok()?;
         let defect = Defect::ALL.into_iter().find(|defect| defect.name() == name);
-        // Whoever asked for one that is not there must not believe that it was survived.
+        // A fault with an unknown name must not look like one that the system has survived.
         let Some(defect) = defect else {
             tracing::error!(name, "there is no such defect");
             std::process::abort();
@@ -116,7 +117,7 @@ pub(crate) use seeded::is;
 #[cfg(feature = "defects")]
 pub use seeded::with;
 
-/// Whether `defect` is to be made here: not in this build.
+/// Returns false: this build has no injected faults.
 #[cfg(not(feature = "defects"))]
 pub(crate) const fn is(_defect: Defect) -> bool {
     false

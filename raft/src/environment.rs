@@ -1,4 +1,4 @@
-//! What a replica stands on: storage, network and threads.
+//! The environment of a replica: storage, network and threads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +9,21 @@ use tokio::task::JoinHandle;
 
 use crate::rpc::socket::{Sockets, Tcp};
 
-/// What a replica stands on. By default the storage that its configuration names, the system's network, and
-/// threads of its own; a simulation brings all three.
+/// The environment of a replica. By default this is the storage that its configuration names, the operating
+/// system's network, and threads of its own. A simulation provides all three.
 #[derive(Clone)]
 pub struct Ground {
-    /// Log and state, in place of the configured storage.
+    /// The log and state to use in place of the configured storage.
     pub(crate) home: Option<Arc<dyn Home>>,
     pub(crate) sockets: Arc<dyn Sockets>,
-    /// Whether to run on the runtime of whoever starts it.
+    /// True if all tasks run on the runtime of the caller that starts the replica.
     pub(crate) on_callers_runtime: bool,
 }
 
 impl Ground {
-    /// Storage and network are given, and all tasks run on the runtime of whoever starts the replica. If that
-    /// has one thread, nothing ever runs on another. A disk that fills up is not watched.
+    /// Creates an environment with the given storage and network, in which all tasks run on the runtime of the
+    /// caller that starts the replica. If that runtime has one thread, no task runs on any other. The free
+    /// space of the disk is not watched.
     pub fn simulated(home: Arc<dyn Home>, sockets: Arc<dyn Sockets>) -> Self {
         Self {
             home: Some(home),
@@ -52,7 +53,7 @@ impl fmt::Debug for Ground {
     }
 }
 
-/// Begins `work`.
+/// Starts `work` and returns its handle.
 pub(crate) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::CurrentThread => tokio::spawn(async { work() }),

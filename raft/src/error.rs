@@ -1,24 +1,25 @@
-//! The outcomes of writes and reads that are not an answer.
+//! The errors of writes, reads and starts.
 
-/// Why a command has no reply.
+/// The reason why a command has no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// It never reached the log and never will.
+    /// The command never reached the log and never will.
     #[error("not written: {0}")]
     NotProposed(String),
-    /// The same, because no leader with a majority could be reached until the deadline.
+    /// The command was not proposed because no leader with a majority could be reached before the
+    /// deadline.
     #[error("no quorum: {0}")]
     NoQuorum(String),
-    /// The same, because the disk of a node is nearly full.
+    /// The command was not proposed because the disk of a node is nearly full.
     #[error("not written: {0}")]
     DiskFull(String),
-    /// It may or may not have been applied, or still be.
+    /// The command may have been applied, may still be applied, or may never be applied.
     #[error("outcome unknown: {0}")]
     Unknown(String),
 }
 
-/// Why a read could not be answered.
+/// The reason why a read could not be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -30,25 +31,26 @@ pub enum ReadError {
     Stopping(String),
 }
 
-/// Why a replica could not be started.
+/// The reason why a replica could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The store refused.
+    /// The storage could not be opened, read or written.
     #[error(transparent)]
     Store(#[from] hearth_storage::StoreError),
-    /// The data folder belongs to another cluster or node.
+    /// The data directory belongs to another cluster or node, or this node cannot bootstrap or join
+    /// its cluster as configured.
     #[error("{0}")]
     Identity(String),
-    /// The cluster has removed the node whose data this is. It can never serve again.
+    /// The cluster has removed the node that owns this data directory. It can never serve again.
     #[error("{0}")]
     Removed(String),
-    /// The port for other nodes cannot be had.
+    /// The port for other nodes cannot be opened.
     #[error("cannot listen for other nodes on {addr} (set by --peer-addr): {source}")]
     Listen {
-        /// The address.
+        /// The address, `HOST:PORT`.
         addr: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// openraft could not start.

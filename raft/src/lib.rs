@@ -1,10 +1,11 @@
-//! One registry out of many: openraft over the storage crate.
+//! The replicated registry: openraft on top of the storage crate.
 //!
-//! openraft is named in this crate and nowhere else, and none of its types leaves it. What leaves is
-//! [`Replica`]: commands in, replies out, and reads that saw every acknowledged write.
+//! openraft is named in this crate only, and none of its types leaves it. The crate's interface is [`Replica`]:
+//! commands in, replies out, and reads that see every acknowledged write.
 //!
-//! A write passes `writer` (numbers, packing, retries), openraft, `log_store` (durability), and
-//! `state_machine` (order, `session`: exactly once). A read passes `gate`, or else `reads`.
+//! A write passes `writer` (numbers, batches, retries), openraft, `log_store` (durability), and `state_machine`
+//! (order, and exactly once by `session`). A read passes `gate` if this node is the only voter, and otherwise
+//! `reads`.
 
 pub mod config;
 pub mod error;

@@ -1,8 +1,8 @@
-//! The handle that the rest of a node holds.
+//! The handle of a running replica, through which the rest of the node uses Raft.
 //!
-//! Raft runs on threads of its own, so that busy clients cannot keep it from its heartbeats: one for all
-//! of its tasks (they hand work to each other in turn, so a second one would mostly wake up in vain), and
-//! storage's sync thread. [`Replica`] is the only way in.
+//! Raft runs on its own threads, so that busy clients cannot delay its heartbeats: one thread for all Raft
+//! tasks, which hand work to each other in turn, so that a second thread would mostly wake up in vain; and the
+//! sync thread of storage. [`Replica`] is the only interface to them.
 
 use std::fmt;
 use std::future::Future;
@@ -38,15 +38,15 @@ use crate::store::state_machine::Counters;
 use crate::types::TypeConfig;
 use crate::write::Writer;
 
-/// How long [`Replica::shutdown`] waits for a task before it goes on without it.
+/// The longest time that [`Replica::shutdown`] waits for one task before it continues without it.
 const STOP_DURATION_MAX: Duration = Duration::from_secs(10);
 
-/// What a node knows of itself, for `status`, logs and tests.
+/// A snapshot of a node's own state, for `status`, logs and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// This node.
+    /// The id of this node.
     pub node_id: u64,
-    /// The leader, if one is known.
+    /// The id of the leader, if one is known.
     pub leader: Option<u64>,
     /// The current term.
     pub term: u64,
@@ -60,25 +60,25 @@ pub struct Status {
     pub install_count: u64,
     /// Completed syncs of the log since the start.
     pub sync_count: u64,
-    /// Rounds since the start in which this node asked up to where its reads must see.
+    /// ReadIndex rounds that this node has run since the start.
     pub read_round_count: u64,
-    /// Index of the last entry that a snapshot covers, if there is one.
+    /// Index of the last entry that a snapshot covers, if any.
     pub snapshot_index: Option<u64>,
-    /// Index of the last entry that was dropped from the log, if any was.
+    /// Index of the last entry that was purged from the log, if any.
     pub purged_index: Option<u64>,
-    /// Whether linearizable reads need no round trip at the moment.
+    /// True if linearizable reads need no round trip at the moment.
     pub reads_are_local: bool,
-    /// Hash of the applied state: equal on two nodes that have applied the same entries. `None` when the
-    /// storage does not say.
+    /// Hash of the applied state. Equal on two nodes that have applied the same entries. `None` if the storage
+    /// cannot be read.
     pub state_hash: Option<u128>,
-    /// Bytes free where the data is, if it is on a disk.
+    /// Free bytes on the disk with the data. `None` for a replica in memory.
     pub disk_free: Option<u64>,
-    /// What a person should look at, as sentences.
+    /// Conditions that need an operator's attention, as sentences.
     pub alarms: Vec<String>,
 }
 
-/// A running replica. Cheap to clone; all clones are the same one. [`Self::shutdown`] ends it in order;
-/// without it, everything that was acknowledged is kept all the same.
+/// A running replica. Cheap to clone; all clones are the same replica. [`Self::shutdown`] stops it in order. A
+/// replica that ends without it still keeps everything that was acknowledged.
 #[derive(Clone)]
 pub struct Replica {
     shared: Arc<Shared>,
@@ -93,7 +93,7 @@ struct Shared {
     counters: Arc<Counters>,
     metrics: Metrics,
     failure: watch::Receiver<Option<String>>,
-    /// Set when the cluster has removed this node.
+    /// Set when the cluster has removed this node, with the reason.
     removed: watch::Receiver<Option<String>>,
     /// `None` once the storage is closed.
     open: RwLock<Option<Open>>,
@@ -105,7 +105,7 @@ struct Shared {
 type Metrics =
     openraft::type_config::alias::WatchReceiverOf<TypeConfig, openraft::RaftMetrics<TypeConfig>>;
 
-/// What is stopped at the end.
+/// The parts that [`Replica::shutdown`] stops.
 struct Running {
     runtime: OwnRuntime,
     raft: Raft,
@@ -116,15 +116,15 @@ struct Running {
     incoming: Arc<Incoming>,
 }
 
-/// A runtime that may be dropped anywhere: dropping a bare one panics where blocking is not allowed. `None`
-/// for the runtime of whoever started the replica, which is not ours to end.
+/// A runtime that may be dropped in any context: a bare [`Runtime`] panics if it is dropped where blocking is
+/// not allowed. `None` if the replica runs on its caller's runtime, which it must not stop.
 struct OwnRuntime(Option<Runtime>);
 
 impl OwnRuntime {
     fn build() -> Result<Self, StartError> {
         let built = Builder::new_multi_thread()
             .worker_threads(1)
-            // For changes that take long, which give up the only thread meanwhile.
+            // For long changes, which release the only worker thread while they run.
             .max_blocking_threads(8)
             .thread_name("raft")
             .enable_all()
@@ -147,7 +147,7 @@ impl OwnRuntime {
         }
     }
 
-    /// Ends all tasks. Blocks.
+    /// Stops all tasks. Blocks.
     fn stop(mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_timeout(STOP_DURATION_MAX);
@@ -156,24 +156,25 @@ impl OwnRuntime {
 }
 
 impl Drop for OwnRuntime {
-    /// For a start that failed or was given up. Waits for its threads, which takes a thread of its own where
-    /// blocking is not allowed: a process that ended before them would take RocksDB away under their feet.
+    /// Stops the runtime of a start that failed or was cancelled. Waits for its threads, on a thread of its own
+    /// because blocking may not be allowed here: a process that exits before them would tear RocksDB down under
+    /// their feet.
     fn drop(&mut self) {
         let Some(runtime) = self.0.take() else {
             return;
         };
         let stop = move || runtime.shutdown_timeout(STOP_DURATION_MAX);
-        // Without a thread to be had, the runtime is dropped with the closure, and stops in its own time.
+        // If no thread can be created, the runtime is dropped with the closure and stops in the background.
         if let Ok(stopping) = std::thread::Builder::new().spawn(stop) {
-            // It does nothing that could panic.
+            // The thread cannot panic.
             let _ = stopping.join();
         }
     }
 }
 
 impl Replica {
-    /// Opens the storage and takes part in the cluster. Returns once this node has recovered and can
-    /// serve. Needs a tokio runtime with timers around it, as do the other methods.
+    /// Opens the storage, joins or forms the cluster, and returns once this node has recovered and can serve.
+    /// Must be called in a tokio runtime with timers, like the other methods.
     ///
     /// # Errors
     /// [`StartError`].
@@ -181,7 +182,7 @@ impl Replica {
         Self::start_with(config, Tuning::default()).await
     }
 
-    /// [`Self::start`] with settings of one's own.
+    /// Starts a replica like [`Self::start`], with the given tuning.
     ///
     /// # Errors
     /// [`StartError`].
@@ -189,7 +190,8 @@ impl Replica {
         Self::start_on(config, tuning, Ground::default()).await
     }
 
-    /// [`Self::start_with`] on a ground of one's own.
+    /// Starts a replica like [`Self::start_with`], on the given storage, network and runtime. Used by the
+    /// simulation.
     ///
     /// # Errors
     /// [`StartError`].
@@ -235,24 +237,24 @@ impl Replica {
         })
     }
 
-    /// Has `command` applied once, by the cluster, and returns its reply. The command is durable on a
-    /// majority, and applied here, when this returns. Waits while too many writes are under way.
+    /// Applies `command` exactly once through the cluster, and returns its reply. When this returns, the
+    /// command is durable on a majority and applied on this node. Waits while too many writes are under way.
     ///
-    /// When the future is dropped, the command may be applied or not.
+    /// If the future is dropped, the command may or may not be applied.
     ///
     /// # Errors
-    /// [`WriteError`]: after `deadline`, or when the replica stops.
+    /// [`WriteError`]: also if there is no reply by `deadline`, or if the replica stops.
     pub async fn write(&self, command: Command, deadline: Instant) -> Result<Reply, WriteError> {
         let shared = &self.shared;
         shared.disk.admits(&command).map_err(WriteError::DiskFull)?;
         shared.writer.write(command, deadline.into()).await
     }
 
-    /// Waits until what this node has applied includes every write that was acknowledged anywhere
-    /// before this call (ReadIndex). Returns at once, without yielding, where no round trip is needed.
+    /// Waits until the state of this node includes every write that was acknowledged anywhere before this call
+    /// (ReadIndex). Returns at once, without yielding, if no round trip is needed.
     ///
     /// # Errors
-    /// [`ReadError`]: after `timeout`, or when the replica stops.
+    /// [`ReadError`]: also after `timeout`, or if the replica stops.
     pub async fn read_barrier(&self, timeout: Duration) -> Result<(), ReadError> {
         if self.shared.gate.is_open() {
             return Ok(());
@@ -269,8 +271,8 @@ impl Replica {
         self.shared.reads.barrier(timeout).await
     }
 
-    /// Answers from this node's own copy, blocking on its disk. Call [`Self::read_barrier`] first for a
-    /// linearizable answer. Point look-ups and counts are quick enough for a reactor thread, lists are not.
+    /// Answers a query from this node's own copy. Blocks on the disk. Call [`Self::read_barrier`] first for a
+    /// linearizable answer. Point lookups and counts are fast enough for a reactor thread; lists are not.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
@@ -281,7 +283,7 @@ impl Replica {
         }
     }
 
-    /// [`Self::answer`] to a list, within `bounds`.
+    /// Lists the entries that `filter` selects, within `bounds`. Otherwise like [`Self::answer`].
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
@@ -292,12 +294,13 @@ impl Replica {
         }
     }
 
-    /// The names that `pattern` matches in this node's own copy, of those that were created after `since`, if
-    /// that is given; and of when that is, for [`Command::RemoveListed`]. Blocks on the disk.
+    /// Returns the names in this node's own copy that match `pattern`, and the revision up to which they are
+    /// complete, for [`Command::RemoveListed`]. If `since` is given, only names that were created after it are
+    /// returned. Blocks on the disk.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`]. The inner error says which bound was
-    /// met.
+    /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`]. The inner error says which of the
+    /// `bounds` was exceeded.
     pub fn matching(
         &self,
         pattern: &Pattern,
@@ -305,14 +308,16 @@ impl Replica {
         bounds: Bounds<'_>,
     ) -> Result<Result<(Vec<Name>, Revision), ListRefusal>, StoreError> {
         let open = self.shared.open().ok_or_else(shut_down_store)?;
-        // Read before the copy is looked at, which may have more by then: too early is safe.
+        // Read the revision before the names: the state may be newer by the time the names are read, and a
+        // revision that is too old is safe.
         let (applied, _) = report::applied(&open.registry)?;
         let names = open.registry.matching(pattern, since, bounds)?;
         Ok(names.map(|names| (names, Revision::end_of(applied))))
     }
 
-    /// By which [rules](hearth_storage::rules) this node applies what it is told next. They only ever go up, so
-    /// a command that came with them may be written from then on: every member can read it.
+    /// Returns the version of the [rules](hearth_storage::rules) by which this node applies the next command.
+    /// It only increases, so commands that need this version may be written from now on: every member can read
+    /// them.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
@@ -323,8 +328,8 @@ impl Replica {
         }
     }
 
-    /// The applied state of this moment, for a file. Call [`Self::read_barrier`] first for one that has every
-    /// acknowledged write.
+    /// Returns the applied state of this moment, to be written to a file. Call [`Self::read_barrier`] first for
+    /// a state with every acknowledged write.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Stopped`] after [`Self::shutdown`].
@@ -337,8 +342,8 @@ impl Replica {
         }
     }
 
-    /// Whether linearizable reads and writes can be served now: a leader with a majority is known, and
-    /// everything that was ever shown is applied. From what this node knows, without asking anyone.
+    /// Returns true if linearizable reads and writes can be served now: a leader with a majority is known, and
+    /// all state that was ever visible is applied. Uses local knowledge only, without asking other nodes.
     pub fn is_ready(&self) -> bool {
         let shared = &self.shared;
         shared.gate.is_open()
@@ -347,8 +352,8 @@ impl Replica {
                 && shared.open().is_some_and(|open| (open.reporter.is_ready)())
     }
 
-    /// All members and what they tell of themselves. Each is asked, for at most `timeout`. A node alone is
-    /// its cluster's only member.
+    /// Asks every member for its status and returns the results. Each request takes at most `timeout`. A
+    /// single-node cluster has itself as its only member.
     ///
     /// # Errors
     /// [`ClusterError::Refused`] after [`Self::shutdown`].
@@ -357,7 +362,7 @@ impl Replica {
         Ok(open.reporter.cluster_status(timeout).await)
     }
 
-    /// The cluster's identity, as [`ClusterStatus::cluster_id`] has it.
+    /// Returns the cluster's identity, as in [`ClusterStatus::cluster_id`].
     ///
     /// # Errors
     /// [`ClusterError::Refused`] after [`Self::shutdown`].
@@ -366,7 +371,7 @@ impl Replica {
         Ok(open.reporter.cluster_id())
     }
 
-    /// All members, as this node has them in its log, without asking anyone.
+    /// Returns all members according to this node's log, without asking other nodes.
     ///
     /// # Errors
     /// [`ClusterError::Refused`] after [`Self::shutdown`].
@@ -375,10 +380,11 @@ impl Replica {
         Ok(open.reporter.members())
     }
 
-    /// Changes the cluster, from whichever node.
+    /// Changes the members, the reserved node ids or the leader of the cluster. May be called on any node.
     ///
     /// # Errors
-    /// [`ClusterError`]: also after `deadline`.
+    /// [`ClusterError`]: also if the change is not done by `deadline`; [`ClusterError::Alone`] on a node
+    /// without peers.
     pub async fn change_cluster(
         &self,
         change: ClusterChange,
@@ -391,8 +397,8 @@ impl Replica {
         }
     }
 
-    /// Hands leadership over, if this node leads and another voter could, and returns when another leader
-    /// is known, or after `timeout`. Writes and reads go on meanwhile.
+    /// Hands leadership over if this node leads and another voter is eligible. Returns when another leader is
+    /// known, or after `timeout`. Writes and reads continue meanwhile.
     pub async fn hand_over(&self, timeout: Duration) {
         let admin = self.shared.open().and_then(|open| open.admin);
         if let Some(admin) = admin {
@@ -400,13 +406,13 @@ impl Replica {
         }
     }
 
-    /// Resolves, with the reason for a person, when the cluster has removed this node: it can never serve
-    /// again. Pending for ever otherwise.
+    /// Resolves with the reason, for operators, when the cluster has removed this node, which can then never
+    /// serve again. Otherwise pending forever.
     pub async fn removed(&self) -> String {
         until_some(self.shared.removed.clone()).await
     }
 
-    /// Where this node stands. Cheap.
+    /// Returns the state of this node. Cheap.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
         let open = shared.open();
@@ -437,19 +443,19 @@ impl Replica {
         }
     }
 
-    /// Resolves, with the reason, when the replica can no longer work (its storage failed); pending for
-    /// ever while it is well, and when it was shut down.
+    /// Resolves with the reason when the replica can no longer work, because its storage or Raft failed.
+    /// Pending forever while it works, and after a shutdown.
     pub async fn failed(&self) -> String {
         until_some(self.shared.failure.clone()).await
     }
 
-    /// Stops taking commands, finishes what is under way, syncs and closes the storage. The data folder
-    /// is free when this returns. A second call waits for the first.
+    /// Stops accepting commands, finishes those under way, syncs the log and closes the storage. The data
+    /// directory is free when this returns. A second call waits for the first.
     pub async fn shutdown(&self) {
         let shared = &self.shared;
         let running = shared.running().take();
         let Some(running) = running else {
-            // The sender is in `shared`, so there is an answer.
+            // The sender is in `shared`, so the wait cannot fail.
             let _ = shared
                 .stopped
                 .subscribe()
@@ -459,7 +465,7 @@ impl Replica {
         };
         shared.writer.stop();
         if shared.failure.borrow().is_some() {
-            // None of its writes will ever be done here.
+            // No write can finish on this node any more.
             running.batcher.abort();
         } else if tokio::time::timeout(STOP_DURATION_MAX, running.batcher)
             .await
@@ -481,7 +487,7 @@ impl Replica {
         let (runtime, store) = (running.runtime, running.store);
         let on_callers_runtime = runtime.0.is_none();
         let close = move || {
-            // First all tasks, so that nobody has the storage open but us.
+            // Stop all tasks first, so that no other user of the storage is left.
             runtime.stop();
             store.close()
         };

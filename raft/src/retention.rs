@@ -1,12 +1,12 @@
-//! How much of the log is kept, and for whom.
+//! Log retention: decides how many entries the log keeps behind the last snapshot.
 //!
-//! Entries that a snapshot covers are of use only to members that do not have them yet. Some are kept at all
-//! times, so that a short absence is over quickly. More are kept for a member that lags behind by no more
-//! than is quickly sent, and behind a snapshot that is on its way, so that a new member needs no second
-//! one however much is written meanwhile. Whoever is away for longer gets a snapshot when it is back: the
-//! log has a limit in bytes whatever happens.
+//! Entries that a snapshot covers are needed only by members that do not have them yet. Some of them are always
+//! kept, so that a short absence ends quickly. More are kept for a member that lags behind by no more than can
+//! be sent quickly. More still are kept behind a snapshot that is being sent, so that a new member does not
+//! need a second snapshot, however much is written meanwhile. A member that is absent for longer gets a
+//! snapshot when it returns: the log has a limit in bytes in any case.
 //!
-//! openraft has a policy of its own, which counts entries and knows nobody; it is switched off.
+//! openraft has its own policy, which counts entries and does not consider the members. It is switched off.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,24 +20,24 @@ use crate::replication::snapshot_send::Outgoing;
 use crate::store::Raft;
 use crate::types::LogId;
 
-/// How often the log is looked at.
+/// Interval at which the log is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A log in memory takes memory.
+/// Limit on the log's length in bytes if the log is in memory.
 const LEN_MAX_IN_MEMORY: u64 = 16 << 20;
 
-/// How much may be kept.
+/// The limits of retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Entries that are kept behind a snapshot for anybody.
+    /// Entries that are always kept behind a snapshot.
     keep_entry_count: u64,
-    /// Entries that are dropped at once, where there is no hurry.
+    /// Entries that are purged at once while the log is not too long.
     purge_entry_count: u64,
-    /// Bytes beyond which the log is shortened to half of that.
+    /// Length in bytes beyond which the log is shortened to half of it.
     len_max: u64,
-    /// Bytes that are kept for a member that lags behind.
+    /// Longest distance in bytes at which entries are kept for a lagging member.
     lag_len_max: u64,
-    /// Bytes that are kept behind a snapshot on its way.
+    /// Longest distance in bytes at which entries are kept behind a snapshot that is being sent.
     sending_len_max: u64,
 }
 
@@ -52,14 +52,14 @@ impl Limits {
             keep_entry_count: tuning.log_keep_entry_count,
             purge_entry_count: tuning.purge_entry_count,
             len_max,
-            // All that is there.
+            // A lagging member may need everything that the log has.
             lag_len_max: len_max,
             sending_len_max: len_max.saturating_mul(4),
         }
     }
 }
 
-/// Shortens the log for as long as Raft runs.
+/// Purges the log for as long as Raft runs.
 pub(crate) async fn keep_log_short(raft: Raft, log: LogHome, outgoing: Outgoing, limits: Limits) {
     let metrics = raft.metrics();
     let mut lengths = Lengths::new(log.stats().entry_len, limits.len_max / 16);
@@ -84,7 +84,7 @@ pub(crate) async fn keep_log_short(raft: Raft, log: LogHome, outgoing: Outgoing,
             continue;
         };
         let result = if look.snapshot < upto {
-            // The next look finds it.
+            // Needs a snapshot first. The next check then finds it and purges.
             raft.trigger().snapshot().await
         } else {
             raft.trigger().purge_log(upto).await
@@ -95,33 +95,33 @@ pub(crate) async fn keep_log_short(raft: Raft, log: LogHome, outgoing: Outgoing,
     }
 }
 
-/// The log at one moment. Indexes; 0 where there is none.
+/// The log at one moment, in indexes; 0 stands for none.
 #[derive(Debug, Clone, Default)]
 struct Look {
     last: u64,
     /// The last entry that a snapshot covers.
     snapshot: u64,
-    /// The last entry that is gone.
+    /// The last entry that was purged.
     purged: u64,
-    /// On a leader: up to where each member is known to have the log.
+    /// On a leader: the last index that each member is known to have.
     members: Vec<u64>,
-    /// What is behind this is needed by a member that a snapshot is on its way to.
+    /// The lowest index behind which a member needs the log, because a snapshot is on its way to it.
     sending_after: Option<u64>,
 }
 
-/// How many bytes lie behind which index, about.
+/// Estimates how many bytes the log has behind an index.
 #[derive(Debug)]
 struct Lengths {
-    /// How many bytes had been appended when the log ended at which index, rising.
+    /// Rising pairs of an index and the bytes that had been appended when the log ended at that index.
     marks: VecDeque<(u64, u64)>,
-    /// Bytes between two marks, about.
+    /// Bytes between two marks, approximately.
     step: u64,
-    /// Bytes appended up to now.
+    /// Bytes that have been appended so far.
     len: u64,
 }
 
 impl Lengths {
-    /// What lies in the log from an earlier run counts as nothing.
+    /// Creates the estimate. Entries from an earlier run count as 0 bytes.
     fn new(len: u64, step: u64) -> Self {
         Self {
             marks: VecDeque::from([(0, len)]),
@@ -141,28 +141,28 @@ impl Lengths {
         }
     }
 
-    /// Bytes behind `index`, or some more.
+    /// Returns the bytes behind `index`, or somewhat more.
     fn behind(&self, index: u64) -> u64 {
         let before = self.marks.iter().rev().find(|&&(mark, _)| mark <= index);
         let first = before.or(self.marks.front());
         first.map_or(0, |&(_, at)| self.len.saturating_sub(at))
     }
 
-    /// An index behind which there are about `len` bytes; above `purged`, or 0.
+    /// Returns an index behind which there are about `len` bytes; above `purged`, or 0.
     fn index_before(&self, len: u64, purged: u64) -> u64 {
         let goes = |&&(_, at): &&(u64, u64)| self.len.saturating_sub(at) >= len;
         let index = (self.marks.iter().rev().find(goes)).map_or(0, |&(index, _)| index);
         if index > purged {
             return index;
         }
-        // After a burst between two looks, that may be what was purged already; the next mark is then too
-        // far, and better than a log that stays too long.
+        // After a burst between two checks, the mark may be purged already. The next mark is then too far
+        // ahead, which is better than a log that stays too long.
         let beyond = self.marks.iter().find(|&&(index, _)| index > purged);
         beyond.map_or(0, |&(index, _)| index)
     }
 }
 
-/// The last entry that need not be kept, when it is time to drop it.
+/// Returns the last entry to purge, or `None` if it is too early to purge.
 fn purge_upto(look: &Look, lengths: &Lengths, limits: &Limits) -> Option<u64> {
     let mut upto = look.snapshot.saturating_sub(limits.keep_entry_count);
     let too_long = lengths.behind(look.purged) > limits.len_max;
@@ -196,7 +196,7 @@ mod tests {
         sending_len_max: 200_000,
     };
 
-    /// A log that grew to `last` entries of ten bytes in small steps.
+    /// Returns the lengths of a log that grew to `last` entries of ten bytes each, in small steps.
     fn lengths(last: u64, purged: u64) -> Lengths {
         let mut lengths = Lengths::new(0, LIMITS.len_max / 16);
         for last in (0..=last).step_by(50) {
@@ -244,7 +244,7 @@ mod tests {
         };
         assert_eq!(upto(&lagging(2990)), Some(2900));
         assert_eq!(upto(&lagging(1900)), Some(1900));
-        // 25,000 bytes are 2,500 entries; a mark is every 625.
+        // 25,000 bytes are 2,500 entries, with a mark every 625 bytes or more.
         assert_eq!(upto(&lagging(1250)), Some(1250));
         let near = Look {
             members: vec![505],
@@ -287,13 +287,13 @@ mod tests {
         }
         let upto = purge_upto(&look(90, 0), &lengths, &LIMITS).unwrap();
         assert!((60..=66).contains(&upto), "{upto}");
-        // Not before a snapshot covers it, but it is asked for.
+        // Nothing is purged before a snapshot covers it, but a snapshot is requested.
         let uncovered = Look {
             snapshot: 10,
             ..look(90, 0)
         };
         assert_eq!(purge_upto(&uncovered, &lengths, &LIMITS), Some(upto));
-        // A burst between two looks.
+        // A burst of entries between two checks.
         let mut lengths = Lengths::new(0, LIMITS.len_max / 16);
         lengths.look(&look(5, 0), 100);
         lengths.look(&look(5, 5), 100);

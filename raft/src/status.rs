@@ -1,19 +1,19 @@
-//! What a cluster is to the rest of a node: how one is founded or joined, its members, and the
-//! operations on them. The work behind it is in `birth` and `membership`.
+//! The interface of a cluster to the rest of a node: bootstrap and join, the members, and the operations on
+//! them. The implementation is in `birth` and `membership`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a member is at the moment.
+/// The present role of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It leads.
+    /// The leader.
     Leader,
-    /// A voter that follows.
+    /// A voter that follows a leader.
     Follower,
-    /// It has no vote.
+    /// A member without a vote.
     Learner,
     /// A voter that asks for votes.
     Candidate,
@@ -30,114 +30,116 @@ impl fmt::Display for Role {
     }
 }
 
-/// A member as the membership has it, without asking it anything.
+/// A member according to the membership. Known without asking that member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberInfo {
-    /// Its number.
+    /// The node id.
     pub id: u64,
-    /// `HOST:PORT` for the other nodes.
+    /// The peer address, `HOST:PORT`.
     pub peer_addr: String,
-    /// Whether it votes.
+    /// True if the member is a voter.
     pub voter: bool,
-    /// A learner that will become a voter when it has caught up.
+    /// True for a learner that becomes a voter when it has caught up.
     pub promotes_itself: bool,
 }
 
-/// What a node tells of itself when it is asked.
+/// The report of a node on itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
-    /// Its number.
+    /// The node id.
     pub id: u64,
     /// `HOST:PORT` for clients.
     pub ns_addr: String,
-    /// What it is.
+    /// The present role of the node.
     pub role: Role,
-    /// Whom it takes for the leader.
+    /// The id of the leader that the node knows, if any.
     pub leader: Option<u64>,
-    /// Its term.
+    /// The node's term.
     pub term: u64,
-    /// Index of the last entry of its log.
+    /// Index of the last entry in the node's log.
     pub last_log_index: u64,
-    /// Index of the last entry that it has applied.
+    /// Index of the last entry that the node has applied.
     pub last_applied: u64,
-    /// Hash of the state at exactly `last_applied`: equal on all nodes where that is equal.
+    /// Hash of the state at exactly `last_applied`, 32 hexadecimal digits. Equal on all nodes with the same
+    /// `last_applied`.
     pub state_hash: String,
-    /// Names that are registered.
+    /// Number of registered names.
     pub name_count: u64,
-    /// Index of the last entry that a snapshot covers.
+    /// Index of the last entry that a snapshot covers, if any.
     pub snapshot_index: Option<u64>,
-    /// Index of the last entry that was dropped from the log.
+    /// Index of the last entry that was purged from the log, if any.
     pub purged_index: Option<u64>,
-    /// Version of the program.
+    /// The version of the program.
     pub version: String,
-    /// Bytes free where the data is, if it is on a disk.
+    /// Free bytes on the disk with the data. `None` for a replica in memory.
     pub disk_free: Option<u64>,
-    /// What a person should look at, as sentences.
+    /// Conditions that need an operator's attention, as sentences.
     pub alarms: Vec<String>,
-    /// Whether it could serve linearizable reads and writes now.
+    /// True if the node could serve linearizable reads and writes now.
     pub ready: bool,
 }
 
-/// A member and what it told, if it answered.
+/// A member and its report, if it answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// The member.
     pub member: MemberInfo,
-    /// What it said.
+    /// The member's report.
     pub report: Option<NodeReport>,
-    /// Why there is no report.
+    /// The reason why there is no report.
     pub unreachable: Option<String>,
-    /// As the leader sees it: entries that it has not been known to have.
+    /// Number of log entries that the member is not known to have. A leader takes it from its replication
+    /// state, any other node from the reports of the leader and the member. `None` if it is not known.
     pub lag: Option<u64>,
 }
 
-/// All members, as one node sees them.
+/// All members from the point of view of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
-    /// Name of the cluster.
+    /// The name of the cluster.
     pub cluster_name: String,
-    /// Its identity, 32 hexadecimal digits.
+    /// The identity of the cluster, 32 hexadecimal digits.
     pub cluster_id: String,
-    /// The node that was asked.
+    /// The id of the node that was asked.
     pub answered_by: u64,
-    /// The leader that it knows.
+    /// The id of the leader that the node knows, if any.
     pub leader: Option<u64>,
-    /// Its term.
+    /// The node's term.
     pub term: u64,
-    /// In the order of their numbers.
+    /// The members in the order of their ids.
     pub members: Vec<MemberStatus>,
-    /// What a person should look at that is not one node's own, as sentences.
+    /// Conditions that need an operator's attention and concern more than one node, as sentences.
     pub alarms: Vec<String>,
 }
 
 /// An operation on the cluster's members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClusterChange {
-    /// Reserve a number for a node that will join. `None`: the next free one.
+    /// Reserves a node id for a node that will join.
     Reserve {
-        /// The number that is wanted.
+        /// The requested id. `None` requests the next free one.
         id: Option<u64>,
     },
-    /// Make a learner a voter.
+    /// Makes a learner a voter.
     Promote {
-        /// Its number.
+        /// The node id of the learner.
         id: u64,
     },
-    /// Take a member out for ever.
+    /// Removes a member for good.
     Remove {
-        /// Its number.
+        /// The node id of the member.
         #[serde(with = "with_unused_flag")]
         id: u64,
     },
-    /// Hand leadership over. `None`: to the voter that is furthest.
+    /// Hands leadership over.
     TransferLeader {
-        /// The next leader.
+        /// The node id of the next leader. `None` selects the voter that lacks the fewest log entries.
         to: Option<u64>,
     },
 }
 
-/// Between nodes a flag follows the id of a removal. It is written as false and not looked at: a removal
-/// without a majority, for which it stood, cannot be committed.
+/// The encoding of a removal between nodes: the id, followed by a flag. The flag is written as false and
+/// ignored when it is read. It stood for a removal without a majority, which cannot be committed.
 mod with_unused_flag {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -150,34 +152,34 @@ mod with_unused_flag {
     }
 }
 
-/// What an operation did.
+/// The result of an operation on the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClusterReply {
-    /// The number is reserved.
+    /// The reserved node id.
     Reserved(u64),
-    /// Done.
+    /// The members were changed.
     Done,
-    /// This node leads now.
+    /// The id of the node that leads now.
     LeaderIs(u64),
 }
 
-/// Why an operation on the cluster was not done.
+/// The reason why an operation on the cluster was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// It would be unsafe, or makes no sense; the text names the value and the way out.
+    /// The operation is unsafe or meaningless. The text names the value and the way out.
     #[error("{0}")]
     Refused(String),
-    /// No such member.
+    /// There is no member with this node id.
     #[error("no member has the number {0}")]
     UnknownMember(u64),
-    /// No majority could be reached in time; nothing was changed.
+    /// No majority could be reached in time. Nothing was changed.
     #[error("no quorum: {0}")]
     NoQuorum(String),
-    /// It was begun and may still be done.
+    /// The operation was begun and may still be done.
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// This node is its own cluster and has no peer port.
+    /// This node is a single-node cluster without a peer port.
     #[error(
         "this node runs alone; start it with --initial-cluster or --join to make it part of a cluster"
     )]

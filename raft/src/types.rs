@@ -1,6 +1,7 @@
-//! The openraft types, named once.
+//! Type aliases for openraft, and the application's types in the log.
 //!
-//! Nothing here is part of a disk or wire format: [`crate::codec`] has structures of its own for those.
+//! The aliases are not part of a disk or wire format: [`crate::codec`] has its own structures for those.
+//! [`Member`], [`NumberedCommand`] and [`NumberedReply`] are serialized as they are.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use hearth_storage::{Command, Reply};
 
-/// The choice of types that openraft is instantiated with.
+/// The types that openraft is instantiated with.
 ///
-/// Leader ids are openraft's "advanced" ones, `(term, node)` in that order: two candidates of one term
-/// do not block each other, which halves split votes among busy nodes. A log id is therefore `(term,
-/// node, index)`.
+/// Leader ids are openraft's "advanced" ones, ordered by `(term, node)`: two candidates of the same term do not
+/// block each other, which halves the number of split votes among busy nodes. A log id is therefore
+/// `(term, node, index)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
@@ -50,63 +51,64 @@ pub(crate) type Payload = EntryPayload<Proposal, u64, Member>;
 pub(crate) type LogEntry = openraft::Entry<LeaderId, Payload>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, Member>;
 
-/// What the membership says of a member. All of it is empty in a cluster of one that was never told its
-/// addresses.
+/// A member in the membership. All fields are empty in a single-node cluster that was never given addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
-    /// `HOST:PORT` for the other nodes.
+    /// The peer address, `HOST:PORT`.
     pub(crate) peer_addr: String,
-    /// The random number of its data folder: a node with another one is not this member, whatever its id.
+    /// The random number of the member's data directory. A node with another incarnation is not this member,
+    /// whatever its id.
     pub(crate) incarnation: u128,
-    /// A learner that becomes a voter when it has caught up.
+    /// True for a learner that becomes a voter when it has caught up.
     pub(crate) promotes_itself: bool,
 }
 
-/// What a log entry asks of the state machine.
+/// The request that a log entry makes to the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proposal {
-    /// Opens a session for a node, in place of its earlier one. The session's id is the index of this
-    /// entry, so an entry opens at most one.
+    /// Opens a session for a node, in place of its earlier one. The session's id is the index of this entry, so
+    /// an entry opens at most one session.
     OpenSession {
-        /// The node that will write.
+        /// The id of the node that will write.
         node: u64,
-        /// Chosen at random for each attempt to open a session, and kept when it is sent again.
+        /// A random number, new for each attempt to open a session, and unchanged when the proposal is sent
+        /// again.
         nonce: u64,
     },
-    /// Commands in the order in which they apply.
+    /// Executes commands, in this order.
     Commands(Arc<[NumberedCommand]>),
-    /// Gives a node id away, see [`crate::store::node_ids`].
+    /// Assigns a node id; see [`crate::store::node_ids`].
     TakeId {
-        /// The one that is asked for. `None`: the next one.
+        /// The requested id. `None` requests the next free one.
         wanted: Option<u64>,
-        /// The incarnation of the data folder that gets it. `None`: it is reserved.
+        /// The incarnation of the data directory that gets the id. `None` reserves the id.
         holder: Option<u128>,
     },
 }
 
-/// A command with the number by which the state machine knows it again.
+/// A command with its number in a session, by which the state machine recognises a repetition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NumberedCommand {
-    /// The session of the node that sends it.
+    /// The id of the session of the node that sends the command.
     pub(crate) session: u64,
-    /// Its number in the session, from 1.
+    /// The command's number in the session, from 1.
     pub(crate) seq: u64,
-    /// Every number up to this one has had its final reply; below `seq`.
+    /// The number up to which the node has all final replies; below `seq`.
     pub(crate) acked_upto: u64,
-    /// What to do.
+    /// The command.
     pub(crate) command: Command,
 }
 
-/// The highest id. Programs that read numbers as floating point ones hold it exactly.
+/// The highest id. Programs that read numbers as floating-point numbers represent it exactly.
 pub(crate) const ID_MAX: u64 = 1 << 53;
 
-/// How far above the mark an id may be: who picks numbers must not use all of them up.
+/// Maximum distance of a requested id above the mark, so that requests cannot use up all ids.
 pub(crate) const DISTANCE_MAX: u64 = 1000;
 
-/// Reservations at once. Each ends when a node joins under it.
+/// Maximum number of reservations at once. A reservation ends when a node joins under it.
 pub(crate) const RESERVED_COUNT_MAX: usize = 16;
 
-/// Why an id is not given.
+/// The reason why an id is not given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum IdRefusal {
     #[error("node ids go from 1 to {ID_MAX}, and this is {0}")]
@@ -145,29 +147,29 @@ pub(crate) enum IdRefusal {
     Exhausted,
 }
 
-/// What the state machine made of a log entry.
+/// The result of applying a log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Of a blank or membership entry.
+    /// The result of a blank or membership entry.
     Nothing,
-    /// The session that was opened; `None` when the node is not a member.
+    /// The id of the opened session; `None` if the node is not a member.
     Session(Option<u64>),
-    /// One for each command, in their order.
+    /// The replies, one for each command, in the order of the commands.
     Replies(Vec<NumberedReply>),
-    /// The id that was given away.
+    /// The assigned node id, or the reason for the refusal.
     Id(Result<u64, IdRefusal>),
 }
 
-/// What the state machine made of a numbered command.
+/// The result of a numbered command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum NumberedReply {
-    /// Executed, now or when it came for the first time.
+    /// The command was executed, now or when it first arrived.
     Applied(Reply),
-    /// The session is not known, or another one took its place. Not executed now.
+    /// The session is unknown or was replaced. The command was not executed now.
     SessionExpired,
-    /// The node has said that it has the final reply. Not executed now.
+    /// The node has acknowledged the final reply. The command was not executed now.
     Stale,
-    /// Too many unanswered numbers lie before it. Not executed.
+    /// Too many unacknowledged numbers precede this one. The command was not executed.
     BeyondWindow,
 }
 

@@ -1,4 +1,4 @@
-//! Clusters of several replicas over loopback: how they come to be, and how their members change.
+//! Tests of clusters of several replicas over loopback: bootstrap, join, and changes of members.
 
 #![allow(clippy::unwrap_used)]
 
@@ -43,8 +43,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Puts a folder where `config` has its own that was written by the build for one node (node 1, with the
-/// names `old0` to `old19`).
+/// Puts a data directory that was written by the single-node build (node 1, with the names `old0` to `old19`)
+/// in place of that of `config`.
 fn put_first_format(config: &ReplicaConfig) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/v1");
     copy(&fixture, &folder(config));
@@ -57,7 +57,7 @@ fn count(replica: &Replica) -> u64 {
     }
 }
 
-/// Whoever joins later has them with the state, and all nodes agree about what was registered when.
+/// A node that joins later gets the rules with the state, and all nodes agree on the order of registrations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_rules_come_into_force_on_every_node() {
     let mut cluster = TestCluster::founded(3).await;
@@ -181,7 +181,7 @@ async fn a_node_without_peers_is_its_only_member() {
     assert!(replica.cluster_status(PATIENCE).await.is_err());
 }
 
-/// The hash and the index that a report gives are of one moment, whatever is written meanwhile.
+/// The hash and the index of a report belong to the same moment, whatever is written meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_indexes_have_equal_hashes_while_names_are_registered() {
     let cluster = TestCluster::founded(1).await;
@@ -267,7 +267,7 @@ async fn founders_start_in_any_order() {
     }
 }
 
-/// A start that waits can be given up, leaves nothing behind, and can be taken up again.
+/// A start that waits can be cancelled, leaves nothing behind, and can be repeated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn founders_crash_before_all_are_there() {
     let mut cluster = TestCluster::new(3);
@@ -294,7 +294,7 @@ async fn founders_with_different_lists_are_refused() {
         unreachable!("it is a founder");
     };
     founders.insert(3, free_addr());
-    // The first one that hears of it gives up.
+    // The first node that learns of it gives up.
     let (mut first, mut second) = (cluster.spawn(1), cluster.spawn(2));
     let reason = tokio::select! {
         reason = refusal(&mut first) => reason,
@@ -320,7 +320,7 @@ async fn a_founder_whose_folder_was_emptied_is_refused() {
         reason.contains(&format!("nsctl cluster remove {victim}")),
         "{reason}"
     );
-    // With its folder it is welcome.
+    // With its own data directory the founder is accepted.
     cluster.start(victim).await;
     cluster.settle().await;
     cluster.shutdown().await;
@@ -337,7 +337,7 @@ async fn another_cluster_name_or_key_is_refused() {
         "{reason}"
     );
     let mut other = cluster.joiner(None, false);
-    // Without a common key nobody knows who refuses, so that ends nothing; with the right one it goes on.
+    // Without a common key a refusal is not proved, so the node retries; with the right key it joins.
     let keys = ClusterKeys::new([b"wrong".to_vec()]);
     other.cluster.as_mut().unwrap().keys = keys.clone();
     let mut waiting = start(other, cluster.tuning.clone());
@@ -369,7 +369,7 @@ async fn nodes_join_and_become_voters_or_stay_learners() {
     assert!(!learner.member.voter && !learner.member.promotes_itself);
     assert_eq!(learner.report.as_ref().unwrap().role, Role::Learner);
 
-    // It is promoted when a person wants it.
+    // It is promoted at an operator's request.
     let promoted = cluster.change(2, ClusterChange::Promote { id: 7 }).await;
     assert_eq!(promoted, Ok(ClusterReply::Done));
     cluster.voters(1, &[1, 2, 7, 8]).await;
@@ -409,7 +409,8 @@ async fn a_removed_node_stops_and_never_comes_back() {
     assert!(!cluster.node(victim).is_ready());
     cluster.stop(victim).await;
 
-    // With its folder, with an empty one, and under its id.
+    // It is refused with its own data directory, with its id and an empty directory, and with its old
+    // configuration and an empty directory.
     let again = refusal(cluster.spawn(victim)).await;
     assert_eq!(again, reason);
     let config = cluster.joiner(Some(victim), false);
@@ -421,7 +422,7 @@ async fn a_removed_node_stops_and_never_comes_back() {
     let again = refusal(start(wiped, cluster.tuning.clone())).await;
     assert!(again.contains("was removed"), "{again}");
 
-    // As a new node it may, under a new id.
+    // It may join as a new node, under a new id.
     let id = cluster.join(None, false).await;
     assert_eq!(id, 4);
     let mut voters = cluster.ids();
@@ -473,7 +474,7 @@ async fn a_removal_that_would_cost_the_majority_is_refused() {
         "{reason}"
     );
     assert!(reason.contains("2 of the voters"), "{reason}");
-    // Nobody takes the place of a voter that may come back.
+    // No node can take the place of a voter that may return.
     let mut config = cluster.joiner(None, false);
     config.cluster.as_mut().unwrap().peer_addr = addr(&cluster.nodes[&dead].config);
     let reason = refusal(start(config, cluster.tuning.clone())).await;
@@ -503,7 +504,7 @@ async fn nobody_becomes_a_voter_while_one_is_away() {
     cluster.kill(dead);
     let new = cluster.join(None, false).await;
     let leader = cluster.leader().await;
-    // It has caught up, since it serves; only the dead one keeps it from its vote.
+    // The new node has caught up, since it serves; only the dead voter keeps it from being promoted.
     let reason = refused(
         cluster
             .change(leader, ClusterChange::Promote { id: new })
@@ -545,7 +546,7 @@ async fn nobody_votes_among_others_from_memory() {
     let reason = refusal(start(config, two.tuning.clone())).await;
     assert!(reason.contains("on a disk"), "{reason}");
 
-    // Alone, it may; but then nobody joins it as a voter.
+    // A single-node cluster may run in memory, but then no node can join it as a voter.
     let mut cluster = TestCluster::new(1);
     cluster.nodes.get_mut(&1).unwrap().config.storage = StorageLocation::Memory;
     cluster.start(1).await;
@@ -559,7 +560,7 @@ async fn nobody_votes_among_others_from_memory() {
     cluster.shutdown().await;
 }
 
-/// The network of a node that announces an address which is not where it listens, as containers do.
+/// The network of a node that announces another address than the one it listens on, as in a container.
 #[derive(Debug, Default)]
 struct Container {
     connect_count: AtomicUsize,
@@ -628,7 +629,7 @@ async fn a_learner_that_is_there_keeps_its_place_from_others_with_its_address() 
     cluster.register(first, "a").await;
     assert!(cluster.has(first, "a").await);
 
-    // When it has gone, its address is free.
+    // When the learner has gone, its address is free.
     cluster.stop(first).await;
     until("the other one has its place", || async {
         let members = cluster.node(1).members().unwrap();
@@ -650,7 +651,7 @@ async fn members_change_one_at_a_time() {
     let leader = cluster.leader().await;
     cluster.settle().await;
     let other = 3 - leader;
-    // Without it, nothing is committed: one change hangs, and the other one is refused at once.
+    // Without this voter nothing is committed: one change hangs, and the other one is refused at once.
     cluster.kill(other);
     let remove = ClusterChange::Remove { id: learner };
     let change = || {

@@ -1,4 +1,5 @@
-//! Writes and reads through every node of a cluster, and what becomes of them when leaders go.
+//! Tests of writes and reads through every node of a cluster, and of their outcomes when leaders
+//! fail.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,26 +15,26 @@ use hearth_storage::Reply;
 use support::{PATIENCE, TestCluster, has, register, soon, until};
 use tokio::task::JoinHandle;
 
-/// Clients that register one name after the other, each name once, until they are told to stop.
+/// Clients that register names, each name once, until they are told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Done>>,
     count: Arc<AtomicU64>,
 }
 
-/// What one client did.
+/// The results of one client.
 #[derive(Default)]
 struct Done {
-    /// Names that it was told are registered.
+    /// Names whose registration was acknowledged.
     names: Vec<String>,
-    /// What else it was told.
+    /// All other results.
     errors: Vec<String>,
-    /// The longest time that one write took.
+    /// The duration of the longest write.
     longest: Duration,
 }
 
 impl Load {
-    /// `clients` clients at each of these nodes.
+    /// Starts `clients` clients at each of these nodes.
     fn start(nodes: &[(u64, Replica)], clients: u64) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let count = Arc::<AtomicU64>::default();
@@ -52,7 +53,7 @@ impl Load {
                         }
                         let name = format!("n{id}.{client}.{index}");
                         let began = Instant::now();
-                        // Executed twice, it would be refused: the name is taken.
+                        // A second execution would be refused, because the name is taken.
                         match replica.write(register(&name), soon()).await {
                             Ok(Reply::Done) if !has(&replica, &name) => {
                                 done.errors
@@ -77,7 +78,7 @@ impl Load {
         }
     }
 
-    /// Returns when so many more writes are done.
+    /// Waits until `more` further writes are done.
     async fn goes_on(&self, more: u64) {
         let target = self.count.load(Ordering::Relaxed) + more;
         until("writes go on", || async {
@@ -137,7 +138,7 @@ async fn what_one_node_was_told_any_other_reads() {
     cluster.shutdown().await;
 }
 
-/// Leaders are shut down in order, or just end, while clients of the other nodes write.
+/// Leaders are shut down or killed while clients of the other nodes write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_client_of_a_surviving_node_sees_its_leader_go() {
     let mut cluster = TestCluster::founded(3).await;
@@ -160,7 +161,7 @@ async fn no_client_of_a_surviving_node_sees_its_leader_go() {
             done.names.len(),
             done.longest
         );
-        // The rest of this round is over before its names are used again.
+        // Remove the names of this round before they are used again.
         for name in done.names {
             names.push(name.clone());
             let remove = hearth_storage::Command::Remove { name };
@@ -175,7 +176,7 @@ async fn no_client_of_a_surviving_node_sees_its_leader_go() {
     cluster.shutdown().await;
 }
 
-/// While leadership is handed over, also the clients of the leader itself see a pause at most.
+/// During a hand-over even the clients of the leader see no more than a pause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handing_over_is_a_short_pause() {
     let cluster = TestCluster::founded(3).await;
@@ -198,7 +199,7 @@ async fn handing_over_is_a_short_pause() {
         "until a write was done again: {pauses:?}; the longest write: {:?}",
         done.longest
     );
-    // Far less than the election timeout, of which nobody may have had to wait.
+    // Far less than the election timeout, for which no client may have to wait.
     assert!(
         pauses[pauses.len() / 2] < Duration::from_millis(250),
         "{pauses:?}"
@@ -212,7 +213,7 @@ async fn without_a_majority_nothing_is_promised_and_nothing_done_later() {
     let mut cluster = TestCluster::founded(3).await;
     let leader = cluster.leader().await;
     let gone = others(&cluster, leader);
-    // The link to a follower that was killed is closed, and what is left is a leader without anyone.
+    // The links to the killed followers are closed, and the leader is left alone.
     for &id in &gone {
         cluster.kill(id);
     }
@@ -230,7 +231,7 @@ async fn without_a_majority_nothing_is_promised_and_nothing_done_later() {
     for (name, outcome) in futures::future::join_all(writes).await {
         outcomes.insert(name, outcome);
     }
-    // A second lot finds out that nobody is left before it is proposed.
+    // The second batch is refused before it is proposed, because the leader knows that it is alone.
     until("the survivor knows that it is alone", || async {
         (!survivor.is_ready()).then_some(()).ok_or(String::new())
     })
@@ -252,7 +253,7 @@ async fn without_a_majority_nothing_is_promised_and_nothing_done_later() {
     for &id in &gone {
         cluster.start(id).await;
     }
-    // What comes after is behind everything that could still be done.
+    // This write follows every write that could still be executed.
     cluster.register(leader, "last").await;
     cluster.settle().await;
     survivor.read_barrier(PATIENCE).await.unwrap();
@@ -274,7 +275,7 @@ async fn without_a_majority_nothing_is_promised_and_nothing_done_later() {
     cluster.shutdown().await;
 }
 
-/// However many wait at a node, they wait for the same rounds.
+/// Any number of readers at a node share the same rounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_share_rounds() {
     let cluster = TestCluster::founded(3).await;
@@ -287,13 +288,14 @@ async fn reads_share_rounds() {
             read.unwrap();
         }
         let rounds = replica.status().read_round_count - before;
-        // A round of a follower is so quick that several pass while all the readers come.
+        // A follower's round is so fast that several pass while all the readers arrive.
         assert!((1..=200).contains(&rounds), "node {id}: {rounds} rounds");
     }
     cluster.shutdown().await;
 }
 
-/// In a cluster of three the question of a follower is a majority's answer: the leader asks nobody.
+/// In a cluster of three, a follower's ReadIndex request completes a majority: the leader needs no
+/// round of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_needs_no_round_for_one_follower_of_two() {
     for (count, needs_rounds) in [(3, false), (5, true)] {
@@ -311,7 +313,7 @@ async fn a_leader_needs_no_round_for_one_follower_of_two() {
     }
 }
 
-/// A learner is a client like any other, and survives its leader, too.
+/// A learner is a client like any other, and survives the loss of the leader, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_writes_and_reads_through_a_change_of_leaders() {
     let mut cluster = TestCluster::founded(3).await;

@@ -1,7 +1,7 @@
-//! Power failures: the process is killed, and everything that was not synced is taken away.
+//! Tests of power failures: the process is killed, and all data that was not synced is removed.
 //!
-//! The test starts itself a second time as the process that is killed. That one registers names as fast as
-//! it can and prints each one once it was acknowledged.
+//! The test starts itself a second time as the process that is killed. That process registers names as fast as
+//! it can, and prints each one once it is acknowledged.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,14 +36,14 @@ fn sync_record(folder: &Path) -> PathBuf {
 fn tuning(folder: &Path) -> Tuning {
     let mut tuning = Tuning::default();
     tuning.rocks.sync_record = Some(sync_record(folder));
-    // So that the log is shortened while it is being written.
+    // Shortens the log while it is being written.
     tuning.snapshot_entry_count = 50;
     tuning.log_keep_entry_count = 10;
     tuning.purge_entry_count = 8;
     tuning
 }
 
-/// The process that is killed; does nothing when it is not started by the test below.
+/// The process that is killed. It does nothing unless the test below starts it.
 #[test]
 fn registers_until_it_is_killed() {
     let (Ok(folder), Ok(round)) = (std::env::var(FOLDER), std::env::var(ROUND)) else {
@@ -91,14 +91,14 @@ fn child(folder: &Path, round: u64) -> Process {
     process
 }
 
-/// Lets a child register at least `count` names, kills it, and returns the names.
+/// Lets a child process register at least `count` names, kills it, and returns the names.
 fn run_and_kill(folder: &Path, round: u64, count: usize) -> Vec<String> {
     let mut child = child(folder, round).spawn().unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     let mut names = Vec::new();
     let mut killed = false;
     for line in out.lines() {
-        // The harness prints lines of its own. A last line may be cut off: not acknowledged, then.
+        // The test harness prints lines of its own. A line that is cut off was not acknowledged.
         let Ok(line) = line else { break };
         if let Some((_, name)) = line.split_once("acknowledged ") {
             names.push(name.to_owned());
@@ -114,7 +114,7 @@ fn run_and_kill(folder: &Path, round: u64, count: usize) -> Vec<String> {
         "the child ended by itself after {} names",
         names.len()
     );
-    // The last one may have been cut in the middle of its line.
+    // The last line may have been cut in the middle.
     names.pop();
     names
 }
@@ -138,7 +138,7 @@ async fn what_was_acknowledged_survives_the_loss_of_everything_unsynced() {
     for round in 0..5 {
         let count = 100 + 77 * round as usize;
         names.extend(run_and_kill(folder, round, count));
-        // Every other time the system survives the process, and keeps what was not synced.
+        // In every other round the system survives the process, and keeps the data that was not synced.
         if round % 2 == 0 {
             lost_writes::cut_to_last_sync(&folder.join("data"), &sync_record(folder)).unwrap();
         }
@@ -158,7 +158,7 @@ async fn what_was_acknowledged_survives_the_loss_of_everything_unsynced() {
     }
 }
 
-/// Places in the storage at which a replica under load is ended, and at which of its visits.
+/// Places in the storage at which a replica under load is killed, each with the number of the visit.
 const CRASHES: [&str; 21] = [
     "format-written:1",
     "open-first:1",
@@ -200,7 +200,7 @@ async fn a_crash_at_any_step_of_the_storage_loses_nothing_acknowledged() {
                 continue;
             };
             acknowledged.push(name.to_owned());
-            // It would go on for ever.
+            // It would continue forever.
             if acknowledged.len() > 50_000 {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -209,7 +209,7 @@ async fn a_crash_at_any_step_of_the_storage_loses_nothing_acknowledged() {
         }
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "{place}: {status}");
-        // The last one may have been cut in the middle of its line.
+        // The last line may have been cut in the middle.
         acknowledged.pop();
         names.extend(acknowledged);
         if round % 2 == 0 && sync_record(folder).exists() {
@@ -245,7 +245,7 @@ async fn a_log_that_was_altered_in_the_middle_is_refused() {
         let error = Replica::start(config(folder)).await.unwrap_err();
         assert!(matches!(&error, StartError::Store(_)), "{error}");
     }
-    // Refusing has changed nothing: with the right byte everything is there.
+    // The refusal has changed nothing: with the right byte all data is there.
     fs::write(&wal, good).unwrap();
     let replica = Replica::start(config(folder)).await.unwrap();
     let Answer::Count(count) = replica.answer(&Query::Count).unwrap() else {

@@ -1,12 +1,12 @@
-//! Three nodes, each on a small file system of its own that others fill.
+//! Tests of three nodes, each on a small file system of its own that the test fills.
 //!
-//! Where this process may not mount, the tests say so and show nothing.
+//! If this process may not mount file systems, the tests report that they are skipped.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-// The same as `hearthd`'s own tests use.
+// Shared with the tests of `hearthd`.
 #[path = "../../node/tests/support/small_disk.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod small_disk;
@@ -19,10 +19,11 @@ use hearth_storage::{Command, Reply};
 use small_disk::SmallDisk;
 use support::{TestCluster, register, soon, until};
 
-/// Less than what counts as little room on 64 MB, and more than what counts as none.
+/// Free bytes below the limit for a nearly full disk of 64 MB, and above the limit for a full one.
 const LITTLE: u64 = 3 << 20;
 
-/// Three nodes that serve, and their disks. `None`, and the reason is said, where there can be none.
+/// Starts three nodes on disks of their own. Returns `None`, and reports the reason, if there can
+/// be no such disks.
 async fn founded() -> Option<(TestCluster, BTreeMap<u64, SmallDisk>)> {
     let mut cluster = TestCluster::new(3);
     let mut disks = BTreeMap::new();
@@ -51,7 +52,7 @@ fn remove(name: &str) -> Command {
     }
 }
 
-/// Waits until the node `id` refuses registrations, and returns the reason.
+/// Waits until node `id` refuses registrations, and returns the reason.
 async fn refusal(cluster: &TestCluster, id: u64) -> String {
     let mut reason = String::new();
     let mut attempt = 0;
@@ -88,7 +89,7 @@ async fn the_leader_hands_over_and_a_cluster_without_room_takes_removals() {
         cluster.register(first, &format!("name.{index}")).await;
     }
 
-    // One disk: another node leads, and no client notices.
+    // One full disk: another node takes over leadership, and no client notices.
     disks[&first].fill(LITTLE);
     until("another node leads", || async {
         match cluster.leader().await {
@@ -108,7 +109,8 @@ async fn the_leader_hands_over_and_a_cluster_without_room_takes_removals() {
         .find(|&id| id != first && id != second);
     let third = follower.unwrap();
 
-    // Two of three: no majority has room. Each node says so at once, to its own clients.
+    // Two full disks of three: no majority has room. Each node reports it at once to its own
+    // clients.
     disks[&third].fill(LITTLE);
     for id in [second, first, third] {
         let reason = refusal(&cluster, id).await;
@@ -125,7 +127,7 @@ async fn the_leader_hands_over_and_a_cluster_without_room_takes_removals() {
         assert!(!cluster.has(first, name).await);
     }
 
-    // Room again.
+    // There is room again.
     disks[&first].clear();
     disks[&third].clear();
     until("registrations are taken again", || async {
@@ -161,7 +163,7 @@ async fn a_follower_without_a_byte_stands_still_and_catches_up() {
         async move { replica.failed().await }
     });
 
-    // Until its reserve is used up, too.
+    // Fill the disk until the reserve is used up, too.
     until("the follower's disk is full", || async {
         disks[&follower].fill(0);
         let alarms = cluster.node(follower).status().alarms;
@@ -181,7 +183,8 @@ async fn a_follower_without_a_byte_stands_still_and_catches_up() {
         at <= stands_at + 3,
         "it was at {stands_at} and went on to {at}"
     );
-    // It does not let a client wait for what it cannot see, not even for a removal.
+    // It does not let a client wait for a result that the client cannot see, not even for a
+    // removal.
     let reason = match write(&cluster, follower, remove("name.7")).await {
         Err(WriteError::DiskFull(reason)) => reason,
         other => panic!("{other:?}"),

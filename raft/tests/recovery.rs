@@ -1,5 +1,5 @@
-//! What is left when a majority, or everything, is lost: recovering, restoring, reading damaged folders, and serving
-//! without a majority.
+//! Tests of the loss of a majority or of all nodes: recovery, restore, reading damaged data directories, and
+//! serving without a majority.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,13 +21,13 @@ fn count(replica: &Replica) -> u64 {
     }
 }
 
-/// Whether a linearizable read finds the name.
+/// Returns true if a linearizable read finds the name.
 async fn found(replica: &Replica, name: &str) -> bool {
     replica.read_barrier(PATIENCE).await.unwrap();
     has(replica, name)
 }
 
-/// The names that a dump finds, and what it says is damaged.
+/// Returns the names that a dump finds, and the damage that it reports.
 fn dumped(folder: &Path) -> Result<(Vec<String>, Vec<String>), OfflineError> {
     let (mut names, mut damage) = (Vec::new(), Vec::new());
     offline::dump(
@@ -67,7 +67,7 @@ fn bytes_below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// All chunks of a state.
+/// Returns all chunks of a state.
 fn chunks(state: &SavedState) -> Vec<Result<Vec<u8>, OfflineError>> {
     let mut chunks = Vec::new();
     let mut cursor = ChunkCursor::default();
@@ -86,7 +86,8 @@ async fn a_survivor_of_three_becomes_a_cluster_that_others_join() {
             .register(1 + number % 3, &format!("n{number}"))
             .await;
     }
-    // Acknowledged by the leader and node 1; node 1 need not have applied it when everything ends.
+    // The writes were acknowledged by the leader and node 1; node 1 need not have applied them when all nodes
+    // end.
     for id in [1, 2, 3] {
         cluster.kill(id);
     }
@@ -101,7 +102,7 @@ async fn a_survivor_of_three_becomes_a_cluster_that_others_join() {
     let new = recovery.carry_out().unwrap();
     assert_eq!(new.node_id, 1);
 
-    // Its old command line, list of founders and all.
+    // The node is started with its old configuration, including the list of founders.
     cluster.start(1).await;
     assert_eq!(count(cluster.node(1)), 20);
     for number in 0..20 {
@@ -119,7 +120,7 @@ async fn a_survivor_of_three_becomes_a_cluster_that_others_join() {
     assert!(second > 3, "an id is never used again: {second}");
     assert!(found(cluster.node(second), "after").await);
 
-    // It votes when it has caught up, a moment after it serves.
+    // The node becomes a voter when it has caught up, a moment after it serves.
     support::until("a second voter", || async {
         let status = cluster.status(1).await;
         let voters = status.members.iter().filter(|member| member.member.voter);
@@ -129,12 +130,12 @@ async fn a_survivor_of_three_becomes_a_cluster_that_others_join() {
     .await;
     cluster.stop(second).await;
     cluster.stop(1).await;
-    // It is a cluster of two by now, and of one only if that is wanted again.
+    // It is a cluster of two by now. Another recovery makes it a cluster of one again.
     let again = Recovery::open(&survivor).unwrap().carry_out().unwrap();
     assert_ne!(again.cluster_id, new.cluster_id);
     let refused = Recovery::open(&survivor).unwrap_err().to_string();
     assert!(refused.contains("only voter"), "{refused}");
-    // Alone, and by what the folder knows of its address.
+    // The node starts alone, with the peer address that its data directory has.
     let mut config = cluster.nodes[&1].config.clone();
     config.cluster.as_mut().unwrap().birth = Birth::Done;
     config.cluster.as_mut().unwrap().peer_addr.clear();
@@ -161,7 +162,7 @@ async fn a_node_of_the_old_cluster_does_not_meet_the_recovered_one() {
     let survivor = folder(&cluster.nodes[&1].config);
     Recovery::open(&survivor).unwrap().carry_out().unwrap();
     cluster.start(1).await;
-    // The others are a majority of the old cluster, and go on as that.
+    // The other two are a majority of the old cluster and continue it.
     let starts = [2, 3].map(|id| (id, cluster.spawn(id)));
     for (id, start) in starts {
         let replica = started(start).await.unwrap();
@@ -186,7 +187,7 @@ async fn a_saved_state_is_restored_with_the_same_hash_as_another_cluster() {
     let state = cluster.node(2).save_state().unwrap();
     let about = state.about();
     assert_eq!((about.name_count, about.node_id), (50, 2));
-    // What comes later is not in it.
+    // A later write is not in the saved state.
     cluster.register(1, "later").await;
 
     let dir = tempfile::tempdir().unwrap();
@@ -210,7 +211,7 @@ async fn a_saved_state_is_restored_with_the_same_hash_as_another_cluster() {
     let text = verified.lines.join("\n");
     assert!(text.contains(&about.state_hash), "{text}");
 
-    // Not into a folder that has something.
+    // A restore into a data directory with content is refused.
     let refused = offline::restore(
         &new,
         who(1),
@@ -221,7 +222,7 @@ async fn a_saved_state_is_restored_with_the_same_hash_as_another_cluster() {
         matches!(refused, Err(OfflineError::Refused(_))),
         "{refused:?}"
     );
-    // Not with a chunk less: and the folder is empty again.
+    // A restore with a missing chunk fails, and leaves the directory empty.
     let second = dir.path().join("second");
     let cut = offline::restore(&second, who(1), &state.header(), &mut std::iter::empty());
     assert!(
@@ -253,7 +254,7 @@ async fn looking_into_a_folder_changes_nothing_and_finds_damage() {
     assert!(busy.to_string().contains("in use"), "{busy}");
     assert!(offline::verify(&dir).is_err());
     cluster.kill(1);
-    // A runtime that was dropped ends in its own time.
+    // A dropped runtime ends in the background.
     support::until("the folder is free", || async {
         offline::verify(&dir)
             .map(drop)
@@ -271,7 +272,8 @@ async fn looking_into_a_folder_changes_nothing_and_finds_damage() {
     );
     assert_eq!(bytes_below(&dir), before, "looking changes nothing");
 
-    // A synced byte of the log is another one: it does not start, and what is readable is printed.
+    // With an altered byte in the synced part of the log the node does not start, and the readable names are
+    // printed.
     let wal = files(&dir, "log").pop().unwrap();
     let good = fs::read(&wal).unwrap();
     let mut bad = good.clone();
@@ -293,7 +295,7 @@ async fn looking_into_a_folder_changes_nothing_and_finds_damage() {
     cluster.start(1).await;
     cluster.stop(1).await;
 
-    // A table is damaged: the names of its other blocks are printed.
+    // With a damaged table the names of its other blocks are printed.
     for table in files(&dir, "sst") {
         let good = fs::read(&table).unwrap();
         let mut bad = good.clone();
@@ -319,7 +321,7 @@ async fn without_a_majority_a_node_serves_what_it_has_if_it_is_told_so() {
     for id in [2, 3, 1] {
         cluster.stop(id).await;
     }
-    // Linearizable nodes wait for one.
+    // A node that serves linearizable reads waits for a majority.
     let start_one = cluster.spawn(1);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(!start_one.is_finished(), "it waits for a majority");
@@ -330,7 +332,7 @@ async fn without_a_majority_a_node_serves_what_it_has_if_it_is_told_so() {
     assert!(has(&replica, "a"));
     assert!(!replica.is_ready());
     cluster.nodes.get_mut(&1).unwrap().replica = Some(replica);
-    // The others come back, and it takes part as ever.
+    // The other nodes return, and the node takes part as before.
     cluster.start_all().await;
     cluster.register(1, "b").await;
     assert!(found(cluster.node(2), "b").await);

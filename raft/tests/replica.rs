@@ -1,4 +1,4 @@
-//! A cluster of one, through its public face: what was acknowledged is there, once, whatever happens.
+//! Tests of a single-node cluster through its public interface: acknowledged writes are kept, exactly once.
 
 #![allow(clippy::unwrap_used)]
 
@@ -89,7 +89,7 @@ async fn a_write_is_seen_by_the_next_read() {
     assert!(matches!(answer, Answer::Entries(entries) if entries.len() == 39));
     let status = replica.status();
     assert_eq!((status.node_id, status.leader), (1, Some(1)));
-    // One more, at the start, put the newest rules in force.
+    // One more command activated the newest rules at the start.
     assert_eq!(status.command_count, 53);
     assert!(status.reads_are_local && status.sync_count > 0);
     replica.shutdown().await;
@@ -157,7 +157,7 @@ async fn dropping_it_without_a_shutdown_loses_nothing() {
     }
 }
 
-/// A dropped replica gives its folder up a little later.
+/// Starts a replica once the dropped one has released its data directory.
 async fn start_when_free(folder: &Path) -> Replica {
     let until = soon();
     loop {
@@ -258,7 +258,7 @@ async fn a_deadline_that_has_passed_writes_nothing_or_says_that_it_does_not_know
         let deadline = Instant::now() + Duration::from_micros(index * 5);
         let name = format!("n{index}");
         let outcome = replica.write(register(&name), deadline).await;
-        // What comes next is behind it in the queue.
+        // The next write follows it in the queue.
         let next = replica.write(register(format!("m{index}")), soon()).await;
         assert_eq!(next, Ok(Reply::Done));
         match outcome {
@@ -268,7 +268,7 @@ async fn a_deadline_that_has_passed_writes_nothing_or_says_that_it_does_not_know
             other => panic!("{other:?}"),
         }
     }
-    // No number was lost: far more than a window of writes goes through afterwards.
+    // No number was lost: far more writes than a window succeed afterwards.
     let mut writers = Vec::new();
     for writer in 0..100 {
         let replica = replica.clone();
@@ -329,7 +329,7 @@ async fn starting_takes_no_election_timeout() {
         let begin = Instant::now();
         let replica = Replica::start(on_disk(dir.path())).await.unwrap();
         let took = begin.elapsed();
-        // The shortest election timeout is a second; this leaves room for a busy machine.
+        // The shortest election timeout is a second; the limit leaves room for a busy machine.
         assert!(took < Duration::from_millis(900), "{took:?}");
         println!("started in {took:?}");
         replica.shutdown().await;

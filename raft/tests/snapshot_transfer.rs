@@ -1,4 +1,4 @@
-//! Members that come so late that the log no longer has what they need.
+//! Tests of members that return so late that the log no longer has the entries that they need.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,11 +13,11 @@ use hearth_storage::{Answer, Command, Filter, IfTaken, Query, Reply};
 use support::{TestCluster, quick, soon, until};
 use tokio::task::JoinHandle;
 
-/// Names with a tag of this many bytes.
+/// Number of names that have a tag of [`LARGE_LEN`] bytes, approximately.
 const LARGE_COUNT: u64 = 250;
 const LARGE_LEN: usize = 100 << 10;
 
-/// A log that is hardly kept at all.
+/// Returns settings that keep hardly any log.
 fn short_log() -> Tuning {
     let mut tuning = quick();
     tuning.snapshot_entry_count = 100;
@@ -27,7 +27,7 @@ fn short_log() -> Tuning {
     tuning
 }
 
-/// Registers names one after the other, in `width` tasks, until it is told to stop.
+/// Registers names, in several tasks, until it is told to stop.
 struct Writers {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -80,7 +80,7 @@ fn register(name: String) -> Command {
     }
 }
 
-/// How many names there are, by reading each of them.
+/// Returns the number of names, by reading each of them.
 fn count(replica: &Replica) -> u64 {
     match replica.answer(&Query::List(Filter::All)).unwrap() {
         Answer::Entries(entries) => entries.len() as u64,
@@ -88,7 +88,7 @@ fn count(replica: &Replica) -> u64 {
     }
 }
 
-/// Writes through `replica` until the log has dropped everything up to `index`.
+/// Writes through `replica` until the log is purged beyond `index`. Returns the number of writes.
 async fn purge_beyond(replica: &Replica, name: &'static str, index: u64) -> u64 {
     let writers = Writers::start(replica, name, 4);
     until("the log is shortened", || async {
@@ -120,10 +120,10 @@ async fn a_member_that_was_away_for_long_gets_a_snapshot() {
     let status = cluster.node(away).status();
     assert!(status.install_count >= 1, "{status:?}");
     assert_eq!(count(cluster.node(away)), written + 1);
-    // It is a member as any other: what it is told now reaches all.
+    // It is a member like any other: a write through it reaches all nodes.
     cluster.register(away, "afterwards").await;
     assert!(cluster.has(leader, "afterwards").await);
-    // Killed, it comes back with what was installed.
+    // After it is killed, it restarts with the installed state.
     cluster.kill(away);
     cluster.start(away).await;
     cluster.settle().await;
@@ -136,12 +136,12 @@ async fn a_member_that_was_away_for_long_gets_a_snapshot() {
 async fn a_new_member_needs_one_snapshot_however_much_is_written() {
     let mut cluster = TestCluster::new(3);
     cluster.tuning = short_log();
-    // Without the entries behind the snapshot, which the log keeps only for that reason, another one
-    // would be needed.
+    // The log keeps the entries behind the snapshot only while it is sent; without them another
+    // snapshot would be needed.
     cluster.tuning.log_len_max = 4 << 20;
     cluster.start_all().await;
     let leader = cluster.leader().await;
-    // So much that it takes longer to send than the log takes to be shortened again.
+    // So many bytes that sending them takes longer than it takes to shorten the log again.
     let large = |number: u64| {
         let replica = cluster.node(leader);
         async move {
@@ -181,7 +181,7 @@ async fn a_leader_that_dies_while_it_sends_is_replaced_by_one_that_sends() {
     let written = purge_beyond(cluster.node(leader), "first", 400).await;
     let joiner = cluster.joiner(None, true);
     let joining = support::start(joiner.clone(), cluster.tuning.clone());
-    // It has its number once it is a member, and the snapshot is on its way or about to be.
+    // The node has its id once it is a member, and the snapshot is being sent or about to be.
     let survivor = cluster.follower().await;
     until("it is a member", || async {
         match cluster.status(survivor).await.members.len() {
@@ -212,7 +212,7 @@ async fn the_log_stays_short_on_every_node_even_when_one_is_away() {
     let away = cluster.follower().await;
     cluster.stop(away).await;
     let writers = Writers::start(cluster.node(leader), "name", 4);
-    // Many times over.
+    // The log is purged many times over.
     for round in 1..=3 {
         for id in cluster.ids() {
             until("the log moves on", || async {
@@ -230,7 +230,8 @@ async fn the_log_stays_short_on_every_node_even_when_one_is_away() {
         until("little is left", || async {
             let status = cluster.node(id).status();
             let left = status.last_log_index - status.purged_index.unwrap_or(0);
-            // What is kept, what is not covered by a snapshot yet, and a look's worth of writing.
+            // The entries that are kept, those that no snapshot covers yet, and those that are
+            // written between two checks.
             if left <= 600 {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! What somebody without the cluster key can do to nodes, and how the key is changed.
+//! Tests of attackers without the cluster key, and of changing the key.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// The table of CRC-32, by its polynomial.
+/// Computes the CRC-32 of `parts`, bit by bit from its polynomial.
 fn crc32(parts: &[&[u8]]) -> u32 {
     let bytes = parts.iter().flat_map(|part| part.iter());
     !bytes.fold(u32::MAX, |mut sum, &byte| {
@@ -30,7 +30,7 @@ fn crc32(parts: &[&[u8]]) -> u32 {
     })
 }
 
-/// A refusal as nodes of all versions send it before anything is proved.
+/// Returns a refusal as nodes of all versions send it before anything is proved.
 fn refusal_frame(text: &str) -> Vec<u8> {
     let mut frame = b"HRTH\x01\x03\0\0\0\0\0\0\0\0\0\0".to_vec();
     frame.extend_from_slice(&(text.len() as u32).to_le_bytes());
@@ -40,7 +40,7 @@ fn refusal_frame(text: &str) -> Vec<u8> {
     frame
 }
 
-/// Answers each greeting at `addr` with `texts`, one after the other, and counts.
+/// Answers each hello at `addr` with a refusal, with `texts` in turn, and counts the connections.
 async fn spoof(addr: &str, texts: Vec<String>) -> (Arc<AtomicUsize>, JoinHandle<()>) {
     let listener = TcpListener::bind(addr).await.unwrap();
     let count = Arc::<AtomicUsize>::default();
@@ -63,7 +63,7 @@ async fn refusals_of_somebody_without_the_key_end_nobody() {
     let victim = cluster.follower().await;
     let victim_addr = addr(&cluster.nodes[&victim].config);
     cluster.stop(victim).await;
-    // The words that nodes of the version before went by.
+    // The texts on which nodes of the previous version acted.
     let texts = cluster.ids().into_iter().flat_map(|id| {
         [
             format!(
@@ -88,7 +88,7 @@ async fn refusals_of_somebody_without_the_key_end_nobody() {
         assert!(cluster.node(id).is_ready());
         cluster.register(id, &format!("through {id}")).await;
     }
-    // And the member is welcome when it is back.
+    // The member is accepted when it returns.
     task.abort();
     let _ = task.await;
     cluster.start(victim).await;
@@ -157,7 +157,7 @@ async fn the_key_of_a_cluster_is_changed_while_it_serves() {
     for (step, all) in steps.into_iter().enumerate() {
         for (at, own) in keys.iter().enumerate() {
             set(own, all);
-            // One that is started in the middle of it finds the others.
+            // A node that is started in the middle of the change reaches the others.
             if step == at {
                 let id = cluster.ids()[at];
                 cluster.stop(id).await;

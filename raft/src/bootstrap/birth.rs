@@ -1,22 +1,22 @@
-//! How a node with an empty data folder comes to its cluster: it founds one with others, or joins one.
+//! Bootstrap and join: the two methods by which a node with an empty data directory gets its cluster.
 //!
-//! **Founding.** Every founder is given the same list, and starts whenever it likes.
-//! 1. A founder with an empty folder makes up its incarnation, keeps it, and asks all others
-//!    ([`FoundAsk::Probe`]) until they answer. One that belongs to a cluster, or has another list, answers
-//!    with a refusal, and the asker gives up.
-//! 2. When all others have answered that they are blank, the founder with the lowest id makes up the
-//!    cluster's identity and keeps it, with the list of founders and their incarnations. From here on it
-//!    is decided which cluster it is.
-//! 3. It tells the others ([`FoundAsk::Commit`]) until each has kept the same.
-//! 4. Then it writes the first entry of the log, the membership, and asks for votes.
+//! **Bootstrap.** Every founder is given the same list of founders and may start at any time.
+//! 1. A founder with an empty data directory generates its incarnation, saves it, and asks all other founders
+//!    ([`FoundAsk::Probe`]) until they answer. A founder refuses if it was given another list, or belongs to a
+//!    cluster that the asking founder is not a member of. The asking founder then gives up.
+//! 2. When all others have answered that they are blank, the founder with the lowest id generates the identity
+//!    of the cluster and saves it, with the list of founders and their incarnations. From here on the identity
+//!    of the cluster is decided.
+//! 3. The lowest founder sends the identity to the others ([`FoundAsk::Commit`]) until each has saved it.
+//! 4. The lowest founder writes the first log entry, the membership, and asks for votes.
 //!
-//! Each step ends with a durable record ([`FolderRecord`]), and each can be taken again: a founder that
-//! crashes goes on where its record says. Only the lowest founder ever writes the first entry, and only
-//! after all have kept the identity; so a founder whose folder was emptied in between is noticed by its
-//! incarnation, and is never counted as if it still knew what it once voted or acknowledged.
+//! Each step ends with a durable record ([`FolderRecord`]) and can be repeated: a founder that crashes
+//! continues where its record says. Only the lowest founder ever writes the first entry, and only after all
+//! founders have saved the identity. A founder whose data directory was emptied in between is therefore
+//! recognised by its incarnation. It never counts as if it still knew its votes and acknowledgements.
 //!
-//! **Joining.** The node makes up and keeps its incarnation, and asks any member ([`Request::Join`]), which
-//! passes it on to the leader. The same incarnation gets the same id, however often it asks.
+//! **Join.** The node generates and saves its incarnation, and asks any member ([`Request::Join`]), which
+//! passes the request on to the leader. The same incarnation gets the same id, however often it asks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,35 +41,39 @@ use crate::rpc::message::{FoundAnswer, FoundAsk, JoinAnswer, JoinAsk, Request, R
 use crate::store::roster::Roster;
 use crate::types::Member;
 
-/// How long one node is waited for.
+/// Limit on the wait for one founder's answer.
 const ASK_DURATION_MAX: Duration = Duration::from_secs(2);
 
-/// A member that is asked to let us in writes to the log first.
+/// Limit on the wait for one answer to a join request. It is longer because the leader writes to the log before
+/// it answers.
 const JOIN_DURATION_MAX: Duration = Duration::from_secs(10);
 
-/// How long a node waits to be taken in before its log says so at the level of warnings.
+/// The longest time that a node waits to be admitted before it logs a warning.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two rounds.
+/// Average delay between two rounds of requests.
 const ROUND_DELAY: Duration = Duration::from_millis(150);
 
-/// How often the same wait is logged.
+/// Interval at which an unchanged wait is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why a node that was asked before there is a cluster has not answered.
+/// The reason why a request that this node sent before it had a cluster has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
-    /// Not reached, or no answer: ask again.
+    /// The node was not reached or did not answer. The request may be repeated.
     #[error("{0}")]
     Unreachable(String),
-    /// It does not take us, now or ever.
+    /// The node refuses this one for good.
     #[error("{0}")]
     Rejected(String),
 }
 
-/// A way to ask whoever is at an address, while this node has no cluster.
+/// Sends requests to addresses while this node has no cluster and therefore knows no members.
 pub(crate) trait Ask: Sync {
-    /// Sends `request` to `addr` and waits for its response.
+    /// Sends `request` to `addr` and waits for its response, at most `timeout`.
+    ///
+    /// # Errors
+    /// [`AskError`].
     fn ask(
         &self,
         addr: &str,
@@ -91,7 +95,7 @@ impl Ask for Strangers {
                 HandshakeError::Refused(refusal) | HandshakeError::RefusedByPeer(refusal) => {
                     AskError::Rejected(refusal.text)
                 }
-                // What is not proved ends nothing.
+                // A refusal that is not proved must not end the attempt for good.
                 error => AskError::Unreachable(error.to_string()),
             })
     }
@@ -99,18 +103,19 @@ impl Ask for Strangers {
 
 const NOT_A_FOUNDER: &str = "the node at this address was not started as a founder; give all founders the same --initial-cluster";
 
-/// Whose this node's data folder is: read and written here, and told to founders that ask.
+/// The record of the cluster and node that own this data directory. It is read and written here, and its
+/// contents are the answers to other founders.
 #[derive(Debug)]
 pub(crate) struct Folder {
     log: LogHome,
     roster: Arc<Roster>,
-    /// What this node was told to found, if it was.
+    /// The bootstrap that this node was configured for, if its data directory is blank.
     founding: Option<Founding>,
     record: Mutex<FolderRecord>,
     changed: watch::Sender<()>,
 }
 
-/// What a founder is told at its start.
+/// The part of a founder's configuration that bootstrap needs.
 #[derive(Debug, Clone)]
 struct Founding {
     cluster_name: String,
@@ -119,11 +124,12 @@ struct Founding {
 }
 
 impl Folder {
-    /// The folder behind `log`, checked against the configuration; a new one gets a record.
+    /// Reads the record in `log` and checks it against the configuration. A new data directory gets a record.
     ///
     /// # Errors
-    /// [`StartError::Identity`] when it belongs to another cluster or node, or the configuration makes no
-    /// sense; [`StartError::Store`].
+    /// [`StartError::Identity`] if the data directory belongs to another cluster or node, or if the
+    /// configuration is contradictory; [`StartError::Removed`] if the cluster has removed this node;
+    /// [`StartError::Store`].
     pub(crate) fn open(
         log: LogHome,
         config: &ReplicaConfig,
@@ -143,7 +149,7 @@ impl Folder {
         check(&record, config)?;
         let founding = match (&record, &config.cluster) {
             (FolderRecord::Blank { .. }, Some(cluster)) => Founding::of(config, cluster)?,
-            // What it was born for is of no interest any more.
+            // A node with a cluster no longer needs its list of founders.
             _ => None,
         };
         let folder = Self {
@@ -159,17 +165,17 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Whose it is.
+    /// Returns the record.
     pub(crate) fn record(&self) -> FolderRecord {
         self.lock().clone()
     }
 
-    /// Which node of which cluster it belongs to, if it belongs to one.
+    /// Returns the identity of this node in its cluster. `None` if it has no cluster yet.
     pub(crate) fn identity(&self) -> Option<Identity> {
         self.lock().identity().cloned()
     }
 
-    /// Takes note that the cluster exists: what its founders were is no longer of interest.
+    /// Records that the cluster exists, and drops the list of its founders, which is no longer needed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -182,7 +188,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Takes note, for every later start, that the cluster has removed this node.
+    /// Records, for every later start, that the cluster has removed this node.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -198,7 +204,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Answers another founder. Blocks on the disk when there is something to keep.
+    /// Answers another founder. Blocks on the disk if there is a record to save.
     pub(crate) fn answer(&self, ask: FoundAsk) -> FoundAnswer {
         let answer = match ask {
             FoundAsk::Probe {
@@ -225,7 +231,8 @@ impl Folder {
             FolderRecord::Blank { incarnation } => {
                 let founding = self.founding.as_ref().ok_or(NOT_A_FOUNDER)?;
                 if let Err(reason) = founding.compare(from, founders) {
-                    // That one gives up, and this one waits for it: both must be looked at.
+                    // The founder that asks gives up, and this one keeps waiting for it, so both must report
+                    // the mismatch.
                     tracing::error!("{reason}");
                     return Err(reason);
                 }
@@ -242,7 +249,7 @@ impl Folder {
             incarnation: identity.incarnation,
         };
         let members = self.roster.members();
-        // Before the first entry of the log is applied, only the founders are known.
+        // The founders are the only known members until the first log entry is applied.
         if let (true, Some(known)) = (members.is_empty(), known) {
             return match known.get(&from) {
                 Some(member) if member.incarnation == theirs => Ok(noted),
@@ -316,7 +323,7 @@ impl Folder {
     }
 
     fn lock(&self) -> MutexGuard<'_, FolderRecord> {
-        // It is replaced whole.
+        // The record is always replaced as a whole.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -372,7 +379,10 @@ impl Founding {
         }))
     }
 
-    /// Whether another one was given the same list.
+    /// Checks that another founder was given the same list.
+    ///
+    /// # Errors
+    /// The difference, for operators.
     fn compare(&self, other: u64, founders: &[(u64, String)]) -> Result<(), String> {
         let theirs: BTreeMap<u64, String> = founders.iter().cloned().collect();
         if theirs == self.founders {
@@ -425,7 +435,10 @@ fn refused(reason: &str) -> StartError {
     StartError::Identity(reason.to_owned())
 }
 
-/// Whether a folder with this record may be used as configured.
+/// Checks that a data directory with this record may be used as configured.
+///
+/// # Errors
+/// [`StartError::Removed`], [`StartError::Identity`].
 fn check(record: &FolderRecord, config: &ReplicaConfig) -> Result<(), StartError> {
     let identity = match record {
         FolderRecord::Blank { .. } => return Ok(()),
@@ -447,10 +460,11 @@ fn check(record: &FolderRecord, config: &ReplicaConfig) -> Result<(), StartError
     }
 }
 
-/// What the record should be instead, if it lacks what can be made up here.
+/// Returns the record that replaces `record` if that lacks values that this node can generate. `None` if it is
+/// complete.
 fn completed(record: FolderRecord, config: &ReplicaConfig) -> Option<FolderRecord> {
     match record {
-        // Alone, a node is its cluster.
+        // A single node is a cluster of its own.
         FolderRecord::Blank { .. } if config.cluster.is_none() => Some(sole_founder(Identity {
             cluster_id: rand::random(),
             cluster_name: config.cluster_name.clone(),
@@ -460,7 +474,8 @@ fn completed(record: FolderRecord, config: &ReplicaConfig) -> Option<FolderRecor
         FolderRecord::Blank { incarnation: 0 } => Some(FolderRecord::Blank {
             incarnation: random_incarnation(),
         }),
-        // Builds for one node had none, and may not have written the first entry of the log.
+        // Builds for a single node wrote no incarnation, and may have stopped before the first log entry was
+        // written.
         FolderRecord::Member(identity) if identity.incarnation == 0 => {
             Some(sole_founder(Identity {
                 incarnation: random_incarnation(),
@@ -482,15 +497,15 @@ fn sole_founder(identity: Identity) -> FolderRecord {
     }
 }
 
-/// Not zero, which stands for none.
+/// Returns a random incarnation. It is never 0, which stands for none.
 fn random_incarnation() -> u128 {
     rand::random_range(1..=u128::MAX)
 }
 
-/// Comes to a cluster, whatever time it takes, and returns what this node is in it.
+/// Bootstraps or joins a cluster, however long that takes, and returns this node's identity in it.
 ///
 /// # Errors
-/// [`StartError::Identity`] when it never will, [`StartError::Store`].
+/// [`StartError::Identity`] if this node can never become a member; [`StartError::Store`].
 pub(crate) async fn be_born(
     folder: &Folder,
     config: &ReplicaConfig,
@@ -525,7 +540,7 @@ pub(crate) async fn be_born(
     }
 }
 
-/// Steps 1 and 2.
+/// Runs steps 1 and 2 of the bootstrap. Returns when this node has saved the identity of its cluster.
 async fn found(
     folder: &Folder,
     founding: &Founding,
@@ -547,7 +562,7 @@ async fn found(
         }
         let blank = tokio::select! {
             blank = probe_all(founding, incarnation, asks, waits) => blank?,
-            // The lowest founder was quicker.
+            // The lowest founder has sent the identity meanwhile.
             _ = changed.changed() => continue,
         };
         if let Some(mut members) = blank
@@ -579,7 +594,8 @@ async fn found(
     }
 }
 
-/// [`Defect::ReusedId`]: takes the cluster of any other founder for its own.
+/// Implements the injected fault [`Defect::ReusedId`]: adopts the cluster of any other founder. Returns true if
+/// another founder has one.
 async fn adopt(
     folder: &Folder,
     founding: &Founding,
@@ -597,7 +613,10 @@ async fn adopt(
     Ok(false)
 }
 
-/// Asks all other founders once. Some when all are blank.
+/// Probes all other founders once. Returns them if all are blank, and `None` if any of them is not ready.
+///
+/// # Errors
+/// [`StartError::Identity`] if one of them refuses.
 async fn probe_all(
     founding: &Founding,
     incarnation: u128,
@@ -621,7 +640,7 @@ async fn probe_all(
                 };
                 members.insert(id, member);
             }
-            // It counts on this node, and will be told of it by the lowest founder.
+            // That founder counts on this node, which the lowest founder will inform of the cluster.
             Ok(FoundAnswer::Noted { .. }) => waiting.push(format!(
                 "founder {id} at {addr}: it knows its cluster, and this node has not been told yet"
             )),
@@ -664,11 +683,11 @@ async fn ask_founder(
     }
 }
 
-/// Step 3, by the lowest founder: returns the members for step 4 when all have kept the identity; `None`
-/// for all other nodes, which have nothing to do.
+/// Runs step 3 of the bootstrap. On the lowest founder this returns the members for step 4 when all founders
+/// have saved the identity. On all other nodes it returns `None` at once.
 ///
 /// # Errors
-/// [`StartError::Identity`] when one of them refuses.
+/// [`StartError::Identity`] if one of the founders refuses.
 pub(crate) async fn commit_founding(
     folder: &Folder,
     asks: &impl Ask,
@@ -779,17 +798,17 @@ async fn join(
     }
 }
 
-/// So that nodes that were started together do not ask in step.
+/// Varies `delay` by up to a quarter, so that nodes that were started together do not ask in step.
 fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(rand::random_range(0.75..1.25))
 }
 
-/// Says what a start waits for: when that changes, and now and then.
+/// Logs the reasons for which a start waits: when they change, and every [`LOG_INTERVAL`].
 #[derive(Debug, Default)]
 pub(crate) struct Waits(Option<(Vec<String>, Instant)>);
 
 impl Waits {
-    /// Waiting for each of these.
+    /// Logs that the start waits for each of `reasons`, if a message is due.
     pub(crate) fn say(&mut self, reasons: &[impl fmt::Display]) {
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         let due = match &self.0 {

@@ -1,4 +1,4 @@
-//! Founding and joining over a network of function calls, with a crash before and after every message.
+//! Tests of bootstrap and join over a network of function calls, with a crash before and after every message.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,16 +12,16 @@ use crate::config::StorageLocation;
 use crate::store::node_ids::NodeIds;
 use crate::types::{Membership, StoredMembership};
 
-/// Who answers at which address.
+/// The nodes by address.
 #[derive(Clone, Default)]
 struct Net(Arc<Mutex<BTreeMap<String, Arc<Folder>>>>);
 
-/// One node's way into the net, which ends when it has sent enough.
+/// One node's access to the network, which ends after a number of requests.
 struct Caller {
     net: Net,
-    /// Requests that it may still send; beyond that it has crashed.
+    /// Number of requests that the node may still send. After that it has crashed.
     left: AtomicUsize,
-    /// Whether the last one still arrives.
+    /// True if the last request still arrives.
     delivers_last: bool,
 }
 
@@ -91,7 +91,7 @@ impl Node {
         Folder::open(self.store.log(), &self.config, Arc::clone(&self.roster)).map(Arc::new)
     }
 
-    /// Starts the node; it sends `left` requests and no more.
+    /// Starts the node, which sends `left` requests and no more.
     fn start(&self, net: &Net, left: usize, delivers_last: bool) -> JoinHandle<Founded> {
         let folder = self.folder().unwrap();
         let cluster = self.config.cluster.clone().unwrap();
@@ -123,7 +123,8 @@ async fn soon<T>(task: JoinHandle<T>) -> T {
         .unwrap()
 }
 
-/// All are the same cluster, and the lowest one alone writes its first entry.
+/// Checks that all nodes are in the same cluster and that only the lowest one writes its first entry. Returns
+/// the identity of the first node.
 async fn finish(tasks: Vec<JoinHandle<Founded>>) -> Identity {
     let mut founded = Vec::new();
     for task in tasks {
@@ -173,7 +174,7 @@ async fn a_founder_alone_is_a_cluster() {
     assert_eq!(members.unwrap().len(), 1);
 }
 
-/// Whichever founder crashes, before or after whichever of its messages arrived.
+/// Crashes each founder, before and after each of its messages arrives.
 #[tokio::test(start_paused = true)]
 async fn founding_goes_on_after_a_crash_at_any_step() {
     for victim in 1..=3 {
@@ -214,14 +215,14 @@ async fn all_founders_crash_when_the_identity_is_kept() {
     assert_eq!(finish(after).await, first);
 }
 
-/// The lowest founder has decided on its cluster and told nobody.
+/// Brings the lowest founder to the point at which it has decided on its cluster and told no other node.
 async fn decided(net: &Net) -> Vec<Node> {
     let nodes: Vec<Node> = (1..=3).map(|id| Node::new(id, three())).collect();
     let others: Vec<_> = nodes[1..]
         .iter()
         .map(|node| node.start(net, 0, false))
         .collect();
-    // Both probes are answered, and what it sends afterwards is lost.
+    // Both probes are answered. All later requests of this founder are lost.
     let first = nodes[0].start(net, 3, false);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for task in others.into_iter().chain([first]) {
@@ -274,7 +275,7 @@ async fn different_lists_are_refused_and_shown() {
     let other: BTreeMap<u64, String> = [(1, addr(1)), (2, addr(2))].into();
     let mut first = Node::new(1, three()).start(&net, usize::MAX, true);
     let mut second = Node::new(2, other).start(&net, usize::MAX, true);
-    // The first one that hears of it gives up, the other may wait for it.
+    // The first founder that learns of the difference gives up. The other one may wait for it.
     let first = tokio::select! {
         result = &mut first => result.unwrap(),
         result = &mut second => result.unwrap(),
@@ -317,7 +318,7 @@ async fn a_founder_that_is_not_in_its_list_is_refused() {
     }
 }
 
-/// A founder whose folder was emptied: while the cluster is being founded, and when it runs.
+/// A founder whose data directory was emptied: during the bootstrap, and while the cluster runs.
 #[tokio::test(start_paused = true)]
 async fn a_wiped_founder_is_refused() {
     for wiped in [1, 3] {
@@ -335,7 +336,7 @@ async fn a_wiped_founder_is_refused() {
             "{error}"
         );
 
-        // The others have applied the membership.
+        // The other nodes have applied the membership.
         for node in &nodes {
             let folder = node.folder().unwrap();
             let FolderRecord::Founder { founders, .. } = folder.record() else {
@@ -366,7 +367,7 @@ async fn a_folder_of_another_cluster_or_node_or_of_a_removed_one_is_refused() {
     let net = Net::default();
     let mut node = Node::new(1, [(1, addr(1))].into());
     soon(node.start(&net, 0, true)).await.unwrap();
-    // What it was born for is of no interest any more.
+    // A node with a cluster ignores its `birth` setting.
     let cluster = node.config.cluster.as_mut().unwrap();
     cluster.birth = Birth::Join {
         seeds: Vec::new(),
@@ -396,7 +397,7 @@ async fn a_folder_of_another_cluster_or_node_or_of_a_removed_one_is_refused() {
     assert_eq!(error, "it was removed");
 }
 
-/// Answers joins, one after the other.
+/// Answers join requests with the given answers, one after the other.
 struct Members(
     Mutex<Vec<(String, JoinAsk)>>,
     Vec<Result<JoinAnswer, AskError>>,
@@ -448,7 +449,7 @@ async fn a_node_joins_through_the_first_member_that_lets_it_in() {
         assert_eq!(ask.incarnation, identity.incarnation);
         assert!(ask.learner && ask.node_id.is_none() && ask.peer_addr == addr(1));
     }
-    // It is kept, and asked for no more.
+    // The identity is saved, and no request is needed any more.
     let folder = node.folder().unwrap();
     let nobody = Members(Mutex::default(), Vec::new());
     let again = be_born(&folder, &node.config, &cluster, &nobody)

@@ -1,4 +1,5 @@
-//! Starting a replica: open, check, recover, open a session; and the tasks that watch it afterwards.
+//! Starts a replica: opens and checks the storage, recovers, and opens the node's session. Also has the tasks
+//! that watch a running replica.
 
 pub(crate) mod birth;
 
@@ -53,26 +54,26 @@ use crate::store::state_machine::{Counters, StateMachine};
 use crate::types::Membership;
 use crate::write::Writer;
 
-/// How long the core may take to end after the state machine has.
+/// The longest time that openraft's core may take to end after the state machine has ended.
 const CORE_END_DURATION_MAX: Duration = Duration::from_secs(1);
 
-/// How long a start waits for one thing before it says so.
+/// The time after which a start that still waits logs what it waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often one of the others is asked something, to hear whether this node was removed.
+/// Interval at which another member is sent a request, to find out whether this node was removed.
 const REMOVAL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is read from while the replica runs.
+/// The parts that serve reads and status requests while the replica runs.
 #[derive(Clone)]
 pub(crate) struct Open {
     pub(crate) registry: Registry,
     pub(crate) log: LogHome,
     pub(crate) reporter: Arc<Reporter>,
-    /// `None` for a node without peers.
+    /// `None` for a single-node cluster.
     pub(crate) admin: Option<Arc<Admin>>,
 }
 
-/// A replica that has started, without the runtime that it runs on.
+/// The parts of a started replica, without the runtime that it runs on.
 pub(crate) struct Parts {
     pub(crate) node_id: u64,
     pub(crate) gate: Arc<Gate>,
@@ -93,10 +94,11 @@ pub(crate) struct Parts {
 
 type Failure = Arc<watch::Sender<Option<String>>>;
 
-/// Starts everything, in order, and returns when this node has recovered: for as long as there is no
-/// majority, it waits and says for whom. Runs on Raft's own runtime; what it has begun ends with that.
+/// Starts all parts in order and returns when this node has recovered. While there is no majority, it waits and
+/// logs which nodes it waits for. Must run on Raft's own runtime, which also ends the tasks that it spawns.
 ///
-/// Boxed here, so that Raft is compiled with this crate and not again with each that starts a replica.
+/// Boxed here, so that Raft is compiled once, with this crate, and not again in each crate that starts a
+/// replica.
 #[inline(never)]
 pub(crate) fn assemble(
     config: ReplicaConfig,
@@ -273,13 +275,13 @@ async fn assemble_all(
             let introduction = introduce(Arc::clone(admin), cluster.peer_addr.clone());
             tasks.push(tokio::spawn(introduction));
         }
-        // A node that never applied anything has nothing to serve.
+        // A node that has never applied anything has no state to serve.
         let wait = tuning.majority_wait.filter(|_| has_state);
         let has_majority = tokio::select! {
             taken = take_part(&raft, node_id, &gate, &writer, &reads, &peers) => taken.map(|()| true)?,
             () = no_majority(leadership.clone(), wait) => false,
         };
-        // At once for a node alone, so that its first clients find the newest rules.
+        // On a single-node cluster this activates the rules before the first client is served.
         let rules = RulesKeeper {
             node_id,
             raft: raft.clone(),
@@ -326,7 +328,7 @@ async fn assemble_all(
     })
 }
 
-/// This node's address for its peers, as its cluster knows it.
+/// Returns this node's peer address according to the membership in its own storage.
 fn known_address(store: &dyn Home, log: &LogHome) -> Result<String, StartError> {
     let unknown = || {
         StartError::Identity(
@@ -345,7 +347,7 @@ fn known_address(store: &dyn Home, log: &LogHome) -> Result<String, StartError> 
     addr.filter(|addr| !addr.is_empty()).ok_or_else(unknown)
 }
 
-/// What this node shows to others, and whom it lets in.
+/// Returns the credentials of this node and its rule for admitting peers.
 fn credentials(config: &ReplicaConfig, folder: &Folder, roster: Arc<Roster>) -> Credentials {
     let identity = folder.identity();
     let incarnation = match (&identity, folder.record()) {
@@ -374,7 +376,7 @@ fn credentials(config: &ReplicaConfig, folder: &Folder, roster: Arc<Roster>) -> 
     Credentials::new(local, keys.unwrap_or_default(), Box::new(admission))
 }
 
-/// Listens to other nodes.
+/// Listens on the peer port and serves other nodes.
 async fn serve_peers(
     sockets: &dyn Sockets,
     peer_addr: &str,
@@ -407,8 +409,8 @@ async fn open_store(
     Ok(Arc::new(opened.map_err(StartError::Store)?))
 }
 
-/// Refuses a node that would vote among others and keeps its state in memory only: it would forget with its
-/// process what it has promised to them, and never come back under its id.
+/// Refuses a node that would vote in a cluster of several with its state in memory only: when its process ends,
+/// it forgets the votes that it has given, and it can never return under its id.
 fn check_voter(config: &ReplicaConfig, tuning: &Tuning) -> Result<(), StartError> {
     let votes_among_others = match config.cluster.as_ref().map(|cluster| &cluster.birth) {
         Some(Birth::Found { founders }) => founders.len() > 1,
@@ -424,9 +426,9 @@ fn check_voter(config: &ReplicaConfig, tuning: &Tuning) -> Result<(), StartError
     Ok(())
 }
 
-/// Refuses a log that ends before the state. openraft would take the difference for the rest of an
-/// install that was interrupted, and go on as if nothing were lost; that explains it only when nothing
-/// was applied since the install.
+/// Refuses a log that ends before the state does. openraft would take the gap for the rest of an interrupted
+/// snapshot install, and continue as if nothing were lost. That explanation holds only if nothing was applied
+/// since the install.
 fn check_log(
     log_store: &LogStore,
     position: &Position,
@@ -457,7 +459,7 @@ fn stop_on_failure(store: &dyn Home, gate: &Arc<Gate>, failure: &Failure) {
     }));
 }
 
-/// Refuses to run a member of several without connections to the others.
+/// Refuses to run a member of a larger cluster without connections to the other members.
 fn check_alone(membership: &Membership, node_id: u64) -> Result<(), StartError> {
     let voters: Vec<u64> = membership.voter_ids().collect();
     if voters.is_empty() || voters == [node_id] {
@@ -468,7 +470,8 @@ fn check_alone(membership: &Membership, node_id: u64) -> Result<(), StartError> 
     )))
 }
 
-/// Says it when the list of founders is not what the cluster has come to be: after a recovery above all.
+/// Logs that the list of founders is ignored because the cluster has other members by now, for example after a
+/// recovery.
 fn tell_ignored(birth: &Birth, membership: &Membership) {
     let members: Vec<u64> = membership.nodes().map(|(&id, _)| id).collect();
     if let Birth::Found { founders } = birth
@@ -483,7 +486,7 @@ fn tell_ignored(birth: &Birth, membership: &Membership) {
     }
 }
 
-/// Writes the first entry of the log, if that is for this node to do.
+/// Writes the first entry of the log if this node has to.
 async fn found_cluster(folder: &Folder, raft: &Raft, asks: &impl Ask) -> Result<(), StartError> {
     let fail = |error: String| StartError::Raft(error);
     let initialized = raft.is_initialized().await;
@@ -498,7 +501,8 @@ async fn found_cluster(folder: &Folder, raft: &Raft, asks: &impl Ask) -> Result<
     folder.settle().map_err(StartError::Store)
 }
 
-/// Waits until everything that may have been shown before is applied again, and opens this node's session.
+/// Waits until this node has applied all state that may have been visible to clients before, and opens its
+/// session.
 async fn take_part(
     raft: &Raft,
     node_id: u64,
@@ -510,7 +514,7 @@ async fn take_part(
     let fail = |error: String| StartError::Raft(error);
     let voters: Vec<u64> = raft.voter_ids().collect();
     if voters == [node_id] {
-        // Nobody else could win, so there is no reason to wait for an election timeout.
+        // No other node can win the election, so there is no need to wait for an election timeout.
         raft.trigger()
             .elect(false)
             .await
@@ -529,13 +533,13 @@ async fn take_part(
     }
 }
 
-/// Resolves when no majority has been there for `wait`; never without one.
+/// Resolves when there has been no majority for `wait`. Never resolves if `wait` is `None`.
 async fn no_majority(leadership: Leadership, wait: Option<Duration>) {
     let Some(wait) = wait else {
         return std::future::pending().await;
     };
     tokio::time::sleep(wait).await;
-    // A node that only lags behind waits on.
+    // A node that only lags behind continues to wait.
     while !leadership.is_cut_off() {
         tokio::time::sleep(PATIENCE).await;
     }
@@ -545,8 +549,8 @@ async fn no_majority(leadership: Leadership, wait: Option<Duration>) {
     );
 }
 
-/// Waits until this node has applied all that any node had acknowledged when it started: what a leader says
-/// now covers whatever this node has lost or missed.
+/// Waits until this node has applied every write that any node had acknowledged when the start began. The
+/// leader's current read index covers everything that this node has lost or missed.
 async fn catch_up(
     raft: &Raft,
     node_id: u64,
@@ -587,9 +591,9 @@ fn whom_it_waits_for(raft: &Raft, node_id: u64, peers: &Peers, reason: &str) -> 
     reasons
 }
 
-/// Connects to whoever is a member.
+/// Keeps a connection to each current member.
 async fn follow_members(raft: Raft, peers: Peers) {
-    // Changes with roles and members only, not with each entry; and ends with the core.
+    // This watch changes with roles and members, not with each entry, and ends with the core.
     let mut server = raft.server_metrics();
     loop {
         {
@@ -603,7 +607,8 @@ async fn follow_members(raft: Raft, peers: Peers) {
     }
 }
 
-/// Tells when the cluster has removed this node: it has applied that itself, or a majority says so.
+/// Detects that the cluster has removed this node: either this node has applied the removal, or a majority of
+/// the other voters reports it.
 struct RemovalWatch {
     folder: Arc<Folder>,
     roster: Arc<Roster>,
@@ -620,7 +625,7 @@ impl RemovalWatch {
         let mut asked = 0;
         let mut last_count = 0;
         let turned = loop {
-            // An entry that was replayed may be older than this node itself.
+            // An entry that is replayed may be older than this node's membership.
             let turned = self.roster.turned_away(me.node_id, me.incarnation);
             if let Some(turned @ Turned::Removed(_)) = turned {
                 if let Err(error) = self.folder.set_removed(&turned.to_string()) {
@@ -629,7 +634,8 @@ impl RemovalWatch {
                 break turned;
             }
             let verdict = self.verdict(me.node_id);
-            // Not kept in the folder: it was told, and is not what this node has applied.
+            // The verdict is not stored in the data directory: other nodes reported it, and this node has not
+            // applied it.
             if let Some(turned) = verdict.by_majority() {
                 break turned;
             }
@@ -642,8 +648,9 @@ impl RemovalWatch {
                     "some of the other voters say that this node was removed, and not a majority of them"
                 );
             }
-            // The entry that removes a node does not reach it, and nobody asks it anything any more. A
-            // connection is looked at again with each request, so there must be one now and then.
+            // The entry that removes a node does not reach that node, and afterwards no member sends it
+            // requests. Peers check the roster again with each request, so this node sends one from time to
+            // time.
             let members = self.roster.members().into_keys();
             let others: Vec<u64> = members.filter(|&id| id != me.node_id).collect();
             let next = others.get(asked % others.len().max(1)).copied();
@@ -664,9 +671,10 @@ impl RemovalWatch {
         removed.send_replace(Some(reason));
     }
 
-    /// What the voters of the last membership that this node knows say of it. A removal is in force when a
-    /// majority of those that remain has it, so those are counted, and each must have proved to be who it is:
-    /// one that lies, or somebody at the address of one that is gone, ends nobody.
+    /// Counts the voters, of the last membership that this node knows, that report its removal. A removal is in
+    /// force once a majority of the remaining voters has it, so only these are counted, and each must have
+    /// proved its identity. A single voter that lies, or a stranger at the address of a former voter, cannot
+    /// end this node.
     fn verdict(&self, me: u64) -> Verdict {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -694,11 +702,11 @@ impl RemovalWatch {
     }
 }
 
-/// See [`RemovalWatch::verdict`].
+/// The reports of the other voters; see [`RemovalWatch::verdict`].
 #[derive(Debug, Default)]
 struct Verdict {
     voter_count: usize,
-    /// Those that say that the node was removed or replaced.
+    /// Voters that report that this node was removed or replaced.
     count: usize,
     turned: Option<Turned>,
 }
@@ -719,7 +727,7 @@ async fn introduce(admin: Arc<Admin>, peer_addr: String) {
     }
 }
 
-/// Whether this node could serve now, from what it knows.
+/// Returns a function that reports whether this node could serve now, from local knowledge only.
 fn ready(
     raft: &Raft,
     gate: &Arc<Gate>,
@@ -732,16 +740,16 @@ fn ready(
     })
 }
 
-/// Tells when openraft's core or the state machine has ended for any reason but a shutdown.
+/// Reports a failure when openraft's core or the state machine ends for any reason but a shutdown.
 async fn watch_core(raft: Raft, end: oneshot::Receiver<Infallible>, failure: Failure) {
-    // Changes with roles and members only, not with each entry; and ends with the core.
+    // This watch changes with roles and members, not with each entry, and ends with the core.
     let mut server = raft.server_metrics();
     let core_ended = async { while server.changed().await.is_ok() {} };
     tokio::pin!(core_ended);
     tokio::select! {
         () = &mut core_ended => {}
         Err(_) = end => {
-            // If it ended because of an error, the core ends too, and knows the error.
+            // If the state machine ended because of an error, the core ends too and has the error.
             let _ = tokio::time::timeout(CORE_END_DURATION_MAX, core_ended).await;
         }
     }
@@ -753,7 +761,7 @@ async fn watch_core(raft: Raft, end: oneshot::Receiver<Infallible>, failure: Fai
     }
 }
 
-/// The first reason is the one that counts.
+/// Records the reason of a failure. Only the first reason counts.
 fn report(failure: &Failure, reason: String) {
     failure.send_if_modified(|known| {
         let first = known.is_none();
@@ -762,7 +770,7 @@ fn report(failure: &Failure, reason: String) {
     });
 }
 
-/// What is in it, once something is; never when nobody can put it there any more.
+/// Waits for the first value. Never returns if the sender is gone.
 pub(crate) async fn until_some(mut reason: watch::Receiver<Option<String>>) -> String {
     let reason = reason.wait_for(Option::is_some).await;
     match reason.ok().and_then(|reason| reason.clone()) {

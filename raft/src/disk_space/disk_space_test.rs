@@ -1,4 +1,4 @@
-//! Levels, the leader's rule, and who is told.
+//! Tests of the levels, the leader's decision, and its effect on the members.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn space(free: u64, total: u64) -> DiskSpace {
 #[test]
 fn a_level_is_left_later_than_it_is_entered() {
     let limits = DiskLimits::default();
-    // A tenth of a small disk, and half a gigabyte of a large one.
+    // The limit is a tenth of a small disk, and 512 MiB of a large one.
     assert_eq!(limits.low(64 * MB), 64 * MB / 10);
     assert_eq!(limits.low(1 << 40), 512 * MB);
     let total = 100_000 * MB;
@@ -37,7 +37,7 @@ fn a_level_is_left_later_than_it_is_entered() {
         level = limits.level(level, space(free * MB, total), 0);
         assert_eq!(level, expected, "{free} MB free");
     }
-    // What the reserve will take again is not free.
+    // Bytes that the reserve will take back do not count as free.
     let level = limits.level(Level::Low, space(650 * MB, total), 16 * MB);
     assert_eq!(level, Level::Low);
 }
@@ -55,7 +55,8 @@ fn news(level: Level) -> DiskNews {
     }
 }
 
-/// The rule for node 1 of `voters` voters: `own` level, and what the others say.
+/// Returns the decision of node 1 in a cluster of `voters` voters, for its `own` level and those of
+/// the others, and the eligible voters.
 fn rule(
     own: Level,
     voters: u64,
@@ -79,11 +80,11 @@ fn rule(
 #[test]
 fn the_leader_refuses_when_no_majority_has_room() {
     use Level::{Fine, Full, Low};
-    // Alone.
+    // A single node.
     assert_eq!(rule(Fine, 1, &[], true), ("open", vec![]));
     assert_eq!(rule(Low, 1, &[], true), ("removals", vec![]));
     assert_eq!(rule(Full, 1, &[], true), ("nothing", vec![]));
-    // One follower of three does not matter, whatever its disk.
+    // One follower of three does not matter, whatever the level of its disk.
     assert_eq!(
         rule(Fine, 3, &[(2, Fine), (3, Low)], true),
         ("open", vec![])
@@ -92,10 +93,10 @@ fn the_leader_refuses_when_no_majority_has_room() {
         rule(Fine, 3, &[(2, Fine), (3, Full)], true),
         ("open", vec![])
     );
-    // Unless another one is away: then it is needed.
+    // It matters if the other follower is away, because then it is needed.
     assert_eq!(rule(Fine, 3, &[(3, Low)], true), ("removals", vec![]));
     assert_eq!(rule(Fine, 3, &[(3, Full)], true), ("nothing", vec![]));
-    // Members that are away are no matter of disks.
+    // Members that are away are not a question of disks.
     assert_eq!(rule(Fine, 3, &[], true), ("open", vec![]));
     assert_eq!(
         rule(Fine, 3, &[(2, Low), (3, Low)], true),
@@ -105,7 +106,7 @@ fn the_leader_refuses_when_no_majority_has_room() {
         rule(Fine, 3, &[(2, Full), (3, Full)], true),
         ("nothing", vec![])
     );
-    // A leader without room looks for another one, and refuses if that takes long.
+    // A leader without room looks for another leader, and refuses writes if that takes too long.
     let fine = [(2, Fine), (3, Fine)];
     assert_eq!(rule(Low, 3, &fine, true), ("open", vec![2, 3]));
     assert_eq!(rule(Low, 3, &fine, false), ("removals", vec![2, 3]));
@@ -118,7 +119,7 @@ fn the_leader_refuses_when_no_majority_has_room() {
         rule(Low, 3, &[(2, Low), (3, Low)], true),
         ("removals", vec![])
     );
-    // A learner has no say: it is not among the voters.
+    // The disk of a learner does not count.
     assert_eq!(rule(Fine, 1, &[(9, Full)], true), ("open", vec![]));
 }
 
@@ -166,7 +167,7 @@ fn a_follower_refuses_what_its_leader_refuses() {
     assert_eq!(disk.admits(&register()), Err("no room".to_owned()));
     disk.admits(&remove()).unwrap();
     assert_eq!(disk.alarms(), ["no room"]);
-    // A leader that was replaced has nothing to say.
+    // The message of a replaced leader is ignored.
     disk.heard(said(6, Verdict::Open), 7);
     assert!(disk.admits(&register()).is_err());
     disk.heard(said(7, Verdict::Nothing("none at all".to_owned())), 7);
@@ -174,7 +175,7 @@ fn a_follower_refuses_what_its_leader_refuses() {
     disk.heard(said(7, Verdict::Open), 7);
     disk.admits(&register()).unwrap();
     assert!(disk.alarms().is_empty());
-    // One that falls silent is not obeyed for ever.
+    // The verdict of a silent leader expires.
     disk.heard(said(7, refused), 7);
     disk.follow();
     assert!(disk.admits(&register()).is_err());
@@ -205,7 +206,7 @@ fn a_list_goes_through_only_as_a_whole() {
     disk.admits_all(&mixed, true).unwrap_err();
 }
 
-/// A disk whose limits put it where the test wants it, whatever is free where the test runs.
+/// The limits put the disk at each level, however much is free where the test runs.
 #[test]
 fn a_full_disk_gives_its_reserve_up_and_takes_no_entries() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,20 +1,25 @@
-//! What happens as the disk fills up, before it is full.
+//! The watch over free disk space, which reacts before the disk is full.
 //!
-//! A write that fails is the end of a node (nothing that follows it could be trusted), so a node must not
-//! run into the end of its disk. It looks at the free space several times a second, and after much was
-//! written, and knows three levels, each with hysteresis:
+//! A failed write is the end of a node, because nothing that follows it could be trusted. A node must therefore
+//! not run into the end of its disk. It looks at the free space several times a second, and after many bytes
+//! were written. There are three levels, each with hysteresis:
 //!
-//! | level | when | what changes |
+//! | level | condition | effect |
 //! |---|---|---|
-//! | fine | | nothing |
-//! | low | free < min(512 MB, 10 %) | an alarm; the log is shortened; the leader hands over to a voter that is fine, and where no majority is fine, only removals are taken from clients |
-//! | full | free < half the reserve | a follower takes no log entries, a leader takes nothing from clients |
+//! | fine | | none |
+//! | low | free < min(512 MiB, 10 %) | an alarm, and the log is shortened |
+//! | full | free < half the reserve | no commands of its clients are taken, and on a follower no log entries |
 //!
-//! Reads are answered at every level. A *reserve*, a file of nothing beside the database, is given up when
-//! somebody else fills the disk to the last byte, so that there is room for removals then; it is taken
-//! back when there is room again. Each level ends by itself when there is room. What a node without room
-//! says to clients is decided by the leader (a follower's disk matters only if a majority has no room)
-//! and told to all members, so that each refuses at once what its own clients ask.
+//! A leader whose disk is low hands over to a voter whose disk is fine. If it finds no other leader in time, or
+//! if no majority of the voters is fine, only removals are taken from clients. If no majority has room for more
+//! log entries, nothing is taken. Reads are answered at every level. Each level ends by itself when there is
+//! room again.
+//!
+//! The *reserve* is a preallocated file beside the database. It is released when another program fills the disk
+//! to the last byte, so that there is room for removals then, and taken back when there is room again.
+//!
+//! The leader decides what the cluster takes from clients; a follower's disk matters only if no majority has
+//! room. It tells all members, so that each refuses its own clients at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,34 +40,36 @@ use crate::rpc::message::{DiskNews, Level, Request, Response, Verdict};
 use crate::store::Raft;
 use crate::types::{NumberedCommand, TypeConfig};
 
-/// A write makes this node look if the last look was so long ago: a disk may be filled within a moment.
+/// Maximum age of the last look at the disk when a write arrives. A write after that triggers another look,
+/// because a disk may be filled within a moment.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(10);
 
-/// Bytes that may be written between two looks.
+/// Maximum number of bytes that may be written between two looks.
 const UNSEEN_LEN_MAX: u64 = 1 << 20;
 
-/// How often a leader asks the others while all is well, in looks.
+/// Interval, in looks, at which a leader asks the other members while all disks are fine.
 const CALM_LOOKS: u32 = 4;
 
-/// How long what a leader said stays true without being said again.
+/// The longest time that a leader's verdict stays in force on another node without being repeated.
 const VERDICT_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// How long a leader with little room may look for another one before it refuses writes.
+/// The longest time that a leader whose disk is low looks for another leader before it refuses writes, and the
+/// shortest time between two attempts to hand over.
 const HAND_OVER_DURATION_MAX: Duration = Duration::from_secs(3);
 
-/// How long a member may take to say how its disk is.
+/// Timeout of the request for a member's disk status.
 const DISK_NEWS_DURATION_MAX: Duration = Duration::from_secs(1);
 
-/// How often the log is shortened while there is little room.
+/// Interval at which the log is shortened while the disk is not fine.
 const RELIEF_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long to wait for the snapshot that allows that.
+/// Limit on the wait for the snapshot that allows the log to be purged.
 const SNAPSHOT_DURATION_MAX: Duration = Duration::from_secs(1);
 
-/// Bytes of log, about, that are kept for members that lag behind while there is little room.
+/// Number of bytes of log, approximately, that are kept for members that lag behind while the disk is not fine.
 const KEPT_LOG_LEN: u64 = 16 << 20;
 
-/// Entries of the log that are kept for them.
+/// Maximum number of log entries that are kept for these members.
 const KEPT_LOG_ENTRIES: u64 = 1000;
 
 impl DiskLimits {
@@ -79,10 +86,10 @@ impl DiskLimits {
         self.reserve(total) / 2
     }
 
-    /// The level of a disk that was at `before`. `missing` bytes of the reserve will be taken when there is
-    /// room: they do not count as free.
+    /// Returns the level of a disk that was at `before`. `missing` is the number of bytes of the reserve that
+    /// will be taken when there is room. They do not count as free.
     fn level(&self, before: Level, space: DiskSpace, missing: u64) -> Level {
-        // A level is left with a quarter more than it is entered with.
+        // Leaving a level takes a quarter more free bytes than entering it.
         let below = |limit: u64, inside: bool| {
             if inside {
                 limit.saturating_add(limit / 4)
@@ -122,16 +129,16 @@ impl Verdict {
     }
 }
 
-/// This node's disk, and what the cluster says about all of them.
+/// This node's disk, and the cluster's decision that follows from all disks.
 pub(crate) struct Disk {
     limits: DiskLimits,
     /// `None` for a store in memory.
     folder: Option<PathBuf>,
-    /// [`Local::level`], for who must be quick.
+    /// The same as [`Local::level`], readable without the lock.
     level: AtomicU8,
-    /// Whether [`Shared::verdict`] is anything but open.
+    /// True if [`Shared::verdict`] is not open.
     refuses: AtomicBool,
-    /// Bytes that were let in since the last look.
+    /// Number of bytes that were admitted since the last look.
     unseen_len: AtomicU64,
     opened_at: Instant,
     /// Milliseconds from `opened_at` to the last look.
@@ -145,20 +152,20 @@ struct Local {
     level: Level,
     space: Option<DiskSpace>,
     reserve: Option<Reserve>,
-    /// The last look failed; said once.
+    /// True if the last look failed, which has been logged.
     blind: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// In force at this node.
+    /// The verdict in force on this node.
     verdict: Verdict,
-    /// What a leader said last, and in which term.
+    /// The term, the verdict and the arrival of the leader's last message.
     heard: Option<(u64, Verdict, Instant)>,
 }
 
 impl Disk {
-    /// The disk of a replica whose storage is open. Looks once.
+    /// Opens the disk of a replica whose storage is open. Looks once.
     pub(crate) fn open(storage: &StorageLocation, limits: DiskLimits) -> Arc<Self> {
         let folder = match storage {
             StorageLocation::Memory => None,
@@ -185,7 +192,10 @@ impl Disk {
         Arc::new(disk)
     }
 
-    /// Whether a command of one of this node's clients may be proposed; otherwise the reason, for a person.
+    /// Checks that a command of one of this node's clients may be proposed.
+    ///
+    /// # Errors
+    /// The reason for the refusal, for operators.
     pub(crate) fn admits(&self, command: &Command) -> Result<(), String> {
         self.count(len_of(command));
         if !self.refuses.load(Ordering::Acquire) {
@@ -194,9 +204,12 @@ impl Disk {
         lock(&self.shared).verdict.admits(command)
     }
 
-    /// Whether a leader may propose this list of another node, all of it. One that is proposed `again`, and
-    /// may be in a log, is let through while anything is: whoever sent it cannot give it up, and would
-    /// hold back removals behind it.
+    /// Checks that a leader may propose the whole of this list from another node. A list that is proposed
+    /// `again`, and may be in a log, passes unless nothing is taken from clients: its sender cannot give it up,
+    /// and it would hold back removals behind it.
+    ///
+    /// # Errors
+    /// The reason for the refusal, for operators.
     pub(crate) fn admits_all(&self, list: &[NumberedCommand], again: bool) -> Result<(), String> {
         self.count(list.iter().map(|numbered| len_of(&numbered.command)).sum());
         if !self.refuses.load(Ordering::Acquire) {
@@ -210,7 +223,10 @@ impl Disk {
             .try_for_each(|numbered| shared.verdict.admits(&numbered.command))
     }
 
-    /// Whether this node can take log entries of `len` bytes from its leader; otherwise the reason.
+    /// Checks that this node can take log entries of `len` bytes from its leader.
+    ///
+    /// # Errors
+    /// The reason for the refusal, for operators.
     pub(crate) fn takes_entries(&self, len: u64) -> Result<(), String> {
         self.count(len);
         if self.level() < Level::Full {
@@ -219,11 +235,14 @@ impl Disk {
         Err(self.alarm())
     }
 
-    /// Whether there is room for `len` bytes at once, a snapshot for example; otherwise the reason.
+    /// Checks that there is room for `len` bytes at once, such as those of a snapshot. Looks at the disk.
+    ///
+    /// # Errors
+    /// The reason for the refusal, for operators.
     pub(crate) fn has_room_for(&self, len: u64) -> Result<(), String> {
         let space = self.look();
         let Some(space) = space else { return Ok(()) };
-        // As much again: it is compacted while it settles.
+        // Compaction of the new data needs as much room again.
         let needed = len
             .saturating_mul(2)
             .saturating_add(self.limits.full(space.total));
@@ -238,17 +257,18 @@ impl Disk {
         ))
     }
 
-    /// How full this node's disk is.
+    /// Returns the level of this node's disk.
     pub(crate) fn level(&self) -> Level {
         Level::of(self.level.load(Ordering::Acquire))
     }
 
-    /// Bytes free where the data is, at the last look. `None` for a store in memory.
+    /// Returns the free bytes on the disk with the data at the last look. `None` for a store in memory.
     pub(crate) fn free(&self) -> Option<u64> {
         lock(&self.local).space.map(|space| space.free)
     }
 
-    /// What a person should know: this node's disk, and writes that are refused because of others'.
+    /// Returns the conditions that need an operator's attention: those of this node's disk, and a refusal of
+    /// writes because of other disks.
     pub(crate) fn alarms(&self) -> Vec<String> {
         let mut alarms = Vec::new();
         if self.level() > Level::Fine {
@@ -263,7 +283,7 @@ impl Disk {
         alarms
     }
 
-    /// Takes note of what the leader says, and answers with the state of this node's disk.
+    /// Records the leader's message, and returns the state of this node's disk. `term` is this node's term.
     pub(crate) fn heard(&self, news: DiskNews, term: u64) -> DiskNews {
         if let Some(verdict) = news.verdict {
             let mut shared = lock(&self.shared);
@@ -277,7 +297,7 @@ impl Disk {
         self.news(term, None)
     }
 
-    /// What this node tells others.
+    /// Returns the message of this node to others.
     fn news(&self, term: u64, verdict: Option<Verdict>) -> DiskNews {
         let level = self.level();
         let alarm = if level > Level::Fine {
@@ -306,12 +326,13 @@ impl Disk {
         }
     }
 
-    /// Milliseconds since this was opened.
+    /// Returns the milliseconds since this disk was opened.
     fn age(&self) -> u64 {
         u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Looks at the disk now. A system call or two.
+    /// Looks at the disk now, with one or two system calls. `None` for a store in memory, or if the free space
+    /// was never known.
     fn look(&self) -> Option<DiskSpace> {
         let folder = self.folder.as_deref()?;
         self.unseen_len.store(0, Ordering::Relaxed);
@@ -380,7 +401,7 @@ impl Disk {
         local.reserve = None;
     }
 
-    /// Puts in force what follows from the leader's last word and this node's own disk.
+    /// Puts the verdict in force that follows from the leader's last message and this node's own disk.
     fn follow(&self) {
         let mut shared = lock(&self.shared);
         let heard = shared
@@ -389,7 +410,7 @@ impl Disk {
             .filter(|(_, _, at)| at.elapsed() < VERDICT_DURATION_MAX)
             .map(|(_, verdict, _)| verdict.clone());
         let verdict = if self.level() == Level::Full {
-            // Its log stands still, so it would never see what becomes of a write.
+            // The log of this node stands still, so it would never learn the outcome of a write.
             Verdict::Nothing(self.alarm())
         } else {
             heard.unwrap_or_default()
@@ -421,7 +442,7 @@ impl Disk {
         }
     }
 
-    /// What is wrong with this node's disk and what to do, as one sentence.
+    /// Returns a sentence with the problem of this node's disk and the remedy.
     fn alarm(&self) -> String {
         let local = lock(&self.local);
         let Some(space) = local.space else {
@@ -455,7 +476,7 @@ impl fmt::Debug for Disk {
     }
 }
 
-/// Bytes of a command that count, about.
+/// Returns the number of bytes that a command takes on disk, approximately.
 fn len_of(command: &Command) -> u64 {
     let len = match command {
         Command::Register {
@@ -466,11 +487,11 @@ fn len_of(command: &Command) -> u64 {
         }
         _ => 0,
     };
-    // It goes into the log, the state and the index.
+    // A command takes room in the log, the state and the index.
     3 * len as u64 + 256
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for operators.
 fn bytes(len: u64) -> String {
     match len {
         0..10_000 => format!("{len} bytes"),
@@ -481,20 +502,20 @@ fn bytes(len: u64) -> String {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half done under these locks.
+    // No change under these locks is left half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a leader makes of all disks.
+/// The leader's decision about all disks.
 #[derive(Debug, PartialEq, Eq)]
 struct Judgement {
     verdict: Verdict,
-    /// The voters that could lead instead, if this node should not.
+    /// The eligible voters: those that could lead in place of this node. Empty if this node's disk is fine.
     heirs: Vec<u64>,
 }
 
-/// The leader's rule. `others` are the voters that have answered; `patient` while this node may still
-/// find another leader.
+/// Decides as the leader. `others` are the messages of the members that have answered; only those of voters
+/// count. `patient` is true while this node may still find another leader.
 fn judge(
     me: u64,
     own: &DiskNews,
@@ -540,9 +561,9 @@ fn judge(
     Judgement { verdict, heirs }
 }
 
-/// How the other members are asked.
+/// Sends disk messages to the other members.
 pub(crate) trait AskDisks: Send + Sync + 'static {
-    /// Tells member `to` the news and returns its own; `None` when it does not answer soon.
+    /// Sends the message to member `to`, and returns its answer. `None` if it does not answer soon.
     fn ask(&self, to: u64, news: DiskNews) -> impl Future<Output = Option<DiskNews>> + Send;
 }
 
@@ -558,7 +579,7 @@ impl AskDisks for Peers {
     }
 }
 
-/// Looks at the disk for as long as the replica runs, and acts on what it sees.
+/// The task that looks at the disk while the replica runs, and acts on the result.
 pub(crate) struct Watch<P> {
     pub(crate) disk: Arc<Disk>,
     pub(crate) node_id: u64,
@@ -566,23 +587,23 @@ pub(crate) struct Watch<P> {
     pub(crate) store: Arc<dyn Home>,
     pub(crate) log: LogHome,
     pub(crate) peers: P,
-    /// Bytes that the memory tables may have.
+    /// Maximum number of bytes of the memtables.
     pub(crate) flush_len: u64,
 }
 
-/// What the watch remembers from one look to the next.
+/// The state of the watch between two looks.
 #[derive(Default)]
 struct Memory {
     looks: u32,
     others: BTreeMap<u64, DiskNews>,
-    /// This leader's disk has been low for so long.
+    /// The time since which the disk of this leader has not been fine.
     low_since: Option<Instant>,
     handed_over_at: Option<Instant>,
     relieved_at: Option<Instant>,
 }
 
 impl<P: AskDisks> Watch<P> {
-    /// Never ends by itself.
+    /// Runs the watch. Never returns.
     pub(crate) async fn run(self) {
         let mut memory = Memory::default();
         let mut server = self.raft.server_metrics();
@@ -594,16 +615,17 @@ impl<P: AskDisks> Watch<P> {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.disk.limits.look_interval) => {}
-                // A new leader says at once what it takes.
+                // A new leader broadcasts its decision at once.
                 changed = server.changed() => if changed.is_err() {
-                    // The core has ended; whoever watches it acts on that.
+                    // Raft has ended, and its own watcher acts on that.
                     return std::future::pending().await;
                 }
             }
         }
     }
 
-    /// As leader: asks the others, decides, and tells them.
+    /// As leader, decides about all disks, tells the other members, and asks for the state of theirs. On any
+    /// other node, follows the leader's decision.
     async fn speak(&self, memory: &mut Memory) {
         let (term, leads, voters, members, matched) = {
             let metrics = self.raft.metrics();
@@ -672,7 +694,7 @@ impl<P: AskDisks> Watch<P> {
         self.disk.put_in_force(&mut shared, verdict.clone());
     }
 
-    /// Lets the voter lead that has room and the most of the log.
+    /// Hands leadership over to the eligible voter that has the most of the log.
     async fn hand_over(&self, heirs: &[u64], matched: &BTreeMap<u64, u64>, memory: &mut Memory) {
         let now = Instant::now();
         let lately = memory
@@ -689,11 +711,11 @@ impl<P: AskDisks> Watch<P> {
             heir,
             "this leader's disk is nearly full: handing leadership over"
         );
-        // An error means that Raft has stopped, which others see too.
+        // An error means that Raft has stopped, which is noticed elsewhere.
         let _ = self.raft.trigger().transfer_leader(heir).await;
     }
 
-    /// Shortens the log and drops what it no longer needs.
+    /// Shortens the log, and frees the disk space that only the purged entries needed.
     async fn relieve(&self, memory: &mut Memory) {
         let now = Instant::now();
         if memory
@@ -715,8 +737,8 @@ impl<P: AskDisks> Watch<P> {
             )
         };
         let upto = applied.saturating_sub(kept);
-        // A snapshot costs nothing here, and is what allows the log to be purged. If one is still missing,
-        // the next time finds it.
+        // A snapshot costs nothing here, and the log cannot be purged without one. If it is still missing after
+        // the wait, the next round finds it.
         if snapshot < upto && self.raft.trigger().snapshot().await.is_ok() {
             let built = |metrics: &openraft::RaftMetrics<TypeConfig>| {
                 metrics.snapshot.is_some_and(|id| id.index >= upto)
@@ -729,8 +751,8 @@ impl<P: AskDisks> Watch<P> {
         if upto > 0 {
             let _ = self.raft.trigger().purge_log(upto).await;
         }
-        // It takes room before it frees any; and a new log that finds no room to put aside, as the old one
-        // did, is worse than an old one that stays.
+        // `free_logs` takes room before it frees any. A new log that finds no room to preallocate, as the old
+        // one did, is worse than an old log that stays.
         let room = self.disk.free().unwrap_or(0);
         if room < self.flush_len.saturating_mul(4) {
             return;

@@ -1,15 +1,15 @@
-//! When this node last heard from its leader.
+//! The time at which this node last heard from its leader.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The last sign of life of a leader.
+/// The time of the last message from a leader.
 #[derive(Debug)]
 pub(crate) struct Contact {
     began: Instant,
-    /// Milliseconds after `began`, plus one; 0 for never.
+    /// Milliseconds from `began` to the last message, plus one; 0 if there was none.
     heard: AtomicU64,
 }
 
@@ -23,13 +23,13 @@ impl Default for Contact {
 }
 
 impl Contact {
-    /// A leader has just spoken.
+    /// Records that a message from a leader has arrived just now.
     pub(crate) fn heard(&self) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.heard.store(millis + 1, Ordering::Relaxed);
     }
 
-    /// How long ago that was. `None` when no leader has ever spoken.
+    /// Returns the time since the last message from a leader. `None` if there was none.
     pub(crate) fn silence(&self) -> Option<Duration> {
         let millis = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
         let heard = Duration::from_millis(millis);

@@ -1,19 +1,17 @@
-//! When a leader is replaced: at once when its process has ended, and after the election timeout when it
-//! is silent.
+//! Replacement of lost leaders: at once when the leader's process has ended, and after the election timeout
+//! when the leader is silent.
 //!
-//! A process that ends, however it ends, has its connections closed by its system, which also refuses
-//! new ones; silence looks different. So when the link to the leader is closed and refused
-//! ([`LinkState::Down`]), this node forgets the leader's lease and asks for pre-votes, again and again, until
-//! there is a leader.
+//! When a process ends, for whatever reason, its operating system closes its connections and refuses new ones.
+//! Silence looks different. If the link to the leader is closed and refused ([`LinkState::Down`]), this node
+//! forgets the leader's lease and asks for pre-votes repeatedly until there is a leader.
 //!
-//! A leader that is only silent keeps its lease for the shorter election timeout, and after one between the
-//! shorter and the longer (chosen at random, so that nodes do not all ask at the same time) this node asks for
-//! pre-votes. openraft alone would wait for the longer timeout first, which is its lease, and for a random one
-//! after that.
+//! A leader that is only silent keeps its lease for the minimum election timeout. This node asks for pre-votes
+//! after a time between the minimum and the maximum, chosen at random so that nodes do not all ask at once.
+//! openraft alone would first wait for the maximum, which is its lease, and then for a random time.
 //!
-//! All of that is harmless when it is mistaken: a node that still hears the leader refuses the pre-vote, and
-//! no term changes (Ongaro's dissertation, section 9.6). Nobody reads by lease here, so forgetting one
-//! costs nothing; and a vote is still given to one candidate per term only, by Raft's own rules.
+//! A wrong suspicion is harmless. A node that still hears the leader refuses the pre-vote, and no term changes
+//! (Ongaro's dissertation, section 9.6). Reads do not rely on leases, so forgetting one costs nothing. By
+//! Raft's own rules a node still votes for one candidate per term only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,19 +27,23 @@ use crate::rpc::{LinkState, Peers};
 use crate::store::Raft;
 use crate::types::TypeConfig;
 
-/// Between two rounds of pre-votes, from and to. Others may notice a little later that the leader has gone.
+/// Range of the random pause between two rounds of pre-votes. Other nodes may notice the loss of the leader a
+/// little later.
 const ROUND_INTERVAL: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(45));
 
-/// After so long without a leader there is probably no majority, and no hurry.
+/// After this time without a leader there is probably no majority, and the pauses become longer.
 const HURRY_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// How long a candidate that this node has voted for may take, before this node asks for votes itself.
+/// The longest time that a candidate with this node's vote may take before this node asks for votes itself.
 const CANDIDATE_DURATION_MAX: Duration = Duration::from_millis(250);
 
-/// No node has this number; whoever is told that it shall lead only forgets the lease.
+/// A node id that no node has. A follower that is told to expect this leader forgets the lease and does nothing
+/// else.
 const NOBODY: u64 = 0;
 
-/// Watches the leader for as long as Raft runs.
+/// Watches the leader and replaces it when it is lost, for as long as Raft runs.
+///
+/// `election_timeout` is the minimum and the maximum.
 pub(crate) async fn replace_lost_leaders(
     raft: Raft,
     peers: Peers,
@@ -56,7 +58,7 @@ pub(crate) async fn replace_lost_leaders(
         node_id,
         election_timeout,
     };
-    // The end of Raft is told by others.
+    // The end of Raft is reported elsewhere.
     let _ = watch.run().await;
 }
 
@@ -89,7 +91,7 @@ impl Watch {
         self.raft.server_metrics().borrow_watched().current_leader
     }
 
-    /// Resolves when the leader is another one, or none.
+    /// Resolves when there is another leader or none.
     async fn leader_changes(&self) -> Result<(), Stopped> {
         let mut server = self.raft.server_metrics();
         let before = self.leader();
@@ -99,7 +101,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Why `leader` should be replaced, once it should; `None` when the leader is another one.
+    /// Resolves with the reason when `leader` should be replaced, or with `None` when the leader has changed.
     async fn loss(&self, leader: u64) -> Result<Option<&'static str>, Stopped> {
         tokio::select! {
             ended = self.end_of(leader) => Ok(ended.then_some("its process has ended")),
@@ -108,10 +110,11 @@ impl Watch {
         }
     }
 
-    /// True when the process of `leader` has ended; false when that has to be looked at again.
+    /// Resolves with true when the process of `leader` has ended, and with false if the caller must check
+    /// again.
     async fn end_of(&self, leader: u64) -> bool {
         let Some(mut state) = self.peers.link_state(leader) else {
-            // Its link is opened a moment after its membership is known, or never.
+            // The link is opened a moment after the membership is known, or never.
             tokio::time::sleep(ROUND_INTERVAL.1).await;
             return false;
         };
@@ -120,12 +123,12 @@ impl Watch {
         ended.await.is_ok()
     }
 
-    /// Resolves when `leader` has been silent for long enough to ask for another one.
+    /// Resolves when `leader` has been silent long enough for this node to ask for another one.
     async fn silence_of(&self, leader: u64) {
         let (min, max) = self.election_timeout;
         self.silence_reaches(min).await;
         self.forget_lease(leader).await;
-        // Not the same one for each node, and not the same one each time.
+        // Each node chooses its own timeout, and a new one each time.
         let patience = rand::rng().random_range(min..max);
         self.silence_reaches(patience).await;
     }
@@ -133,7 +136,7 @@ impl Watch {
     async fn silence_reaches(&self, limit: Duration) {
         let began = Instant::now();
         loop {
-            // A leader that never spoke here is waited for just as long.
+            // A leader that has never sent anything to this node gets the same time.
             let silence = self.contact.silence().unwrap_or_else(|| began.elapsed());
             let Some(left) = limit.checked_sub(silence).filter(|left| !left.is_zero()) else {
                 return;
@@ -142,7 +145,7 @@ impl Watch {
         }
     }
 
-    /// Makes this node free to vote for another one, until `leader` speaks again.
+    /// Lets this node vote for another candidate until it hears `leader` again.
     async fn forget_lease(&self, leader: u64) {
         let vote = {
             let metrics = self.raft.metrics();
@@ -151,7 +154,7 @@ impl Watch {
         };
         if let Some(vote) = vote {
             let forget = TransferLeaderRequest::new(vote, NOBODY, None);
-            // It is refused when the vote has changed meanwhile, which is as good.
+            // A refusal means that the vote has changed meanwhile, which has the same effect.
             let _ = self.raft.handle_transfer_leader(forget).await;
         }
     }

@@ -1,13 +1,14 @@
-//! What this node has its Raft propose where it leads: one group at a time.
+//! Batches the proposals that this node makes as leader: one group of proposals is under way at a time.
 //!
-//! Each node of a cluster packs the commands of its own clients into lists ([`crate::write`]); here the
-//! lists of all of them meet. What comes while a group is under way waits until that is applied, and then
-//! goes together, in one append: one write and one sync at each member, and one message to each, for as many
-//! lists as there are. A follower is sent one append at a time anyway, so a list that goes at once would
-//! mostly wait in the log for what it waits for here, and cost a sync and an answer of its own.
+//! Each node of a cluster packs the commands of its own clients into lists ([`crate::write`]). The leader's
+//! proposal queue collects the lists of all nodes. Proposals that arrive while a group is under way wait until
+//! that group is applied, and then go together in one append: one write and one sync at each member, and one
+//! message to each, for any number of lists. A follower is sent one append at a time anyway, so a list that is
+//! proposed at once would mostly wait in the log instead of here, and would cost a sync and a response of its
+//! own.
 //!
-//! What waits here is in no log yet, so whoever gives up waiting can still take it back. It does not wait
-//! long: a group that is not applied soon lets the next one go.
+//! A proposal that waits here is in no log yet, so its submitter can still withdraw it. The wait is short: a
+//! group that is not applied within [`GROUP_DURATION_MAX`] no longer holds up the next one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,18 +23,18 @@ use crate::codec;
 use crate::store::Raft;
 use crate::types::{Proposal, TypeConfig};
 
-/// Bytes of commands after which a group takes no more lists, about. Members that lag wait for the whole
-/// group before they answer.
+/// Bytes of commands after which a group takes no more lists, approximately. Members that lag behind wait for
+/// the whole group before they respond.
 const GROUP_LEN_MAX: usize = 4 << 20;
 
-/// How long a group keeps the next one waiting. One that takes longer waits for a majority, and Raft knows
-/// better what to do with others meanwhile: it refuses them when that is lost.
+/// The longest time that a group delays the next one. A group that takes longer is waiting for a majority, and
+/// then Raft decides about further proposals: it refuses them once the majority is lost.
 const GROUP_DURATION_MAX: Duration = Duration::from_millis(100);
 
-/// What became of a proposal; `None` when Raft stopped and nobody will ever say.
+/// The outcome of a proposal; `None` if Raft stopped, so that the outcome stays unknown.
 pub(crate) type Proposed = Option<WriteResult<TypeConfig>>;
 
-/// Where proposals gather. Cheap to clone; all clones are the same one.
+/// The queue of proposals to this node's Raft. Cheap to clone; all clones share one queue.
 #[derive(Clone)]
 pub(crate) struct Proposals {
     raft: Raft,
@@ -42,7 +43,7 @@ pub(crate) struct Proposals {
 
 #[derive(Default)]
 struct Queue {
-    /// A task works on groups, and will look for more.
+    /// True while a task proposes groups. That task also takes everything that is queued meanwhile.
     is_under_way: bool,
     waiting: VecDeque<Waiting>,
     last_ticket: u64,
@@ -54,11 +55,11 @@ struct Waiting {
     done: Done,
 }
 
-/// Names a proposal that was submitted.
+/// Identifies a submitted proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
-/// Calls back once, also when it is dropped: then with `None`.
+/// A callback that runs exactly once: with the outcome, or with `None` when it is dropped.
 struct Done(Option<Box<dyn FnOnce(Proposed) + Send>>);
 
 impl Done {
@@ -86,7 +87,7 @@ impl fmt::Debug for Proposals {
 }
 
 impl Proposals {
-    /// Proposals to `raft`.
+    /// Creates an empty queue of proposals to `raft`.
     pub(crate) fn new(raft: Raft) -> Self {
         Self {
             raft,
@@ -94,8 +95,8 @@ impl Proposals {
         }
     }
 
-    /// Has Raft propose this with the next group. `done` is called exactly once, on a task of the Raft
-    /// runtime, on which this must be called, too; it must not block.
+    /// Queues a proposal for the next group. `done` is called exactly once, on a task of the Raft runtime, and
+    /// must not block. Must be called on that runtime.
     pub(crate) fn submit(
         &self,
         proposal: Proposal,
@@ -109,43 +110,46 @@ impl Proposals {
         ticket
     }
 
-    /// Takes a proposal back, if Raft was not given it yet. Its `done` is called in any case.
+    /// Withdraws a proposal that has not been handed to Raft yet, and returns true if that succeeded. `done` is
+    /// called in any case.
     pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
-        // Dropped, and with it called back, when the lock is no longer held.
+        // Drop the entry only after the lock is released, because dropping it runs the callback.
         let withdrawn = self.lock().remove(ticket);
         withdrawn.is_some()
     }
 
     async fn propose_groups(self) {
         while let Some((proposals, callbacks)) = self.next_group().await {
-            // When Raft has stopped, the callbacks are dropped, and say so.
+            // If Raft has stopped, the callbacks are dropped, which calls them with `None`.
             let Ok(results) = self.raft.client_write_many(proposals).await else {
                 continue;
             };
             let answering = tokio::spawn(answer(results, callbacks));
-            // It goes on by itself when it takes longer.
+            // A group that takes longer continues in its own task.
             let _ = tokio::time::timeout(GROUP_DURATION_MAX, answering).await;
         }
     }
 
     async fn next_group(&self) -> Option<(Vec<Proposal>, Vec<Done>)> {
-        // What has arrived in the sockets meanwhile, and the answers to the last group, come first.
+        // First let other tasks run: they deliver the requests that have arrived meanwhile, and the responses
+        // to the last group.
         tokio::task::yield_now().await;
         self.lock().take_group()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing in here can panic half-way through a change.
+        // No change under this lock can panic half-way, so a poisoned queue is consistent.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Passes each result on. When Raft stops, the results end before the callbacks do, and the rest are dropped.
+/// Passes each result to its callback. If Raft stops, the stream of results ends early and the remaining
+/// callbacks are dropped, which calls them with `None`.
 async fn answer<E>(
     results: impl Stream<Item = Result<WriteResult<TypeConfig>, E>>,
     callbacks: Vec<Done>,
 ) {
-    // One that has ended must not be asked again.
+    // openraft's stream panics if it is polled after its end.
     let mut results = pin!(results.fuse());
     for done in callbacks {
         match results.next().await {
@@ -156,7 +160,7 @@ async fn answer<E>(
 }
 
 impl Queue {
-    /// Whether a task must begin to work comes with the ticket.
+    /// Appends a proposal. The flag is true if the caller must start a task that proposes groups.
     fn push(&mut self, proposal: Proposal, done: Done) -> (Ticket, bool) {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
@@ -176,7 +180,8 @@ impl Queue {
         self.waiting.remove(at)
     }
 
-    /// What goes next, in the order in which it came. `None`, and nobody works any more, when nothing waits.
+    /// Takes the next group, in the order of submission. Returns `None` if nothing waits; the task must then
+    /// end.
     fn take_group(&mut self) -> Option<(Vec<Proposal>, Vec<Done>)> {
         let (mut proposals, mut callbacks) = (Vec::new(), Vec::new());
         let mut len = 0;
@@ -231,7 +236,7 @@ mod tests {
     fn push(queue: &mut Queue, seq: u64, name_len: usize) -> (Ticket, bool, mpsc::Receiver<bool>) {
         let (said, hears) = mpsc::channel();
         let callback = move |proposed: Proposed| {
-            // Not every test listens.
+            // Some tests drop the receiver.
             let _ = said.send(proposed.is_some());
         };
         let done = Done(Some(Box::new(callback)));
@@ -284,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_told_when_raft_stops_in_the_middle_of_a_group() {
-        // As openraft's: one error, the end, and a panic for whoever asks on.
+        // Like openraft's stream: one error, then the end, then a panic if it is polled again.
         let results = futures::stream::unfold(Some(()), |alive| async move {
             alive.map(|()| (Err::<WriteResult<TypeConfig>, _>("stopped"), None))
         });

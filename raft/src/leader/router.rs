@@ -1,8 +1,8 @@
-//! The way of this node's proposals and reads to the leader, which may be this node; and the leader's side
-//! of it.
+//! The leader router, which brings this node's proposals and reads to the leader, and the leader service, which
+//! answers those of other nodes. The leader may be this node.
 //!
-//! What was sent to a leader and not answered is given up, as perhaps done, the moment that another one is
-//! known: the new one answers for both.
+//! A request without an answer is given up as soon as another leader is known. The outcome of a proposal is
+//! then unknown; the new leader can answer for the old one.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,38 +19,40 @@ use crate::store::Raft;
 use crate::store::log_store::LogStore;
 use crate::types::{Outcome, Proposal, TypeConfig};
 
-/// How long a proposal is waited for before it is sent again, under the same numbers.
+/// Limit on the wait for one proposal. After that it is sent again, under the same numbers.
 pub(crate) const PROPOSAL_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// How long a leader is waited for to confirm that it leads.
+/// Limit on the wait for a leader's confirmation that it still leads.
 const READ_INDEX_DURATION_MAX: Duration = Duration::from_secs(2);
 
-/// The way to whoever leads: [`Route`], and what tests put in its place.
+/// Routes proposals and reads to the leader. Implemented by [`Route`], and by replacements in tests.
 pub(crate) trait Way: Clone + Send + Sync + 'static {
-    /// Who leads.
+    /// Returns the known leader.
     fn leadership(&self) -> &Leadership;
 
-    /// Has this node's own Raft propose. `done` is called exactly once, on whichever task has the answer;
-    /// with `None` when Raft stopped and nobody will ever say.
+    /// Proposes through this node's own Raft. `done` is called exactly once, on the task that gets the answer,
+    /// and with `None` if Raft has stopped and there will never be an answer.
     fn propose_here(
         &self,
         proposal: Proposal,
         done: impl FnOnce(Option<ProposeAnswer>) + Send + 'static,
     );
 
-    /// Has the leader `to` propose, and returns what became of that.
+    /// Proposes through the leader `to`, and returns the outcome.
     fn propose_at(
         &self,
         to: u64,
         record: ProposalRecord,
     ) -> impl Future<Output = ProposeAnswer> + Send;
 
-    /// The index that must be applied here before a read that began before this call; otherwise why nobody
-    /// could say.
+    /// Returns the index that must be applied here before a read that began before this call may be answered.
+    ///
+    /// # Errors
+    /// The reason why no leader could confirm an index.
     fn read_index(&self) -> impl Future<Output = Result<u64, String>> + Send;
 }
 
-/// Finds the leader and reaches it.
+/// Finds the leader and sends requests to it.
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) leadership: Leadership,
@@ -101,7 +103,7 @@ impl Way for Route {
             Some(id) => id,
             None => return Err(NO_LEADER.to_owned()),
         };
-        // Asked for after the reads of this round began.
+        // The vote is read after the reads of this round began, as `Word` requires.
         let request = match self.log_store.promised_vote() {
             Some(vote) if self.peers.protocol(to) >= ACKNOWLEDGED_READ_INDEX => {
                 Request::AcknowledgedReadIndex((&vote).into())
@@ -129,16 +131,16 @@ impl Way for Route {
     }
 }
 
-/// The protocol version since which a leader knows [`Request::AcknowledgedReadIndex`].
+/// The first protocol version in which a leader knows [`Request::AcknowledgedReadIndex`].
 const ACKNOWLEDGED_READ_INDEX: u32 = 2;
 
-/// What is said when nobody is known to lead.
+/// The reason that is given when no leader is known.
 pub(crate) const NO_LEADER: &str = "no leader is known";
 
-/// ReadIndex on the leader: a majority confirms that it still leads.
+/// Runs ReadIndex on the leader: returns its commit index after a majority has confirmed that it still leads.
 ///
 /// # Errors
-/// Why it could not be confirmed.
+/// The reason why the leadership could not be confirmed.
 pub(crate) async fn own_read_index(raft: &Raft) -> Result<u64, String> {
     let linearizer = raft
         .get_read_linearizer(openraft::ReadPolicy::ReadIndex)
@@ -167,7 +169,7 @@ fn why_not_here(forward: &ForwardToLeader<TypeConfig>) -> String {
     }
 }
 
-/// What openraft made of a proposal. `None` when it stopped and nobody will ever say.
+/// Converts openraft's result of a proposal. `None` if Raft has stopped and there will never be a result.
 pub(crate) fn propose_answer(proposed: Proposed) -> Option<ProposeAnswer> {
     Some(match proposed? {
         Ok(response) => {
@@ -180,7 +182,7 @@ pub(crate) fn propose_answer(proposed: Proposed) -> Option<ProposeAnswer> {
                 }
             }
         }
-        // Since openraft's alpha 35 this means that it was not appended, and never will be.
+        // Since openraft's alpha 35 this error means that the entry was not appended and never will be.
         Err(ClientWriteError::ForwardToLeader(error)) => {
             ProposeAnswer::NotProposed(why_not_here(&error))
         }

@@ -1,9 +1,9 @@
-//! Who leads, as far as this node knows, and whether the leader can be expected to work.
+//! The leader that this node knows, and the evidence that it works.
 //!
-//! openraft names a leader until it hears of another one, also when the named one has long gone. So this
-//! keeps what shows that it is alive: when its appends came last, whether rounds of reads succeed, and, where
-//! this node leads, when a majority answered last. A change of leaders takes moments in which nobody
-//! answers, so a node counts as cut off only after a silence that would have made it campaign.
+//! openraft names a leader until it learns of another one, even if the named one died long ago. This module
+//! therefore records the signs of life: the time of the leader's last append, the success of read rounds, and,
+//! if this node leads, the time of the last answer of a majority. No node answers for a moment while the leader
+//! changes, so a node counts as cut off only after a silence that would have made it campaign.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::defect::{self, Defect};
 use crate::leader::contact::Contact;
 use crate::store::Raft;
 
-/// How late a node learns who leads that makes a mistake on purpose.
+/// Delay with which a node with [`Defect::WordWithoutVote`] learns who leads.
 const LATE_BY: Duration = Duration::from_millis(400);
 
-/// See the module's documentation. Cheap to clone; all clones are the same one.
+/// The known leader. See the module's documentation. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Leadership {
     shared: Arc<Shared>,
@@ -30,18 +30,19 @@ pub(crate) struct Leadership {
 struct Shared {
     node_id: u64,
     leader: watch::Sender<Option<u64>>,
-    /// How long nothing may be heard before this node counts as cut off.
+    /// The longest silence after which this node does not count as cut off yet.
     silence_max: Duration,
-    /// The moments below are counted from here.
+    /// The origin of the moments below.
     origin: Instant,
     contact: Arc<Contact>,
-    /// Since when no round of reads has succeeded.
+    /// The time of the first failure since a read round last succeeded.
     failing: Moment,
-    /// How long ago a majority answered this node as its leader. `None`: never.
+    /// Returns the time since a majority last acknowledged this node as its leader. `None` if there was no such
+    /// moment.
     quorum_age: Box<dyn Fn() -> Option<Duration> + Send + Sync>,
 }
 
-/// Milliseconds since an origin, plus 1; 0 is never.
+/// A moment in milliseconds since an origin, plus 1; 0 if there was none.
 #[derive(Debug, Default)]
 struct Moment(AtomicU64);
 
@@ -70,7 +71,7 @@ impl fmt::Debug for Leadership {
 }
 
 impl Leadership {
-    /// No leader is known, and nothing was heard.
+    /// Creates a state in which no leader is known and none was heard.
     pub(crate) fn new(
         node_id: u64,
         contact: Arc<Contact>,
@@ -90,7 +91,7 @@ impl Leadership {
         }
     }
 
-    /// What `raft` knows, as long as [`Self::follow`] runs.
+    /// Creates the state for `raft`. It is kept up to date while [`Self::follow`] runs.
     pub(crate) fn of(
         raft: &Raft,
         node_id: u64,
@@ -110,9 +111,9 @@ impl Leadership {
         })
     }
 
-    /// Passes on who leads, until Raft ends.
+    /// Publishes changes of the leader until Raft ends.
     pub(crate) async fn follow(self, raft: Raft) {
-        // Changes with roles and members only, not with each entry.
+        // Server metrics change with roles and members only, not with each entry.
         let mut server = raft.server_metrics();
         loop {
             let leader = server.borrow_and_update().current_leader;
@@ -127,9 +128,10 @@ impl Leadership {
         }
     }
 
+    /// Publishes the leader. A new one counts as just heard.
     pub(crate) fn set_leader(&self, leader: Option<u64>) {
         if leader.is_some() {
-            // Before the change is seen, so that a new leader does not look silent.
+            // Record the contact before the change is visible, so that a new leader does not look silent.
             let news = *self.shared.leader.borrow() != leader;
             if news {
                 self.shared.contact.heard();
@@ -142,21 +144,22 @@ impl Leadership {
         });
     }
 
+    /// Returns the id of this node.
     pub(crate) fn node_id(&self) -> u64 {
         self.shared.node_id
     }
 
-    /// The leader, if one is known.
+    /// Returns the id of the leader, if one is known.
     pub(crate) fn leader(&self) -> Option<u64> {
         *self.shared.leader.borrow()
     }
 
-    /// The same, and its changes.
+    /// Returns a receiver of the leader and its changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Option<u64>> {
         self.shared.leader.subscribe()
     }
 
-    /// Resolves when a node other than `former` leads.
+    /// Resolves with the new leader when a node other than `former` leads.
     pub(crate) async fn passes_from(&self, former: u64) -> u64 {
         let mut leader = self.watch();
         let next = leader
@@ -169,7 +172,7 @@ impl Leadership {
         }
     }
 
-    /// A round of reads has succeeded, or not.
+    /// Records that a read round has succeeded or failed.
     pub(crate) fn round(&self, succeeded: bool) {
         let failing = &self.shared.failing;
         if succeeded {
@@ -179,13 +182,13 @@ impl Leadership {
         }
     }
 
-    /// Whether the last round of reads failed.
+    /// Returns true if the last read round failed.
     pub(crate) fn rounds_fail(&self) -> bool {
         self.shared.failing.get().is_some()
     }
 
-    /// Whether this node can serve neither linearizable reads nor writes, and has not been able to for a
-    /// while. From what it has heard, without asking anyone.
+    /// Returns true if this node can serve neither linearizable reads nor writes, and could not do so for a
+    /// while. Uses local knowledge only, without asking other nodes.
     pub(crate) fn is_cut_off(&self) -> bool {
         let shared = &self.shared;
         let now = shared.origin.elapsed();
@@ -197,7 +200,7 @@ impl Leadership {
             return true;
         }
         let leads = self.leader() == Some(shared.node_id);
-        // One that was elected just now has been answered by nobody yet.
+        // A leader that was just elected has no acknowledgement yet.
         let confirmed = || (shared.quorum_age)().is_some_and(|age| age <= shared.silence_max);
         silence > shared.silence_max && !(leads && confirmed())
     }
@@ -232,7 +235,7 @@ mod tests {
         assert!(leadership.is_cut_off());
         contact.heard();
         assert!(!leadership.is_cut_off());
-        // The moments of an election are no reason.
+        // The moments of an election do not count.
         leadership.set_leader(None);
         assert!(!leadership.is_cut_off());
     }

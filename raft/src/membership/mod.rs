@@ -1,12 +1,13 @@
-//! Who is a member: learner, voter, removed. What is done, by the leader, and what is refused.
+//! Membership changes: joins, promotions, removals and transfers of leadership, which the leader carries out or
+//! refuses.
 //!
-//! Every change is one entry of the log, and there is one at a time: this node's lock keeps its own
-//! requests apart, and the entry is appended only if the membership is still the one that the decision was
-//! made on ([`Precondition::LastMembershipLogId`]), is committed, and the leader has committed an entry of
-//! its own term. So a change of leader in between cannot make two changes of one, and since voters come and
+//! Every change is one log entry, and there is one change at a time. The lock of this node keeps its own
+//! requests apart. The entry is appended only if the membership is still the one that the decision was based on
+//! ([`Precondition::LastMembershipLogId`]), if that is committed, and if the leader has committed an entry of
+//! its own term. A change of leader in between therefore cannot turn one change into two. Since voters come and
 //! go one by one, any majority before a change meets any majority after it (Ongaro's dissertation, 4.1).
 //!
-//! Any node takes requests, and passes them on to the leader until one has an answer.
+//! Any node accepts requests. It passes them on to the leader until there is an answer.
 
 pub(crate) mod rules;
 
@@ -29,39 +30,39 @@ use crate::status::{ClusterChange, ClusterError, ClusterReply, NodeReport};
 use crate::store::Raft;
 use crate::types::{Member, Membership, Outcome, Payload, Proposal, StoredMembership, TypeConfig};
 
-/// Entries that a learner may lack when it becomes a voter: few enough to arrive within a heartbeat or
-/// two, so that the new majority does not wait for it.
+/// Maximum number of entries that a learner may lack when it becomes a voter. They arrive within a heartbeat or
+/// two, so that the new majority does not wait for the learner.
 const PROMOTION_LAG_MAX: u64 = 1000;
 
-/// Voters beyond this number make every write slower and nothing safer.
+/// Maximum number of voters. More would make every write slower and nothing safer.
 const VOTER_COUNT_MAX: usize = 9;
 
-/// How long the same reason keeps a learner from its promotion before the log says so.
+/// The longest time that the same reason may delay a learner's promotion before it is logged as a warning.
 const PROMOTION_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Entries that the next leader may lack: it must have them all before it asks for votes.
+/// Maximum number of entries that the next leader may lack. It must have them all before it asks for votes.
 const TRANSFER_LAG_MAX: u64 = 10_000;
 
-/// How often the leader looks for learners that have caught up.
+/// Interval at which the leader looks for learners that have caught up.
 const PROMOTION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a request waits before it tries again.
+/// Delay before a request is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// How long the leader works on a request that came from another node.
+/// Limit on the leader's work on a request from another node.
 const FORWARDED_DURATION_MAX: Duration = Duration::from_secs(10);
 
-/// How long a request that was passed on waits for its answer.
+/// Limit on the wait for the answer to a request that was passed on.
 const FORWARD_DURATION_MAX: Duration = Duration::from_secs(15);
 
 const BUSY: &str = "another change of the members is under way; try again when it is done";
 
-/// Why a request has no answer from this node.
+/// The reason why a request has no reply from this node.
 #[derive(Debug)]
 enum Stop {
-    /// Nothing was done. It may be tried again, here or at another leader.
+    /// Nothing was done. The request may be tried again, here or at another leader.
     TryAgain(String),
-    /// This is the answer.
+    /// The request has failed with this error.
     Failed(ClusterError),
 }
 
@@ -71,29 +72,30 @@ impl Stop {
     }
 }
 
-/// Where voters keep their state.
+/// The storage of the voters' state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VoterStorage {
-    /// This node's is on a disk.
+    /// True if this node's state is on a disk.
     pub(crate) is_durable: bool,
-    /// That of others may be in memory.
+    /// True if a voter may keep its state in memory.
     pub(crate) memory_may_vote: bool,
 }
 
-/// Changes the members, as the leader or through it.
+/// Changes the members, as the leader or through the leader.
 #[derive(Debug)]
 pub(crate) struct Admin {
     me: Identity,
     raft: Raft,
     peers: Peers,
-    /// A member that does not answer for this long counts as unreachable.
+    /// The longest time without an answer before a member counts as unreachable.
     silence_max: Duration,
     storage: VoterStorage,
-    /// Held while a change is under way here.
+    /// Held while this node carries out a change.
     changing: Mutex<()>,
 }
 
 impl Admin {
+    /// Creates the service for the node `me`.
     pub(crate) fn new(
         me: Identity,
         raft: Raft,
@@ -111,7 +113,7 @@ impl Admin {
         }
     }
 
-    /// Changes the cluster, from whichever node.
+    /// Changes the cluster. May be called on any node. Tries again until `deadline` while nothing was done.
     ///
     /// # Errors
     /// [`ClusterError`].
@@ -139,7 +141,7 @@ impl Admin {
         }
     }
 
-    /// Hands leadership over, if this node leads and another voter could, and returns when another leader is
+    /// Hands leadership over if this node leads and another voter is eligible. Returns when another leader is
     /// known, or at the deadline.
     pub(crate) async fn hand_over(&self, deadline: Instant) {
         while self.leader() == Some(self.me.node_id) {
@@ -177,8 +179,8 @@ impl Admin {
         }
     }
 
-    /// Answers a node that wants to become a member, or a member that has moved. `from_member` says
-    /// that the request came from a member, and then it is not passed on again.
+    /// Answers a node that wants to become a member, or a member that has moved. With `from_member` the request
+    /// came from a member, and is not passed on again.
     pub(crate) async fn answer_join(&self, ask: JoinAsk, from_member: bool) -> JoinAnswer {
         let later = JoinAnswer::Later;
         match self.leader() {
@@ -208,8 +210,8 @@ impl Admin {
         }
     }
 
-    /// Makes voters of the learners that want it and have caught up, while this node leads. Runs until it
-    /// is dropped.
+    /// Promotes the learners that want to become voters and have caught up, while this node leads. Never
+    /// returns.
     pub(crate) async fn promote_learners(self: Arc<Self>) {
         let mut obstacles: BTreeMap<u64, Obstacle> = BTreeMap::new();
         loop {
@@ -247,17 +249,17 @@ impl Admin {
     }
 
     async fn promote(&self, id: u64) -> Result<ClusterReply, Stop> {
-        // Looked at first, so that a learner that has to wait keeps no other change from being made.
+        // This check takes no lock, so that a learner that has to wait does not block other changes.
         self.promotion(id).await?;
         let deadline = Instant::now() + FORWARDED_DURATION_MAX;
         self.lead(&ClusterChange::Promote { id }, deadline).await
     }
 
-    /// Writes this node's own address and incarnation into the membership when they are not there: in a
-    /// cluster of one that had none, or after this node has moved. Returns when they are there.
+    /// Writes this node's own address and incarnation into the membership if they are not there: in a
+    /// single-node cluster that had none, or after this node has moved. Returns when they are there.
     ///
     /// # Errors
-    /// The refusal, for a person.
+    /// The reason for a refusal, for operators.
     pub(crate) async fn introduce(&self, peer_addr: &str) -> Result<(), String> {
         let mut ask = JoinAsk {
             cluster_name: self.me.cluster_name.clone(),
@@ -282,7 +284,8 @@ impl Admin {
                         Ok(_) => {}
                     }
                 } else {
-                    // The leader does not reach this node at its old address, so it is not known here.
+                    // The leader may not reach this node at its old address, so this node may not know the
+                    // leader.
                     for (&id, _) in membership.nodes().filter(|&(&id, _)| id != self.me.node_id) {
                         let request = Request::Join(ask.clone());
                         let answer = self.peers.call(id, request, FORWARD_DURATION_MAX).await;
@@ -365,7 +368,10 @@ impl Admin {
         self.changing.try_lock().map_err(|_| Stop::refused(BUSY))
     }
 
-    /// The membership to start from: committed, and of one set of voters.
+    /// Returns the metrics and the voters to start from. The membership must be committed and not joint.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if another change is under way.
     fn present(&self) -> Result<(RaftMetrics<TypeConfig>, BTreeSet<u64>), Stop> {
         let metrics = self.metrics();
         let sets = metrics.membership_config.membership().get_joint_config();
@@ -379,7 +385,7 @@ impl Admin {
         Ok((metrics, voters))
     }
 
-    /// Refuses unless a majority of `voters` answers now.
+    /// Refuses unless a majority of `voters` answers now. `what` opens the sentence of the refusal.
     async fn require_majority(&self, voters: &BTreeSet<u64>, what: &str) -> Result<(), Stop> {
         let needed = voters.len() / 2 + 1;
         let answers = join_all(voters.iter().map(|&id| self.answers(id))).await;
@@ -396,12 +402,13 @@ impl Admin {
         )))
     }
 
-    /// Whether a member answers now. What it did a moment ago says little: it may have just died.
+    /// Returns true if a member answers now. An earlier answer says little, because the member may have died
+    /// since.
     async fn answers(&self, id: u64) -> bool {
         id == self.me.node_id || self.report(id).await.is_some()
     }
 
-    /// What another member tells of itself now.
+    /// Returns the present report of another member. `None` if it does not answer.
     async fn report(&self, id: u64) -> Option<Box<NodeReport>> {
         let report = self.peers.call(id, Request::Report, self.silence_max).await;
         match report {
@@ -410,8 +417,9 @@ impl Admin {
         }
     }
 
-    /// Refuses unless every voter is there. Among those that are away, one more would have to be counted on,
-    /// and each that joins and goes makes the majority larger and those that are there no more.
+    /// Refuses unless every voter answers, has caught up and is durable. While a voter is away, the majority
+    /// would have to rely on the new one, and each voter that joins and fails enlarges the majority but not the
+    /// number of nodes that answer.
     async fn require_all(&self, voters: &BTreeSet<u64>) -> Result<(), Stop> {
         let checks = voters.iter().map(|&id| async move {
             self.require_caught_up(id, PROMOTION_LAG_MAX).await?;
@@ -430,13 +438,13 @@ impl Admin {
         }
     }
 
-    /// Refuses a member that keeps its state in memory only: it would forget with its process what it has
-    /// promised, and come back as another node.
+    /// Refuses a member that keeps its state in memory only. It would lose its promises with its process, and
+    /// return as another node.
     async fn require_durable(&self, id: u64) -> Result<(), Stop> {
         let is_durable = if id == self.me.node_id {
             self.storage.is_durable
         } else {
-            // The space is told by those that have a disk.
+            // Only nodes with a disk report free space.
             let report = self.report(id).await;
             report.is_some_and(|report| report.disk_free.is_some())
         };
@@ -470,8 +478,8 @@ impl Admin {
         Next::new(&metrics, voters, nodes)
     }
 
-    /// Refuses a member that does not answer, or lacks more than `lag_max` entries. A leader that was just
-    /// elected knows only after a while what the others have, so that is waited for.
+    /// Refuses a member that does not answer, or that lacks more than `lag_max` entries. A leader that was just
+    /// elected does not know yet what the others have, so this waits for up to `silence_max`.
     async fn require_caught_up(&self, id: u64, lag_max: u64) -> Result<(), Stop> {
         if !self.answers(id).await {
             return Err(Stop::refused(format!("node {id} cannot be reached")));
@@ -510,7 +518,7 @@ impl Admin {
         Next::new(&metrics, voters, nodes)
     }
 
-    /// Lets a node in, or takes note of where a member is now. Returns its id.
+    /// Admits a node, or records the new address of a member. Returns its node id.
     async fn admit(&self, ask: &JoinAsk, deadline: Instant) -> Result<u64, Stop> {
         if ask.cluster_name != self.me.cluster_name {
             return Err(Stop::refused(format!(
@@ -526,7 +534,7 @@ impl Admin {
             .present()
             .map_err(|_| Stop::TryAgain(BUSY.to_owned()))?;
         let mut nodes = nodes(&metrics.membership_config);
-        // Also a member of a build that had no incarnations, which is this node itself.
+        // The second case is this node itself, if its membership was written by a build without incarnations.
         let member = nodes.iter().find(|&(&id, member)| {
             member.incarnation == ask.incarnation
                 || member.incarnation == 0
@@ -566,8 +574,8 @@ impl Admin {
             return Ok(id);
         }
 
-        // It may be another machine that knows its own address by the same name, such as a container. One
-        // that has ended has no connection any more.
+        // The holder may be another machine that knows its own address by the same name, such as a container. A
+        // holder that has ended has no connection any more.
         if let Some(holder) = holder
             && (self.peers.is_here(holder) || self.answers(holder).await)
         {
@@ -643,7 +651,8 @@ impl Admin {
         changed.map_err(|_| not_in_time())?.map(drop).map_err(stop)
     }
 
-    /// Hands leadership to `to`, or to the voter that is furthest, and waits for the next leader.
+    /// Hands leadership to `to`, or to the voter that lacks the fewest entries, and waits for the next leader.
+    /// Returns its id.
     async fn transfer(&self, to: Option<u64>, deadline: Instant) -> Result<u64, Stop> {
         let me = self.me.node_id;
         let (metrics, voters) = self.present()?;
@@ -687,7 +696,7 @@ impl Admin {
         }
     }
 
-    /// The voter that answers and lacks the fewest entries.
+    /// Returns the voter that answers and lacks the fewest entries.
     async fn best_successor(&self, voters: &BTreeSet<u64>) -> Result<u64, Stop> {
         let others = voters.iter().copied().filter(|&id| id != self.me.node_id);
         let mut left: Vec<u64> = others.collect();
@@ -704,7 +713,7 @@ impl Admin {
         ))
     }
 
-    /// The leader of a later term, once it is known here.
+    /// Returns the leader of a later term as soon as this node knows one.
     async fn next_leader(&self, term: u64) -> u64 {
         let mut metrics = self.raft.metrics();
         loop {
@@ -721,12 +730,12 @@ impl Admin {
     }
 }
 
-/// What keeps a learner from its promotion, and since when.
+/// The reason that delays a learner's promotion, its first occurrence, and true once it was logged.
 #[derive(Debug, Default)]
 struct Obstacle(Option<(String, Instant, bool)>);
 
 impl Obstacle {
-    /// Whether it is the same for so long that somebody should know; true once.
+    /// Records `reason`. Returns true, once, if it has been the same for [`PROMOTION_PATIENCE`].
     fn lasts(&mut self, reason: &str) -> bool {
         match &mut self.0 {
             Some((known, since, told)) if known == reason => {
@@ -742,7 +751,7 @@ impl Obstacle {
     }
 }
 
-/// A membership that shall be the next one, if the present one is still what it was made from.
+/// The next membership, to be appended only if the present one is still that from which it was made.
 struct Next {
     membership: Membership,
     precondition: Precondition<TypeConfig>,
@@ -774,7 +783,8 @@ fn nodes(present: &StoredMembership) -> BTreeMap<u64, Member> {
     nodes.map(|(&id, member)| (id, member.clone())).collect()
 }
 
-/// Entries that `id` is not known to have. `None` when this node does not lead, or knows nothing of it.
+/// Returns the number of entries that `id` is not known to have. `None` if this node does not lead, or knows
+/// nothing about that member's log.
 pub(crate) fn lag(metrics: &RaftMetrics<TypeConfig>, id: u64) -> Option<u64> {
     let last = metrics.last_log_index?;
     if id == metrics.id {
@@ -784,7 +794,7 @@ pub(crate) fn lag(metrics: &RaftMetrics<TypeConfig>, id: u64) -> Option<u64> {
     Some(last.saturating_sub(matched.index))
 }
 
-/// `1, 2 and 3`, or `none`.
+/// Formats ids as `1, 2 and 3`, or as `none`.
 fn names<'a>(ids: impl IntoIterator<Item = &'a u64>) -> String {
     let ids: Vec<String> = ids.into_iter().map(u64::to_string).collect();
     match ids.split_last() {
@@ -794,7 +804,7 @@ fn names<'a>(ids: impl IntoIterator<Item = &'a u64>) -> String {
     }
 }
 
-/// Whether one more may vote beside `count` others.
+/// Checks that one more node may vote beside `count` others.
 fn check_voter_count(count: usize) -> Result<(), String> {
     if count < VOTER_COUNT_MAX {
         return Ok(());
@@ -805,7 +815,7 @@ fn check_voter_count(count: usize) -> Result<(), String> {
     ))
 }
 
-/// Whether others could connect to it.
+/// Checks that `addr` has the form `HOST:PORT`, so that other nodes could connect to it.
 fn check_addr(addr: &str) -> Result<(), String> {
     let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     match port.and_then(|(_, port)| port.parse::<u16>().ok()) {

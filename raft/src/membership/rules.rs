@@ -1,10 +1,10 @@
-//! Puts the registry's newest rules in force, once every member has them.
+//! Activates the newest rules of the registry once every member supports them.
 //!
-//! A member with an older program applies the log by older rules, and cannot read the commands that came
-//! with the newer ones; see [`hearth_storage::rules`]. So the leader waits until it is connected to all members
-//! and all of them speak a protocol that is new enough, and then proposes the change like any command. From
-//! that log entry on every node applies what follows by the newer rules, whenever it does so. A program that
-//! does not have them cannot join any more.
+//! A member with an older program applies the log by older rules and cannot read the commands that need the
+//! newer ones; see [`hearth_storage::rules`]. The leader therefore waits until it is connected to all members
+//! and all of them speak a protocol that is new enough. Then it proposes the change like any other command.
+//! Every node applies the entries after that log entry by the newer rules, whenever it applies them. From then
+//! on a program without these rules can no longer join.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::rpc::handshake::PROTOCOL;
 use crate::store::Raft;
 use crate::write::Writer;
 
-/// The protocol since which members have [`RULES`].
+/// The first protocol version whose programs support [`RULES`].
 const PROTOCOL_MIN: u32 = 3;
 const _: () = assert!(RULES == 2 && PROTOCOL >= PROTOCOL_MIN);
 
-/// How often a leader looks whether the time has come.
+/// Interval at which the leader checks whether all members support the newest rules.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a proposal may take before the leader looks again.
+/// Timeout of one proposal, after which the leader checks again.
 const WRITE_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// Proposes the newest rules when it is time.
+/// Proposes the newest rules once every member supports them.
 pub(crate) struct RulesKeeper {
     pub(crate) node_id: u64,
     pub(crate) raft: Raft,
@@ -37,7 +37,7 @@ pub(crate) struct RulesKeeper {
 }
 
 impl RulesKeeper {
-    /// Returns when the newest rules are in force here.
+    /// Runs until the newest rules are in force on this node.
     pub(crate) async fn run(self) {
         let mut explained = false;
         loop {
@@ -45,7 +45,7 @@ impl RulesKeeper {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    // The store has told its owner, too, who stops the node.
+                    // The store also reports its failure to the replica, which stops the node.
                     tracing::error!(%error, "cannot read by which rules the registry works");
                     return;
                 }
@@ -62,7 +62,8 @@ impl RulesKeeper {
         }
     }
 
-    /// Proposes the newest rules if that is for this node to do now; whether they are in force.
+    /// Proposes the newest rules if this node leads and every member supports them. Returns true if they are in
+    /// force.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -86,8 +87,8 @@ impl RulesKeeper {
         self.raft.metrics().borrow_watched().current_leader == Some(self.node_id)
     }
 
-    /// A member that is not known to have the newest rules, and the protocol that it speaks: 0 when it was
-    /// not connected yet.
+    /// Returns a member that is not known to support the newest rules, with its protocol version: 0 if it has
+    /// not been connected yet.
     fn waits_for(&self) -> Option<(u64, u32)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -96,14 +97,14 @@ impl RulesKeeper {
         first_without(others.map(|id| (id, self.peers.protocol(id))))
     }
 
-    /// A member that is known not to have them, if this node leads.
+    /// Returns a member that is known not to support the newest rules, if this node leads.
     fn outdated(&self) -> Option<(u64, u32)> {
         let waits_for = self.waits_for().filter(|&(_, protocol)| protocol > 0);
         waits_for.filter(|_| self.leads())
     }
 }
 
-/// The first of these nodes, each with the protocol that it speaks, that is not known to have the newest rules.
+/// Returns the first of the given nodes (id, protocol version) that is not known to support the newest rules.
 fn first_without(mut nodes: impl Iterator<Item = (u64, u32)>) -> Option<(u64, u32)> {
     nodes.find(|&(_, protocol)| protocol < PROTOCOL_MIN)
 }

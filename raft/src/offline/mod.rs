@@ -36,7 +36,7 @@ pub enum OfflineError {
     Io {
         /// The file, or what was to be done with it.
         what: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

@@ -1,9 +1,10 @@
-//! Reads that need a round: ReadIndex, one round for all that wait.
+//! Linearizable reads that need a round trip (ReadIndex): one round serves all reads that wait for it.
 //!
-//! A round asks the leader, which may be this node, up to which index a read must see; what waits here
-//! then waits until that is applied here. A round that is under way says nothing about a read that came
-//! after it began, so such a read waits for the next one, which may begin before that one ends: two are
-//! under way at most, whatever the number of readers. The leader answers other nodes from the same rounds.
+//! A round asks the leader, which may be this node, for the read index. The reads of this node then wait until
+//! that index is applied here. A round proves nothing for a read that began after the round did, so such a read
+//! waits for the next round, which may begin before the first one ends. At most [`ROUND_COUNT_MAX`] rounds are
+//! under way at once, whatever the number of readers. The leader serves the ReadIndex requests of other nodes
+//! from the same rounds.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,21 +19,22 @@ use crate::leader::router::Way;
 use crate::leader::tracker::Leadership;
 use crate::store::state_machine::Counters;
 
-/// How long a reader waits before it asks again, after a round that failed: at first, and at most. A change
-/// of leaders ends the wait.
+/// Pause before a reader joins another round after a failed one: the first pause, and the limit up to which it
+/// doubles. A change of leader ends the pause.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
 const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
 
-/// Rounds that are under way at once.
+/// Maximum number of rounds under way at once.
 const ROUND_COUNT_MAX: usize = 2;
 
-/// How often a round is tried for nobody, while the last one failed: to know when they succeed again.
+/// Interval of probe rounds, which serve no reader. They run only after a failed round, to detect that rounds
+/// succeed again.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Gets the index, or why there is none.
+/// Receives the read index, or the reason why there is none.
 type Reader = oneshot::Sender<Result<u64, String>>;
 
-/// The readers that wait for a round.
+/// The reads that wait for a round, and the rounds that serve them.
 #[derive(Debug)]
 pub(crate) struct Reads {
     waiting: Mutex<Waiting>,
@@ -44,16 +46,16 @@ pub(crate) struct Reads {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Those of other nodes: the index is all that they want.
+    /// ReadIndex requests of other nodes, which need only the index.
     for_index: Vec<Reader>,
-    /// Those of this node: they go on when the index is applied here.
+    /// Reads of this node, which also wait until the index is applied here.
     for_applied: Vec<Reader>,
-    /// Nobody will run a round again.
+    /// True once no more rounds will run.
     ended: bool,
 }
 
 impl Reads {
-    /// Readers of what `counters` says is applied.
+    /// Creates an empty set of readers. `counters` says which index is applied here.
     pub(crate) fn new(counters: Arc<Counters>, leadership: Leadership) -> Self {
         Self {
             waiting: Mutex::default(),
@@ -64,10 +66,11 @@ impl Reads {
         }
     }
 
-    /// Waits for a round that began after this call, and until what it covers is applied here.
+    /// Waits for a round that began after this call, and until its read index is applied here.
     ///
     /// # Errors
-    /// [`ReadError::NoQuorum`] when none succeeded within `timeout`, [`ReadError::Stopping`].
+    /// [`ReadError::NoQuorum`] if no round succeeded within `timeout`; [`ReadError::Stopping`] if Raft has
+    /// stopped.
     pub(crate) async fn barrier(&self, timeout: Duration) -> Result<(), ReadError> {
         let mut reason = None;
         let attempts = async {
@@ -80,7 +83,7 @@ impl Reads {
                     Ok(Err(failure)) => reason = Some(failure),
                     Err(_) => return Err(ReadError::Stopping("Raft has stopped".to_owned())),
                 }
-                // That the leader has changed is as good a reason to go on as that time has passed.
+                // Retry after the pause, or as soon as the leader changes.
                 let _ = tokio::time::timeout(delay, leader.changed()).await;
                 delay = (delay * 2).min(RETRY_DELAY_MAX);
             }
@@ -99,10 +102,10 @@ impl Reads {
         }
     }
 
-    /// The index that a read which begins now must see.
+    /// Returns the index that must be applied before a read that begins now.
     ///
     /// # Errors
-    /// Why the round failed.
+    /// The reason why the round failed.
     pub(crate) async fn index(&self) -> Result<u64, String> {
         match self.join_round(|waiting| &mut waiting.for_index).await {
             Ok(result) => result,
@@ -110,7 +113,7 @@ impl Reads {
         }
     }
 
-    /// Rounds since the start.
+    /// Number of rounds since the start.
     pub(crate) fn round_count(&self) -> u64 {
         self.round_count.load(Ordering::Relaxed)
     }
@@ -130,7 +133,7 @@ impl Reads {
         answer.await
     }
 
-    /// Runs rounds until it is dropped.
+    /// Runs rounds until the future is dropped.
     pub(crate) async fn run(self: Arc<Self>, way: impl Way) {
         let _release = ReleaseWaiting(&self);
         let mut rounds = FuturesUnordered::new();
@@ -157,7 +160,7 @@ impl Reads {
         }
     }
 
-    /// Asks once. Returns those who wait for more than the index, with it.
+    /// Runs one round: answers the `for_index` readers, and returns the `for_applied` readers with the result.
     async fn round(
         &self,
         way: &impl Way,
@@ -192,12 +195,12 @@ impl Reads {
 
 fn answer(readers: Vec<Reader>, result: &Result<u64, String>) {
     for reader in readers {
-        // One that gave up is gone.
+        // A reader that gave up has dropped its receiver.
         let _ = reader.send(result.clone());
     }
 }
 
-/// Lets the readers go when nobody runs rounds any more.
+/// Releases all waiting readers, with an error, when the task that runs the rounds ends.
 struct ReleaseWaiting<'a>(&'a Reads);
 
 impl Drop for ReleaseWaiting<'_> {

@@ -1,7 +1,7 @@
-//! openraft's calls to other nodes, through [`Peers`].
+//! openraft's network: RPCs to other nodes, sent through [`Peers`].
 //!
-//! A call that cannot be made fails as unreachable, which Raft understands as what it is. In particular a
-//! pre-vote that nobody was asked is never granted (openraft's own default would grant it).
+//! An RPC that cannot be sent fails with [`Unreachable`], as openraft expects. A pre-vote that no peer has
+//! answered is therefore never granted (openraft's own default would grant it).
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::rpc::{CallError, Peers};
 use crate::store::snapshot::{Snapshot, SnapshotData};
 use crate::types::{LogId, Member, TypeConfig, Vote};
 
-/// How long an append may take. openraft would give it one heartbeat's time, in which a follower with a
-/// busy disk has not synced a large entry; what it answers after that would be thrown away and sent again.
+/// Timeout of one AppendEntries RPC. openraft's own would be one heartbeat interval, in which a follower with a
+/// busy disk has not synced a large entry: its response would come too late, and the entry would be sent again.
 const APPEND_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// How long a member that cannot be reached is left alone. The link knows more, and refuses at once as
-/// long as there is no connection.
+/// Pause before the next RPC to an unreachable member. It can be short: the link knows whether there is a
+/// connection, and refuses at once while there is none.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Makes openraft's clients.
+/// Creates the RPC clients that openraft uses.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     peers: Peers,
@@ -38,7 +38,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// The network of these peers.
+    /// Returns the network over `peers`, which sends snapshots through `snapshots`.
     pub(crate) fn new(peers: Peers, snapshots: Outgoing) -> Self {
         Self { peers, snapshots }
     }
@@ -56,7 +56,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     }
 }
 
-/// openraft's way to one member.
+/// openraft's RPC client for one member.
 #[derive(Debug)]
 pub(crate) struct Client {
     target: u64,
@@ -174,7 +174,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         match self.call(request, option.hard_ttl()).await? {
             Response::TransferLeader(Ok(())) => Ok(Ok(())),
             Response::TransferLeader(Err(reason)) => {
-                // It was delivered, and openraft does no more with a refusal than to log it.
+                // The request was delivered, and all that openraft does with a refusal is to log it.
                 tracing::info!(node = self.target, reason, "leadership was not taken");
                 Ok(Ok(()))
             }
@@ -201,7 +201,7 @@ fn vote_response(answer: VoteAnswer) -> VoteResponse<TypeConfig> {
         answer.last_log_id.map(LogId::from),
         answer.vote_granted,
     );
-    // Public, and kept as it was told.
+    // The field is public and must hold what the peer sent.
     response.vote_granted = answer.vote_granted;
     response
 }

@@ -1,6 +1,6 @@
-//! Nodes that are killed while they receive and install a snapshot, between any two steps.
+//! Tests that kill a node while it receives and installs a snapshot, between any two steps.
 //!
-//! The node is this test binary, started once more with [`a_node_that_will_be_killed`] as its only test.
+//! The node is this test binary, started again with [`a_node_that_will_be_killed`] as its only test.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
@@ -14,7 +14,7 @@ use crate::types::{LogEntry, Payload};
 
 const FOLDER: &str = "HEARTH_TEST_FOLDER";
 
-/// Each place at which the process can be ended on its way, in the first install and in the second.
+/// All places at which the process can be killed, in the first install and in the second.
 const CRASHES: &[&str] = &[
     "family-made:1",
     "family-made:3",
@@ -62,7 +62,7 @@ async fn receive(to: &Target, from: &Registry) {
     send(&Outgoing::new(SMALL), &pipe, from).await.unwrap();
 }
 
-/// Started by the tests below in a process of its own; does nothing when the whole suite runs.
+/// The process that is killed. The tests below start it; it does nothing when the whole suite runs.
 #[test]
 fn a_node_that_will_be_killed() {
     let Ok(folder) = std::env::var(FOLDER) else {
@@ -78,7 +78,7 @@ fn a_node_that_will_be_killed() {
     });
 }
 
-/// What the node said before it ended at `place`.
+/// Runs the node until it is killed at `place`, and returns the lines that it printed.
 fn crash(folder: &Path, place: &str) -> Vec<String> {
     let output = Process::new(std::env::current_exe().unwrap())
         .args([
@@ -101,7 +101,7 @@ fn crash(folder: &Path, place: &str) -> Vec<String> {
     lines
 }
 
-/// Opens what is left: it is one state or the other, whole, and everything goes on from there.
+/// Opens the remaining data: it must be one of the two states, complete, and the node must continue from there.
 async fn check(folder: &Path, lines: &[String], case: &str) {
     let states = states();
     let hashes: Vec<StateHash> = states

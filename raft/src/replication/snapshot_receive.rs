@@ -1,13 +1,13 @@
-//! A snapshot on its way here.
+//! Receives snapshots from a leader.
 //!
-//! Chunks go straight into a new generation of the store, beside the state, which is served meanwhile.
-//! When all have come, counts and hash are right, and everything is on disk, openraft is told; what is
-//! left for the state machine then is the switch. So what a sender can get wrong is found out before
-//! openraft hears of the snapshot: to openraft, an install that fails is the end.
+//! Chunks are written directly into a new generation of the store, beside the current state, which is served
+//! meanwhile. When all chunks have arrived, their counts and hash are right, and everything is on disk,
+//! openraft is told. The state machine then only has to switch generations. Every mistake of a sender is thus
+//! detected before openraft sees the snapshot, because openraft treats a failed install as fatal.
 //!
-//! There is one snapshot under way. It is known by its sender's vote and all that was said of it at its
-//! beginning; a leader that begins another one replaces it, an earlier leader cannot. What does not go on
-//! for a minute is dropped, from the disk, too.
+//! One snapshot is received at a time. It is identified by its sender's vote and by the whole of its `Begin`
+//! message. A leader that begins another snapshot replaces it; an earlier leader cannot. A snapshot that makes
+//! no progress for a minute is dropped, from the disk too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,29 +27,29 @@ use crate::store::Raft;
 use crate::store::snapshot::{self, Snapshot, SnapshotData};
 use crate::types::{LogId, SnapshotMeta, Vote};
 
-/// How long a snapshot is kept that does not go on.
+/// The longest time that a snapshot without progress is kept.
 const IDLE_DURATION_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes that an entry takes on disk, about, with its tags.
+/// Bytes that an entry takes on disk with its tags, approximately.
 const ENTRY_LEN: u64 = 200;
 
-/// Parts that wait for the one before them to be written.
+/// Number of parts that may wait for the part before them to be written.
 const QUEUE_LEN: usize = 8;
 
-/// How far a chunk may be ahead of the one that is wanted: requests of one connection are handled by
-/// tasks of their own, which may overtake each other.
+/// Maximum distance by which a chunk may be ahead of the wanted one: requests of one connection are handled by
+/// separate tasks, which may overtake each other.
 const EARLY_COUNT_MAX: u64 = 8;
 
 type Reply = oneshot::Sender<SnapshotAnswer>;
 
-/// Takes snapshots from other nodes. Cheap to clone; all clones are the same one.
+/// Receives snapshots from other nodes. Cheap to clone; all clones share one task.
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
     parts: mpsc::Sender<(SnapshotPart, Reply)>,
 }
 
 impl Receiver {
-    /// The receiver, and the task that does its work. It ends with the last clone.
+    /// Starts the task that does the work. It ends with the last clone of the receiver.
     pub(crate) fn start(raft: Raft, registry: Registry, disk: Arc<Disk>) -> (Self, JoinHandle<()>) {
         Self::start_with(raft, registry, disk, IDLE_DURATION_MAX)
     }
@@ -72,7 +72,7 @@ impl Receiver {
         (Self { parts }, tokio::spawn(work.run(queue)))
     }
 
-    /// Does what a leader asks.
+    /// Handles one part of a snapshot, and returns the answer for its sender.
     pub(crate) async fn handle(&self, part: SnapshotPart) -> SnapshotAnswer {
         let (reply, answer) = oneshot::channel();
         if self.parts.send((part, reply)).await.is_ok()
@@ -84,14 +84,14 @@ impl Receiver {
     }
 }
 
-/// What the receiver's task knows.
+/// The state of the receiver's task.
 struct Work {
     raft: Raft,
     registry: Registry,
     disk: Arc<Disk>,
     idle_duration_max: Duration,
     incoming: Option<Incoming>,
-    /// What was installed last: its last part may come again.
+    /// The snapshot that was installed last, because its last part may arrive again.
     installed: Option<(Vote, LogId)>,
 }
 
@@ -99,13 +99,13 @@ struct Work {
 struct Incoming {
     vote: Vote,
     last_log_id: LogId,
-    /// Membership and header, as they came.
+    /// Membership and header as they were received.
     said: (Vec<u8>, Vec<u8>),
     meta: SnapshotMeta,
     installation: Installation,
-    /// The chunk that comes next.
+    /// The number of the next chunk.
     wanted: u64,
-    /// Chunks behind it, by number.
+    /// Chunks after the wanted one, by number.
     early: BTreeMap<u64, (Vec<u8>, Reply)>,
     began: Instant,
     touched: Instant,
@@ -188,16 +188,17 @@ impl Work {
                 }
             }
         };
-        // Whoever asked may have gone.
+        // The sender may have given up.
         let _ = reply.send(answer);
     }
 
-    /// This node's vote.
+    /// Returns this node's vote.
     fn vote(&self) -> Vote {
         self.raft.metrics().borrow_watched().vote
     }
 
-    /// The answer to a sender that another one has overtaken.
+    /// Returns the answer to a sender whose vote is lower than this node's or than that of the snapshot under
+    /// way.
     fn overtaken(&self, vote: &Vote) -> Option<SnapshotAnswer> {
         let incoming = self.incoming.as_ref().map(|incoming| incoming.vote);
         let higher = [Some(self.vote()), incoming]
@@ -207,7 +208,7 @@ impl Work {
         Some(SnapshotAnswer::HigherVote(VoteRecord::from(&higher)))
     }
 
-    /// The answer to a part that does not belong to the snapshot under way.
+    /// Returns the answer to a part that does not belong to the snapshot under way; `None` if it does.
     fn check(&self, vote: &Vote, last_log_id: Option<LogIdRecord>) -> Option<SnapshotAnswer> {
         if let Some(answer) = self.overtaken(vote) {
             return Some(answer);
@@ -243,7 +244,7 @@ impl Work {
             && incoming.is(&vote, last_log_id)
             && incoming.said == said
         {
-            // They are sent again, if whoever sent them still waits at all: the connection was broken.
+            // The connection was broken, so the sender, if it still waits, sends these chunks again.
             for (_, (_, reply)) in std::mem::take(&mut incoming.early) {
                 let _ = reply.send(SnapshotAnswer::Want(incoming.wanted));
             }
@@ -279,7 +280,7 @@ impl Work {
         SnapshotAnswer::Want(0)
     }
 
-    /// Whether a snapshot up to `last` would bring this node forward.
+    /// Returns true if a snapshot up to `last` would advance this node's state.
     fn is_needed(&self, last: &LogId) -> Result<bool, String> {
         let (committed, applied) = {
             let metrics = self.raft.metrics();
@@ -289,7 +290,7 @@ impl Work {
         if applied.is_some_and(|applied| applied >= *last) {
             return Ok(false);
         }
-        // openraft would panic.
+        // openraft would panic on such a snapshot.
         match committed.filter(|committed| committed < last && committed.index >= last.index) {
             Some(committed) => Err(format!(
                 "it is of {last}, and {committed} is committed here"
@@ -298,7 +299,7 @@ impl Work {
         }
     }
 
-    /// Takes a chunk, and those behind it that came too early.
+    /// Writes a chunk, and the early chunks that follow it.
     async fn chunk(&mut self, number: u64, bytes: Vec<u8>, reply: Reply) {
         let Some(mut incoming) = self.incoming.take() else {
             return;
@@ -337,7 +338,7 @@ impl Work {
                 match taken {
                     Ok(()) => incoming.wanted += 1,
                     Err(error @ StoreError::Snapshot { .. }) => {
-                        // It is wanted as before.
+                        // The chunk is still wanted.
                         tracing::warn!(%error, number, "a snapshot came altered");
                     }
                     Err(error) => {
@@ -357,7 +358,7 @@ impl Work {
         self.incoming = Some(incoming);
     }
 
-    /// Makes what has come the state.
+    /// Completes the snapshot and has openraft install it.
     async fn finish(&mut self, chunk_count: u64) -> SnapshotAnswer {
         let Some(mut incoming) = self
             .incoming
@@ -369,7 +370,7 @@ impl Work {
         let began = incoming.began;
         let prepared = aside(move || {
             let prepared = incoming.installation.prepare();
-            // Dropped here, where it may block, when it is of no use.
+            // An installation that failed is dropped here, where blocking is allowed.
             prepared.map(|()| incoming)
         });
         let incoming = match prepared.await {
@@ -380,7 +381,7 @@ impl Work {
             Ok(Err(error)) => return SnapshotAnswer::Refused(error.to_string()),
             Err(reason) => return SnapshotAnswer::Refused(reason),
         };
-        // What is committed may have changed in all that time.
+        // The commit index may have advanced in the meantime.
         match self.is_needed(&incoming.last_log_id) {
             Ok(true) => {}
             Ok(false) => return SnapshotAnswer::Done(VoteRecord::from(&self.vote())),
@@ -408,7 +409,7 @@ impl Work {
         }
     }
 
-    /// Gives up what is under way, and waits until it is gone from the disk.
+    /// Drops the snapshot under way, and waits until it is removed from the disk.
     async fn drop_incoming(&mut self) -> Option<LogId> {
         let incoming = self.incoming.take()?;
         let last_log_id = incoming.last_log_id;
@@ -417,7 +418,7 @@ impl Work {
     }
 }
 
-/// What a sender said of its snapshot, when that makes sense.
+/// Checks and decodes a sender's description of its snapshot.
 fn described(
     vote: &Vote,
     last_log_id: Option<LogIdRecord>,
@@ -426,7 +427,7 @@ fn described(
     let last = last_log_id
         .map(LogId::from)
         .ok_or("it is of a state to which nothing was applied")?;
-    // openraft would panic.
+    // openraft would panic on such a snapshot.
     if !vote.committed || last.leader_id > vote.leader_id {
         return Err(format!("vote {vote} cannot have a snapshot of {last}"));
     }
@@ -440,7 +441,7 @@ fn described(
     Ok((meta, last, header))
 }
 
-/// Runs what may block on a thread that may.
+/// Runs work that may block on a thread where blocking is allowed.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     let done = crate::environment::aside(work).await;
     done.map_err(|error| format!("installing failed: {error}"))

@@ -1,9 +1,9 @@
-//! A snapshot on its way to a member.
+//! Sends snapshots to members.
 //!
-//! Chunks are read where it may block, and a few are under way at once. A connection that breaks is waited
-//! for, and the transfer goes on at the chunk that the receiver wants next. There is a limit on silence,
-//! none on the whole. One member is served at a time: two at once would take twice as long each, and the
-//! machine's one disk would be no quicker.
+//! Chunks are read on a thread where blocking is allowed, and a few are in flight at once. If the connection
+//! breaks, the sender waits for it and resumes at the chunk that the receiver wants next. Silence is limited,
+//! the duration of the whole transfer is not. One member is served at a time: two transfers at once would take
+//! twice as long each, because they share one disk.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,32 +30,35 @@ use crate::rpc::{CallError, Peers};
 use crate::store::snapshot::{CHUNK_LEN, Snapshot, SnapshotData};
 use crate::types::{TypeConfig, Vote};
 
-/// How long one answer may take. Not the whole.
+/// Timeout of one answer, not of the whole transfer.
 const ANSWER_DURATION_MAX: Duration = Duration::from_secs(10);
 
-/// How long the answer to the last part may take: the receiver writes everything out and switches.
+/// Timeout of the answer to the last part: the receiver syncs everything to disk and switches to it.
 const FINISH_DURATION_MAX: Duration = Duration::from_secs(60);
 
-/// How long a transfer that had begun is kept up without any progress, while the receiver cannot be
-/// reached. It keeps what it has for longer than this.
+/// The longest time without progress after which a transfer that has begun is still resumed, while the receiver
+/// cannot be reached. The receiver keeps its chunks for longer than this.
 const PAUSE_DURATION_MAX: Duration = Duration::from_secs(30);
 
-/// The first pause before another attempt; each doubles, up to the second.
+/// Pause before another attempt: the first pause, and the limit up to which it doubles.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How often a receiver may ask for a beginning, or for the same chunk, before a fresh snapshot is taken.
+/// Number of times that a receiver may request a new beginning, or the same chunk, before a fresh snapshot is
+/// taken.
 const REPEAT_COUNT_MAX: u32 = 4;
 
-/// Chunks that are sent and not answered.
+/// Maximum number of chunks that are sent and not answered.
 const CHUNKS_IN_FLIGHT_MAX: usize = 3;
 
-/// For how long the log is kept after a snapshot has arrived, until the member's progress is known.
+/// The time for which the log is kept after a snapshot has arrived, until the member's progress is known.
 const HOLD_AFTER: Duration = Duration::from_secs(10);
 
-/// Takes a part to a member and brings its answer.
+/// Sends one part to a member and returns its answer.
 pub(crate) trait Carry: Sync {
+    /// Sends `part` to member `to` and returns the answer.
+    ///
     /// # Errors
-    /// [`CallError`].
+    /// [`CallError`]: also if there is no answer within `timeout`.
     fn carry(
         &self,
         to: u64,
@@ -85,9 +88,9 @@ pub(crate) struct Outgoing(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Bytes of a chunk, about.
+    /// Bytes of one chunk, approximately.
     chunk_len: usize,
-    /// Whose turn it is.
+    /// Admits one transfer at a time.
     turn: Semaphore,
     holds: Mutex<Holds>,
 }
@@ -95,12 +98,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Holds {
     next_ticket: u64,
-    /// By ticket: the index that a snapshot covers, and until when the entries behind it are kept, if
-    /// that is known.
+    /// The holds by ticket: the index that the snapshot covers, and the time until which the entries behind it
+    /// are kept. `None` while the transfer is under way.
     held: BTreeMap<u64, (u64, Option<Instant>)>,
 }
 
-/// Keeps the log behind a snapshot while it lives, and for a while after it has arrived.
+/// Keeps the log behind a snapshot while the hold exists, and for [`HOLD_AFTER`] after the snapshot has
+/// arrived.
 struct Hold<'a> {
     outgoing: &'a Outgoing,
     ticket: u64,
@@ -135,7 +139,7 @@ impl Outgoing {
         }))
     }
 
-    /// The index behind which the log is needed by members that a snapshot is on its way to.
+    /// Returns the index behind which the log is needed by members that are being sent a snapshot.
     pub(crate) fn needed_after(&self) -> Option<u64> {
         let now = Instant::now();
         let mut holds = self.holds();
@@ -161,12 +165,12 @@ impl Outgoing {
         }
     }
 
-    /// Sends `snapshot` to member `to`, in the name of the leader that `vote` elected, until it is
-    /// installed there or `cancel` resolves.
+    /// Sends `snapshot` to member `to`, on behalf of the leader with `vote`, until it is installed there or
+    /// `cancel` resolves.
     ///
     /// # Errors
-    /// [`StreamingError`]. After any but [`StreamingError::Closed`] and [`StreamingError::StorageError`],
-    /// another attempt, with a fresh snapshot, makes sense.
+    /// [`StreamingError`]. After any error but [`StreamingError::Closed`] and [`StreamingError::StorageError`],
+    /// another attempt with a fresh snapshot may succeed.
     pub(crate) async fn send(
         &self,
         carry: &impl Carry,
@@ -234,11 +238,11 @@ impl Outgoing {
     }
 }
 
-/// Reads chunks where it may block, and knows where each of them begins.
+/// Reads chunks on a thread where blocking is allowed, and remembers where each one begins.
 struct Chunks {
     view: Arc<StateSnapshot>,
     chunk_len: usize,
-    /// By number, from 0: where it begins. Always has one more than have been read.
+    /// The cursors of the chunks by number, from 0; always one more than chunks were read.
     cursors: Vec<ChunkCursor>,
     /// Number of chunks, once the last one has been read.
     count: Option<u64>,
@@ -256,14 +260,14 @@ impl Chunks {
         }
     }
 
-    /// Whether there is no chunk with this number.
+    /// Returns true if there is no chunk with this number.
     fn end_before(&self, number: u64) -> bool {
         self.count.is_some_and(|count| number >= count)
     }
 
-    /// Begins to read chunk `number`, or one before it, with whose end the way to it is known: a receiver
-    /// may have the first chunks from an attempt that knew the way. Returns the number, too; `None`
-    /// when there is no such chunk.
+    /// Starts to read chunk `number`, or the first chunk whose successor is not known yet: a receiver may have
+    /// the first chunks from an earlier attempt, and this view must be read up to `number` in order. Returns
+    /// the number of the chunk that is read; `None` if there is no chunk `number`.
     fn read(&self, number: u64) -> Option<(u64, JoinHandle<Read>)> {
         if self.end_before(number) {
             return None;
@@ -277,7 +281,7 @@ impl Chunks {
         Some((at as u64, reading))
     }
 
-    /// Takes note of what reading chunk `number` gave.
+    /// Records the result of reading chunk `number` and returns its bytes; `None` if there is no such chunk.
     fn have_read(&mut self, number: u64, read: Read) -> Result<Option<Vec<u8>>, StoreError> {
         let Some((bytes, next)) = read? else {
             self.count = Some(number);
@@ -290,7 +294,7 @@ impl Chunks {
     }
 }
 
-/// One snapshot, to one member.
+/// The transfer of one snapshot to one member.
 struct Transfer<'a, C> {
     carry: &'a C,
     to: u64,
@@ -298,27 +302,27 @@ struct Transfer<'a, C> {
     begin: SnapshotPart,
     last_log_id: Option<LogIdRecord>,
     chunks: Chunks,
-    /// Chunks that the receiver has.
+    /// Number of chunks that the receiver has.
     acked: u64,
-    /// When the receiver last took something.
+    /// The time of the last chunk that the receiver took.
     progress: Instant,
-    /// How often in a row it asked for what it had been sent.
+    /// Number of times in a row that the receiver asked for chunks that it had been sent.
     repeated: u32,
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 enum End {
-    /// The receiver's vote, after it has installed the snapshot, or because it is higher.
+    /// The receiver's vote: it has installed the snapshot, or its vote is higher.
     Answered(Vote),
-    /// It may go on after a while.
+    /// The transfer may be resumed after a pause.
     Broken(String),
-    /// It will not, or not with this snapshot.
+    /// The transfer has failed, at least with this snapshot.
     Failed(StreamingError<TypeConfig>),
 }
 
-/// What an answer to a part means.
+/// The next step after an answer to a part.
 enum Step {
-    /// The number of the chunk that comes next.
+    /// Send the chunk with this number next.
     Next(u64),
     End(End),
 }
@@ -333,7 +337,7 @@ impl<C: Carry> Transfer<'_, C> {
                 End::Failed(error) => return Err(error),
                 End::Broken(reason) => reason,
             };
-            // What has not begun costs nothing to begin again, with a fresh snapshot.
+            // A transfer without any chunk loses nothing if it begins again with a fresh snapshot.
             if self.acked == 0
                 || self.repeated > REPEAT_COUNT_MAX
                 || self.progress.elapsed() > PAUSE_DURATION_MAX
@@ -349,7 +353,7 @@ impl<C: Carry> Transfer<'_, C> {
         }
     }
 
-    /// Begins or goes on, over a connection that works as long as it may.
+    /// Begins or resumes the transfer, and continues until the connection breaks or the snapshot is installed.
     async fn attempt(&mut self) -> End {
         let answer = self.ask(self.begin.clone(), ANSWER_DURATION_MAX).await;
         let mut next = match self.step(answer) {
@@ -357,7 +361,7 @@ impl<C: Carry> Transfer<'_, C> {
             Step::End(end) => return end,
         };
         if next < self.acked {
-            // It was restarted, or gave up waiting.
+            // The receiver was restarted, or has dropped the snapshot.
             self.repeated += 1;
             self.acked = next;
         }
@@ -367,7 +371,7 @@ impl<C: Carry> Transfer<'_, C> {
                 Step::End(end) => return end,
             }
             let Some(chunk_count) = self.chunks.count.filter(|&count| count == next) else {
-                // It wants what it was sent before.
+                // The receiver asks for a chunk that it was sent before.
                 self.repeated += 1;
                 if self.repeated > REPEAT_COUNT_MAX {
                     return End::Broken(format!("it keeps asking for chunk {next}"));
@@ -390,8 +394,8 @@ impl<C: Carry> Transfer<'_, C> {
         }
     }
 
-    /// Sends the chunks from `next` on. Returns the number of chunks when the receiver has them all, or
-    /// the number of one that it misses.
+    /// Sends the chunks from `next` on. Returns the number of chunks when the receiver has all of them, or the
+    /// number of a chunk that it misses.
     async fn stream(&mut self, mut next: u64) -> Step {
         let mut in_flight = FuturesUnordered::new();
         let mut reading = None;

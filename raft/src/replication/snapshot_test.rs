@@ -1,4 +1,4 @@
-//! Senders and receivers of snapshots against each other, with what may happen between them.
+//! Tests of senders and receivers of snapshots against each other, over a faulty network.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -25,13 +25,13 @@ use crate::types::{Membership, StoredMembership};
 #[path = "snapshot_crash_test.rs"]
 mod crash;
 
-/// For anything that should happen.
+/// The longest time that a test waits for a condition.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Chunks of a kilobyte: some names make many of them.
+/// Chunk length in bytes that splits even a small state into many chunks.
 const SMALL: usize = 1 << 10;
 
-/// The same numbers for the same seed.
+/// A random generator that repeats its numbers for the same seed.
 struct Random(u64);
 
 impl Random {
@@ -44,7 +44,7 @@ impl Random {
     }
 }
 
-/// A leader's state up to index `last`, of about `name_count` names.
+/// Returns a leader's state up to index `last`, with about `name_count` names.
 fn source(name_count: u64, last: u64) -> Registry {
     let store = RocksStore::open(&Location::Memory, &RocksOptions::default()).unwrap();
     let registry = Registry::new(Arc::new(store));
@@ -67,7 +67,8 @@ fn source(name_count: u64, last: u64) -> Registry {
     registry
 }
 
-/// So small that what is received is in tables while it comes.
+/// Returns options with a write buffer so small that received data is flushed to tables during the
+/// transfer.
 fn small_buffers() -> RocksOptions {
     RocksOptions {
         write_buffer_len: 64 << 10,
@@ -75,7 +76,7 @@ fn small_buffers() -> RocksOptions {
     }
 }
 
-/// A node to which nothing was ever sent.
+/// A node that has not received anything yet.
 struct Target {
     raft: Raft,
     registry: Registry,
@@ -93,7 +94,7 @@ impl Target {
         let store = loop {
             match RocksStore::open(location, &options) {
                 Ok(store) => break store,
-                // Tasks that used it end in their own time.
+                // Tasks that used the store may still be ending.
                 Err(StoreError::InUse { .. }) if began.elapsed() < DEADLINE => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -132,7 +133,7 @@ impl Target {
         Receiver::start_with(self.raft.clone(), self.registry.clone(), disk, idle).0
     }
 
-    /// The hash of the state, after a look at everything that it is the hash of.
+    /// Returns the hash of the state, after checking that it matches the data.
     fn state_hash(&self) -> StateHash {
         let view = self.registry.snapshot().unwrap();
         let store = RocksStore::open(&Location::Memory, &RocksOptions::default()).unwrap();
@@ -143,7 +144,7 @@ impl Target {
     }
 }
 
-/// Between sender and receiver: `how` says what happens to a part.
+/// The connection between a sender and a receiver. `how` decides the fate of each part.
 struct Pipe<F> {
     receiver: Mutex<Receiver>,
     how: F,
@@ -151,7 +152,7 @@ struct Pipe<F> {
     chunk_count: AtomicU64,
 }
 
-/// What happens to a part.
+/// The fate of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Arrives,
@@ -160,7 +161,7 @@ enum Fate {
     Lost,
     AnswerLost,
     Altered,
-    /// It does not arrive, and never an answer.
+    /// Neither the part nor an answer arrives.
     Silence,
 }
 
@@ -262,7 +263,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// As Raft's own runtime is.
+/// Runs a test on one thread, like Raft's own runtime.
 fn on_one_thread(test: impl Future<Output = ()> + Send + 'static) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -300,7 +301,7 @@ fn a_snapshot_arrives_whole_and_survives_a_restart() {
             members.membership().get_node(&2).is_some()
         })
         .await;
-        // What it has already is not sent again.
+        // A snapshot that the node already has is not sent again.
         let pipe = Pipe::new(to.receiver(), |_, _| Fate::Arrives);
         send(&Outgoing::new(SMALL), &pipe, &from).await.unwrap();
         assert_eq!(pipe.part_count.load(Ordering::Relaxed), 1);
@@ -346,7 +347,7 @@ fn a_broken_connection_costs_no_more_than_the_chunks_under_way() {
         let chunks = snapshot_chunk_count(&from);
         assert!(chunks > 50, "{chunks}");
         let to = Target::in_memory().await;
-        // Every tenth part finds the connection broken, and so does what follows it at once.
+        // In every ten parts, three in a row find the connection broken.
         let pipe = Pipe::new(to.receiver(), |number, _| match number % 10 {
             7..=9 => Fate::Lost,
             _ => Fate::Arrives,
@@ -422,7 +423,7 @@ fn a_cancelled_send_stops_at_once_and_the_receiver_cleans_up() {
         let full = full.into_inner();
         assert!(full > 200_000, "{full}");
         until("the generation is gone", || len() < full / 10).await;
-        // The place is free for another one.
+        // The receiver is free for another snapshot.
         let pipe = Pipe::new(to.receiver(), |_, _| Fate::Arrives);
         send(&outgoing, &pipe, &from).await.unwrap();
         assert_eq!(outgoing.needed_after(), Some(70), "for a while");
@@ -490,7 +491,7 @@ fn an_earlier_leader_disturbs_nobody_and_a_later_one_takes_over() {
             };
             assert_eq!(Vote::from(vote), new);
         }
-        // A part of another snapshot of the same leader is none of this one.
+        // A part of another snapshot by the same leader does not belong to this one.
         let answer = receiver.handle(chunk(&other, new, 1)).await;
         assert!(matches!(answer, SnapshotAnswer::Restart(_)), "{answer:?}");
         let answer = receiver.handle(begin(&from, new)).await;
@@ -505,7 +506,7 @@ fn an_earlier_leader_disturbs_nobody_and_a_later_one_takes_over() {
             assert!(matches!(answer, SnapshotAnswer::Done(_)), "{answer:?}");
         }
         assert_eq!(to.state_hash(), other.state_hash().unwrap());
-        // Raft itself knows the vote now.
+        // Raft itself has the vote now.
         let fresh = to.receiver();
         let answer = fresh.handle(begin(&from, new)).await;
         assert!(
@@ -560,18 +561,18 @@ fn what_makes_no_sense_is_refused_and_harms_nobody() {
         ] {
             assert!(matches!(answer, SnapshotAnswer::Refused(_)), "{answer:?}");
         }
-        // Parts that follow nothing.
+        // Parts without a beginning.
         for part in [chunk(&from, leader(), 0), finish(&from, leader())] {
             let answer = receiver.handle(part).await;
             assert!(matches!(answer, SnapshotAnswer::Restart(_)), "{answer:?}");
         }
         receiver.handle(begin(&from, leader())).await;
-        // Too far ahead, and not the end.
+        // A chunk that is too far ahead, and an end that is too early.
         let answer = receiver.handle(chunk(&from, leader(), 9)).await;
         assert!(matches!(answer, SnapshotAnswer::Want(0)), "{answer:?}");
         let answer = receiver.handle(finish(&from, leader())).await;
         assert!(matches!(answer, SnapshotAnswer::Want(0)), "{answer:?}");
-        // All that was said to come, and less than was promised.
+        // All announced chunks, but fewer than the header promised.
         let mut early = finish(&from, leader());
         if let SnapshotPart::Finish { chunk_count, .. } = &mut early {
             *chunk_count = 1;

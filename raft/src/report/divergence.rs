@@ -1,5 +1,5 @@
-//! Nodes that hold different states although they have applied the same log: what must never be, and what no client
-//! could see, because each of them answers as if all were well.
+//! Detection of nodes whose states differ although they have applied the same log. That must never happen, and
+//! no client could notice it, because each of these nodes answers as if all were well.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held<'a> {
     pub(crate) node_id: u64,
-    /// Which program it runs, as far as that matters: another one may keep another state.
+    /// The version of the program and of the peer protocol. Nodes with different ones may hold different
+    /// states.
     pub(crate) program: (&'a str, u32),
-    /// Index of the log entry that it has applied last.
+    /// Index of the last applied log entry.
     pub(crate) index: u64,
-    /// Of the state then.
+    /// Hash of the state at that index.
     pub(crate) hash: &'a str,
 }
 
-/// A sentence for each index at which nodes with the same program hold different states.
+/// Returns a sentence for each index at which nodes with the same program hold different states.
 pub(crate) fn divergences<'a>(held: impl IntoIterator<Item = Held<'a>>) -> Vec<String> {
     type Holders<'a> = BTreeMap<&'a str, Vec<u64>>;
     let mut by_index: BTreeMap<(u64, (&str, u32)), Holders<'_>> = BTreeMap::new();
@@ -46,12 +47,12 @@ fn sentence(index: u64, holders: &BTreeMap<&str, Vec<u64>>) -> String {
     )
 }
 
-/// What was found last. Cheap to clone; all clones are the same one.
+/// The differences found by the last comparison. Cheap to clone; all clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Found(Arc<Mutex<Vec<String>>>);
 
 impl Found {
-    /// Sentences for people.
+    /// Returns the differences as sentences for operators.
     pub(crate) fn alarms(&self) -> Vec<String> {
         self.lock().clone()
     }
@@ -90,9 +91,9 @@ mod tests {
     fn nothing_is_compared_that_may_differ() {
         for states in [
             vec![held(1, 10, "aa"), held(2, 10, "aa")],
-            // One is behind.
+            // One node is behind.
             vec![held(1, 10, "aa"), held(2, 9, "bb")],
-            // One runs another program.
+            // One node runs another program.
             vec![
                 held(1, 10, "aa"),
                 Held {

@@ -1,4 +1,4 @@
-//! What a node tells of itself, and what it gathers from all members.
+//! The status report of this node, and the cluster status that it gathers from all members.
 
 pub(crate) mod divergence;
 
@@ -23,13 +23,13 @@ use crate::store::Raft;
 use crate::store::snapshot;
 use crate::types::TypeConfig;
 
-/// How often a leader compares the states of all members.
+/// Interval at which a leader compares the states of all members.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// How long each member may take to tell of its own.
+/// Limit on the wait for each member's report.
 const REPORT_DURATION_MAX: Duration = Duration::from_secs(2);
 
-/// Reports on this node, and asks the others for their reports.
+/// Reports on this node, and asks the other members for their reports.
 pub(crate) struct Reporter {
     pub(crate) me: Identity,
     pub(crate) ns_addr: String,
@@ -37,14 +37,14 @@ pub(crate) struct Reporter {
     pub(crate) peers: Peers,
     pub(crate) registry: Registry,
     pub(crate) disk: Arc<Disk>,
-    /// How states were found to differ.
+    /// Differences between the states of members that this node has found.
     pub(crate) found: Found,
-    /// Whether this node could serve now.
+    /// Returns true if this node could serve now.
     pub(crate) is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Reporter {
-    /// What this node knows of itself. Reads the disk, a little.
+    /// Returns the report on this node. Reads a little from the disk.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -70,17 +70,17 @@ impl Reporter {
         })
     }
 
-    /// The cluster's identity, 32 hexadecimal digits.
+    /// Returns the cluster's identity as 32 hexadecimal digits.
     pub(crate) fn cluster_id(&self) -> String {
         format!("{:032x}", self.me.cluster_id)
     }
 
-    /// All members, as this node has them in its log.
+    /// Returns all members according to this node's log.
     pub(crate) fn members(&self) -> Vec<MemberInfo> {
         members(&self.raft.metrics().borrow_watched())
     }
 
-    /// All members and what they tell, each within `timeout`.
+    /// Asks all members for their reports at once, each within `timeout`, and returns the cluster's status.
     pub(crate) async fn cluster_status(&self, timeout: Duration) -> ClusterStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let infos = members(&metrics);
@@ -144,8 +144,8 @@ impl Reporter {
     }
 }
 
-/// The index that was applied last, and what the state was then: of one view, so that the hash is that of the
-/// index.
+/// Returns the index that was applied last and the summary of the state at that index. Both come from one view,
+/// so that the hash belongs to the index.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -159,7 +159,7 @@ pub(crate) fn applied(registry: &Registry) -> Result<(u64, Summary), StoreError>
     Ok((index, header.summary))
 }
 
-/// The members as this node has them in its log.
+/// Returns the members according to this node's log.
 fn members(metrics: &RaftMetrics<TypeConfig>) -> Vec<MemberInfo> {
     let membership = metrics.membership_config.membership();
     let voters: Vec<u64> = membership.voter_ids().collect();
@@ -184,7 +184,7 @@ fn role(metrics: &RaftMetrics<TypeConfig>) -> Role {
     }
 }
 
-/// Has this node, where it leads, compare the states of all members again and again.
+/// Compares the states of all members periodically while this node leads. Never returns.
 pub(crate) async fn watch_divergence(reporter: Arc<Reporter>) {
     loop {
         tokio::time::sleep(COMPARE_INTERVAL).await;
@@ -201,7 +201,7 @@ pub(crate) async fn watch_divergence(reporter: Arc<Reporter>) {
         for alarm in &status.alarms {
             tracing::error!("nodes differ: {alarm}");
         }
-        // What was found stands until all have been seen to hold the same.
+        // The findings stay until all members have been seen with the same state.
         if !status.alarms.is_empty() || are_at_one_index(&status) {
             reporter.found.set(status.alarms);
         }

@@ -1,27 +1,27 @@
-//! The handshake of protocol versions 1 and 2, for an upgrade node by node.
+//! The handshake of protocol versions 1 and 2, for rolling upgrades.
 //!
 //! ```text
-//! caller                                   called
-//!   Hello { all of itself, nonce A } ──▶
-//!                                    ◀──   Hello { all of itself, nonce B }
-//!   Proof (caller's)                ──▶
-//!                                    ◀──   Proof (called one's)
+//! client                                   server
+//!   Hello { identity, nonce A }     ──▶
+//!                                    ◀──   Hello { identity, nonce B }
+//!   Proof (client's)                ──▶
+//!                                    ◀──   Proof (server's)
 //! ```
-//! It tells who a node is before anything is proved, and what follows is not signed. So a node that speaks
-//! version 3 says in it as little as an older node needs:
+//! This handshake reveals a node's identity before anything is proved, and the frames after it are not signed.
+//! A node that speaks version 3 therefore reveals in it only what an older node needs:
 //!
-//! - **Called**, it tells what the caller has shown to know. One that names this cluster's id, which no
-//!   stranger has heard of, is told the node id and incarnation that a member needs. One without a cluster,
-//!   which wants to found or join one, hears nothing of this node but the cluster name that it said itself.
-//!   All others are refused, without a reason that tells anything.
-//! - **Calling**, it does so only where the other side takes no hello of version 3. That may be a lie, so it
-//!   first calls as a node without a cluster and an id ([`probe`]), which tells the cluster name. Only when
-//!   the other side has then proved the key, and that it speaks nothing newer, is it called in full
-//!   ([`call`]).
-//! - On neither side two nodes that both speak version 3 agree on an older one: their hellos, which are
-//!   under the proofs, say what they speak.
+//! - **As the server**, it reveals no more than the client has shown to know. A client that names this
+//!   cluster's id, which no stranger has heard of, learns the node id and incarnation that a member needs. A
+//!   client without a cluster, which wants to bootstrap or join one, learns nothing about this node but the
+//!   cluster name, which it sent itself. All other clients are refused, without an informative reason.
+//! - **As the client**, it uses this handshake only if the peer does not accept a hello of version 3. That may
+//!   be a lie, so it first connects as a node without a cluster and an id ([`probe`]), which reveals the
+//!   cluster name. Only after the peer has proved the key, and that it speaks no newer version, does it connect
+//!   with its full identity ([`call`]).
+//! - Two nodes that both speak version 3 never agree on an older version: their hellos, which the proofs cover,
+//!   state the versions that they speak.
 //!
-//! Refusals are texts that anybody can send. They are logged, and the caller tries again.
+//! Refusals are texts that anyone can send. They are logged, and the client tries again.
 
 use hmac::Mac;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ const ANOTHER_CLUSTER: &str = "it greets in the old way, and not as one that bel
 const SPEAKS_NEWER: &str =
     "it greets in the old way and speaks a newer one: somebody is between the nodes";
 
-/// What a node says of itself.
+/// The identity of a node as it is sent in the hello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ClearHello {
     versions: Versions,
@@ -53,7 +53,7 @@ struct ClearHello {
     cluster_id: Option<u128>,
     node_id: Option<u64>,
     incarnation: u128,
-    /// Whom it wants to reach, if that matters.
+    /// The id of the node that the client wants to reach, if it matters.
     wanted: Option<u64>,
     nonce: [u8; NONCE_LEN],
 }
@@ -80,7 +80,7 @@ impl ClearHello {
         bytes
     }
 
-    /// The other side's hello; refused unless it is that of an older node.
+    /// Decodes the peer's hello. Fails unless it is that of an older node.
     fn of_older(bytes: &[u8]) -> Result<Self, HandshakeError> {
         let hello: Self = decode("the greeting of a node", bytes)?;
         let (min, max) = hello.versions.protocol;
@@ -107,7 +107,7 @@ impl ClearHello {
     }
 }
 
-/// This node, as one that has neither a cluster nor an id.
+/// Returns this node as one that has neither a cluster nor an id.
 fn nameless(cluster_name: String) -> LocalNode {
     LocalNode {
         cluster_name,
@@ -117,8 +117,8 @@ fn nameless(cluster_name: String) -> LocalNode {
     }
 }
 
-/// Finds out whether a node of this cluster that speaks nothing newer is at the other side. Its end of the
-/// connection is of no other use.
+/// Tests whether the peer is a node with the key of this cluster that speaks no newer version. The connection
+/// cannot be used afterwards.
 ///
 /// # Errors
 /// [`HandshakeError`].
@@ -131,7 +131,7 @@ pub(super) async fn probe<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Calls a node that [`probe`] has found.
+/// Performs the handshake as the client, with a peer that [`probe`] has tested.
 ///
 /// # Errors
 /// [`HandshakeError`].
@@ -156,7 +156,7 @@ pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(greeted)
 }
 
-/// The caller's part of the handshake: the other side's hello, and the key that both have.
+/// Performs the client's part of the exchange. Returns the peer's hello and the key that both sides have.
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     credentials: &Credentials,
@@ -177,7 +177,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     Ok((theirs, key))
 }
 
-/// Is called, with the hello `their_bytes`.
+/// Performs the handshake as the server, after the client's hello `their_bytes`.
 ///
 /// # Errors
 /// [`HandshakeError`].
@@ -208,7 +208,7 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let greeted = theirs.greeted(&key);
     if let Err(refusal) = credentials.admit(&greeted.peer) {
-        // It is one of this cluster's, and an older node goes by the text.
+        // The peer belongs to this cluster, and an older node evaluates the text.
         return Err(refuse(stream, HandshakeError::Refused(refusal)).await);
     }
     let proof = mac_of(&key, &[CALLED, their_bytes, &our_bytes]);
@@ -216,7 +216,7 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(greeted)
 }
 
-/// What of `local` a caller is told that knows what is in `theirs`.
+/// Returns the part of `local` to reveal to a client that knows the content of `theirs`.
 fn what_to_show(local: &LocalNode, theirs: &ClearHello) -> Result<LocalNode, HandshakeError> {
     if theirs.cluster_name != local.cluster_name {
         return Err(unproved(ANOTHER_CLUSTER));
@@ -233,7 +233,7 @@ fn what_to_show(local: &LocalNode, theirs: &ClearHello) -> Result<LocalNode, Han
     }
 }
 
-/// The frame of a greeting of the version before, from a member of the cluster `cluster_name`.
+/// Returns the frame of an old hello from a member of the cluster `cluster_name`.
 #[cfg(test)]
 pub(super) fn greeting(cluster_name: &str) -> Vec<u8> {
     tests::greeting(|hello| hello.cluster_name = cluster_name.to_owned())

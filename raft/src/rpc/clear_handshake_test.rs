@@ -5,22 +5,22 @@ use super::super::refusal::{Refusal, RefusalCode};
 use super::*;
 use crate::config::ClusterKeys;
 
-/// What build 2843856 sends, which speaks the versions 1 and 2: the greeting of node 1 of the cluster with
-/// the id 7, with the incarnation 101, to node 2; its nonce is 0x5a…
+/// A hello of build 2843856, which speaks the versions 1 and 2: from node 1 of the cluster with id 7, with the
+/// incarnation 101, to node 2; its nonce is 0x5a…
 const CALLER_OF_VERSION_2: &str = "48525448010100000000000000000000360000001f2554ee\
      010205302e312e3006686561727468010701016501025a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a\
      5a5a5a5a";
 
-/// The same of node 2, with the incarnation 102, as the called one; its nonce is 0x6b…
+/// The hello of node 2, with the incarnation 102, as the server; its nonce is 0x6b…
 const CALLED_OF_VERSION_2: &str = "485254480101000000000000000000003500000067849de5\
      010205302e312e30066865617274680107010266006b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b\
      6b6b6b";
 
-/// Its proof of the key "secret" to that caller.
+/// Node 2's proof of the key "secret" to that client.
 const PROOF_OF_VERSION_2: &str = "4852544801020000000000000000000020000000c41c99b0\
      e7f825b580bd0811c831a9867e4e809fc7a745327ebde64e4fcd97a16f8ab420";
 
-/// Bytes before the body of a clear frame.
+/// Length in bytes of a clear frame up to its body.
 const HEADER_LEN: usize = 24;
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -47,7 +47,7 @@ fn credentials(local: LocalNode) -> Credentials {
     Credentials::new(local, keys, Box::new(|_, _| Ok(())))
 }
 
-/// The frame that comes, and its body.
+/// Reads the next frame, and returns its kind and its body.
 async fn frame(stream: &mut DuplexStream) -> (u8, Vec<u8>) {
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header).await.unwrap();
@@ -57,7 +57,7 @@ async fn frame(stream: &mut DuplexStream) -> (u8, Vec<u8>) {
     (header[5], body)
 }
 
-/// A node of version 2 that calls with `hello`: what it hears, and the body of the last frame.
+/// Acts as a client of version 2 that sends `hello`. Returns the server's hello, or the text of its refusal.
 async fn old_caller(stream: &mut DuplexStream, hello: &[u8]) -> Result<ClearHello, String> {
     stream.write_all(hello).await.unwrap();
     let (kind, theirs) = frame(stream).await;
@@ -87,7 +87,7 @@ async fn called_by_old(called: &Credentials, hello: &[u8]) -> (Result<ClearHello
     (heard, greeted.is_ok())
 }
 
-/// The frame of an old greeting that says this.
+/// Returns the frame of an old hello with the given changes.
 pub(super) fn greeting(change: impl FnOnce(&mut ClearHello)) -> Vec<u8> {
     let mut hello = ClearHello::new(node(1), Some(2));
     hello.versions.protocol = (1, 2);
@@ -143,7 +143,7 @@ async fn a_caller_hears_only_what_it_has_shown_to_know() {
     }
     refusals.dedup();
     assert_eq!(refusals, [ANOTHER_CLUSTER]);
-    // One that wants to join.
+    // A client that wants to join.
     for wanted in [None, Some(2), Some(3)] {
         let hello = greeting(|hello| {
             (hello.cluster_id, hello.node_id) = (None, None);
@@ -158,7 +158,7 @@ async fn a_caller_hears_only_what_it_has_shown_to_know() {
     }
 }
 
-/// A node of version 2 that is called; what it heard first, as far as it understands it.
+/// Acts as a server of version 2. Returns the client's hello, or `None` if this version cannot read it.
 async fn old_called(stream: &mut DuplexStream) -> Option<ClearHello> {
     let (kind, theirs) = frame(stream).await;
     assert_eq!(kind, 1);
@@ -242,7 +242,7 @@ async fn nodes_that_speak_version_3_do_not_agree_on_an_older_one() {
             .contains("speaks a newer one")
     );
     assert!(probed.is_err());
-    // Nor when somebody makes the first greeting say less.
+    // The same holds if an attacker changes the first hello to claim less.
     let hello = greeting(|hello| hello.nonce = [1; NONCE_LEN]);
     let (mut here, mut there) = tokio::io::duplex(1 << 16);
     let (_, heard) = tokio::join!(handshake::answer(&mut there, &two), async move {

@@ -1,4 +1,4 @@
-//! What this node shows to others, and whom it lets in.
+//! This node's identity towards its peers, and the rules for admitting them.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -6,35 +6,35 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use super::refusal::{Refusal, RefusalCode};
 use crate::config::{ClusterKeys, Key};
 
-/// What this node is, as it changes with the founding or joining of a cluster.
+/// The identity of this node. It changes when the node bootstraps or joins a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalNode {
     pub(crate) cluster_name: String,
-    /// `None` as long as it belongs to no cluster: it may found or join one, and nothing else.
+    /// `None` while the node belongs to no cluster: it may only bootstrap or join one.
     pub(crate) cluster_id: Option<u128>,
-    /// `None` as long as it has no number.
+    /// `None` while the peer has no id.
     pub(crate) node_id: Option<u64>,
-    /// Of its data folder.
+    /// The incarnation of its data directory.
     pub(crate) incarnation: u128,
 }
 
-/// The node at the other side of a connection, as it was introduced after both proofs.
+/// The peer of a connection, authenticated by both proofs.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// `None` as long as it belongs to no cluster.
+    /// `None` while the peer belongs to no cluster.
     pub(crate) cluster_id: Option<u128>,
-    /// `None` as long as it has no number.
+    /// `None` while the peer has no id.
     pub(crate) node_id: Option<u64>,
-    /// Of its data folder.
+    /// The incarnation of its data directory.
     pub(crate) incarnation: u128,
-    /// The protocol version that both sides speak.
+    /// The protocol version of the connection, which both sides speak.
     pub(crate) protocol: u32,
     /// The key that both sides proved.
     pub(super) key: Key,
 }
 
 impl fmt::Debug for Peer {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer")
             .field("cluster_id", &self.cluster_id)
@@ -45,10 +45,10 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// Says whether a node with a cluster id that fits may take part: its number and its incarnation.
+/// Decides whether a node of this cluster may take part, by its id and its incarnation.
 pub(crate) type Admission = dyn Fn(u64, u128) -> Result<(), Refusal> + Send + Sync;
 
-/// All that a handshake needs. Clones are the same one.
+/// The identity, keys and admission rule that a handshake needs. All clones share one state.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     shared: Arc<Shared>,
@@ -61,7 +61,7 @@ struct Shared {
 }
 
 impl fmt::Debug for Credentials {
-    /// Without the keys.
+    /// Omits the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("local", &self.local())
@@ -70,7 +70,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Those of the node `local`.
+    /// Creates the credentials of the node `local`.
     pub(crate) fn new(local: LocalNode, keys: ClusterKeys, admission: Box<Admission>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -81,24 +81,24 @@ impl Credentials {
         }
     }
 
-    /// What this node is now.
+    /// Returns this node's current identity.
     pub(crate) fn local(&self) -> LocalNode {
         self.read_local().clone()
     }
 
-    /// To be called when it belongs to a cluster.
+    /// Replaces this node's identity. Must be called when the node belongs to a cluster.
     pub(crate) fn set_local(&self, local: LocalNode) {
         let shared = self.shared.local.write();
         *shared.unwrap_or_else(PoisonError::into_inner) = local;
     }
 
-    /// The key to prove: the empty one, where there is none.
+    /// Returns the key to prove; the empty key if there is none.
     pub(super) fn key(&self) -> Key {
         let keys = self.shared.keys.all();
         keys.first().cloned().unwrap_or_default()
     }
 
-    /// The key that is accepted and that `fits`.
+    /// Returns the accepted key that `fits`.
     pub(super) fn key_that(&self, fits: impl Fn(&Key) -> bool) -> Option<Key> {
         let keys = self.shared.keys.all();
         if keys.is_empty() {
@@ -107,15 +107,15 @@ impl Credentials {
         keys.iter().find(|key| fits(key)).cloned()
     }
 
-    /// Whether a node that has shown the key belongs to this node's cluster, as far as that is known. A
-    /// connection from before this node had a cluster never does: its other side was compared with nothing.
+    /// Returns true if a peer that has proved the key is known to belong to this node's cluster. False for a
+    /// connection from before this node had a cluster: the peer's cluster id was compared with nothing.
     pub(crate) fn is_member(&self, peer: &Peer) -> bool {
         let ours = self.read_local().cluster_id;
         ours.is_some() && peer.cluster_id == ours && peer.node_id.is_some()
     }
 
-    /// What speaks against a node that has proved a key. That changes: it may be removed at any time, and
-    /// so may the key.
+    /// Checks that a peer that has proved a key is still admitted. The answer may change: the peer and the key
+    /// may be removed at any time.
     ///
     /// # Errors
     /// The refusal.

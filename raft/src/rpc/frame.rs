@@ -1,6 +1,6 @@
-//! One message on a connection between nodes.
+//! Frames: one message on a connection between nodes.
 //!
-//! While two nodes greet each other, and for as long as they speak protocol version 1 or 2, a frame is clear:
+//! Up to the proofs of the handshake, and on every connection of protocol version 1 or 2, a frame is clear:
 //!
 //! ```text
 //! 0   magic            4 bytes   "HRTH"
@@ -13,7 +13,8 @@
 //! 24  body                       see [`super::message`] and [`super::handshake`]
 //! ```
 //!
-//! From protocol version 3 on every later frame is signed (see [`super::seal`] for the keys and numbers):
+//! From protocol version 3 on, every frame after the proofs is signed (see [`super::seal`] for the keys and
+//! numbers):
 //!
 //! ```text
 //! 0   bytes 0 to 19 as above, with frame version 2
@@ -22,58 +23,59 @@
 //! ..  body tag         16 bytes  over the frame's number and the body; absent with an empty body
 //! ```
 //!
-//! The head has a tag of its own, so that no altered length is ever waited for.
+//! The head has a tag of its own, so that a receiver never waits for a body whose length was altered.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The largest body. The largest single command came in a message of at most 64 MiB.
+/// Maximum length of a body in bytes. The largest single command arrives in a client message of at most 64 MiB.
 pub(crate) const BODY_LEN_MAX: usize = 80 << 20;
 
-/// Bytes of a tag.
+/// Length of a tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
 
-/// What a slow network carries at least, in bytes per second: a message gets so much more time.
+/// The slowest network that is allowed for, in bytes per second. It determines the extra time that a message
+/// gets for its length.
 const RATE_MIN: usize = 1 << 20;
 
-/// Bytes before the checksum or the tag.
+/// Length in bytes of a frame up to the checksum or the tag.
 const HEAD_LEN: usize = 20;
 
-/// Bytes before the body of a clear frame.
+/// Length in bytes of a clear frame up to its body.
 const CLEAR_LEN: usize = HEAD_LEN + 4;
 
-/// Bytes before the body of a signed frame, the longer one.
+/// Length in bytes of a signed frame up to its body; the greater of the two.
 const SIGNED_LEN: usize = HEAD_LEN + TAG_LEN;
 
 const MAGIC: [u8; 4] = *b"HRTH";
 const CLEAR: u8 = 1;
 const SIGNED: u8 = 2;
 
-/// How a connection to a Pyro daemon begins: somebody took this port for that.
+/// The first bytes of a connection to a Pyro daemon, from a program that takes this port for one.
 const PYRO_MAGIC: &[u8; 4] = b"PYRO";
 
-/// Bytes of a body that are read at once, so that a length alone takes no memory.
+/// Bytes of a body that are read at once, so that an announced length alone allocates no memory.
 const READ_STEP: usize = 64 << 10;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// See [`super::handshake`].
+    /// The first message of each side. See [`super::handshake`].
     Hello,
     /// Proof of the cluster key.
     Proof,
-    /// Why the sender goes no further: as text in a clear frame, as a [`super::refusal::Refusal`] in a
-    /// signed one.
+    /// The reason why the sender ends the handshake: a text in a clear frame, a [`super::refusal::Refusal`] in
+    /// a signed one.
     Refusal,
     Request,
     Response,
-    /// Are you there?
+    /// A request for a sign of life.
     Ping,
-    /// Yes.
+    /// The answer to a ping.
     Pong,
-    /// Who the sender is. Protocol version 3, signed.
+    /// The identity of the sender. Protocol version 3, signed.
     Introduction,
 }
 
@@ -106,21 +108,22 @@ pub(crate) struct Frame {
     pub(crate) body: Vec<u8>,
 }
 
-/// A message to be sent, with room around its body for what a frame adds.
+/// A message to be sent, with room around its body for the other parts of a frame.
 #[derive(Debug)]
 pub(crate) struct Message {
     kind: Kind,
     id: u64,
-    /// [`SIGNED_LEN`] bytes of room, and the body.
+    /// [`SIGNED_LEN`] bytes of room, then the body.
     bytes: Vec<u8>,
     body_len: u32,
 }
 
 impl Message {
-    /// The message whose body `write_body` appends: about `len_hint` bytes, and at most [`BODY_LEN_MAX`].
+    /// Creates the message whose body `write_body` appends: about `len_hint` bytes, and at most
+    /// [`BODY_LEN_MAX`].
     ///
     /// # Errors
-    /// `InvalidInput` when the body is too long.
+    /// `InvalidInput` if the body is too long.
     pub(crate) fn new(
         kind: Kind,
         id: u64,
@@ -145,7 +148,7 @@ impl Message {
         })
     }
 
-    /// A message without a body.
+    /// Creates a message without a body.
     pub(crate) fn empty(kind: Kind, id: u64) -> Self {
         Self {
             kind,
@@ -155,7 +158,7 @@ impl Message {
         }
     }
 
-    /// The body.
+    /// Returns the body.
     #[cfg(test)]
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[SIGNED_LEN..]
@@ -170,7 +173,7 @@ impl Message {
         head
     }
 
-    /// Its clear frame.
+    /// Packs the message into a clear frame.
     pub(super) fn into_clear(mut self) -> Packed {
         const START: usize = SIGNED_LEN - CLEAR_LEN;
         let head = self.head(CLEAR);
@@ -183,7 +186,7 @@ impl Message {
         }
     }
 
-    /// Its signed frame, with the tags that `tag` gives to the head and to the body.
+    /// Packs the message into a signed frame. `tag` computes the tags of head and body.
     pub(super) fn into_signed(mut self, tag: impl Fn(Part<'_>) -> [u8; TAG_LEN]) -> Packed {
         let head = self.head(SIGNED);
         self.bytes[..HEAD_LEN].copy_from_slice(&head);
@@ -199,14 +202,14 @@ impl Message {
     }
 }
 
-/// What a tag is for.
+/// The part of a frame that a tag covers.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a> {
     Head(&'a [u8; HEAD_LEN]),
     Body(&'a [u8]),
 }
 
-/// A frame's bytes.
+/// The bytes of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Packed {
     bytes: Vec<u8>,
@@ -214,13 +217,13 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// All of them.
+    /// Returns all bytes of the frame.
     pub(crate) fn as_slice(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 }
 
-/// How long a message with a body of `len` bytes may take on a slow network.
+/// Returns the time that a body of `len` bytes may take on a slow network.
 pub(crate) fn time_for(len: usize) -> Duration {
     Duration::from_secs_f64(len as f64 / RATE_MIN as f64)
 }
@@ -240,29 +243,29 @@ fn altered() -> io::Error {
     invalid("a message was altered on its way, or came twice or in the wrong order".to_owned())
 }
 
-/// What a frame begins with. In a signed frame it is as it was sent.
+/// The head of a frame. The head of a signed frame is verified.
 #[derive(Debug)]
 pub(crate) struct Head {
     kind: Kind,
     id: u64,
     body_len: usize,
     bytes: [u8; HEAD_LEN],
-    /// Of a clear frame.
+    /// The checksum of a clear frame; 0 in a signed one.
     checksum: u32,
 }
 
 impl Head {
-    /// Bytes of the body that follows.
+    /// Returns the length in bytes of the body that follows.
     pub(crate) fn body_len(&self) -> usize {
         self.body_len
     }
 }
 
-/// Reads the head of the next clear frame, whose body has at most `len_max` bytes. `None` at the end of the
-/// stream between two frames. Not to be cancelled half-way.
+/// Reads the head of the next clear frame, whose body has at most `len_max` bytes. Returns `None` if the stream
+/// ends between two frames. Not cancel safe.
 ///
 /// # Errors
-/// `InvalidData` with what is wrong, and the stream's own.
+/// `InvalidData` with the reason, and the errors of the stream.
 pub(super) async fn read_clear_head<R: AsyncRead + Unpin>(
     reader: &mut R,
     len_max: usize,
@@ -276,7 +279,7 @@ pub(super) async fn read_clear_head<R: AsyncRead + Unpin>(
     Ok(Some(head))
 }
 
-/// [`read_clear_head`] of a signed frame; `is_tag` says whether a tag is the head's.
+/// Reads the head of a signed frame, like [`read_clear_head`]. `is_tag` verifies the tag of the head.
 pub(super) async fn read_signed_head<R: AsyncRead + Unpin>(
     reader: &mut R,
     len_max: usize,
@@ -292,7 +295,7 @@ pub(super) async fn read_signed_head<R: AsyncRead + Unpin>(
     parse_head(head, SIGNED, len_max).map(Some)
 }
 
-/// The rest of the clear frame that begins with `head`.
+/// Reads the rest of the clear frame with this head.
 pub(super) async fn read_clear_body<R: AsyncRead + Unpin>(
     reader: &mut R,
     head: Head,
@@ -308,7 +311,7 @@ pub(super) async fn read_clear_body<R: AsyncRead + Unpin>(
     })
 }
 
-/// The rest of the signed frame that begins with `head`; `is_tag` says whether a tag is the body's.
+/// Reads the rest of the signed frame with this head. `is_tag` verifies the tag of the body.
 pub(super) async fn read_signed_body<R: AsyncRead + Unpin>(
     reader: &mut R,
     head: Head,
@@ -329,7 +332,7 @@ pub(super) async fn read_signed_body<R: AsyncRead + Unpin>(
     })
 }
 
-/// The first `LEN` bytes of a frame; refused as soon as they begin like none.
+/// Reads the first `LEN` bytes of a frame. Fails as soon as they do not match the magic bytes.
 async fn read_head_bytes<R: AsyncRead + Unpin, const LEN: usize>(
     reader: &mut R,
 ) -> io::Result<Option<[u8; LEN]>> {
@@ -392,7 +395,7 @@ fn parse_head(bytes: [u8; HEAD_LEN], wanted: u8, len_max: usize) -> io::Result<H
     })
 }
 
-/// The little-endian number in at most eight bytes.
+/// Returns the little-endian number in up to eight bytes.
 fn number(bytes: &[u8]) -> u64 {
     let from_last = bytes.iter().rev();
     from_last.fold(0, |number, &byte| number << 8 | u64::from(byte))
@@ -402,7 +405,7 @@ async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, len: usize) -> io::Resu
     let mut body = Vec::with_capacity(len.min(READ_STEP));
     while body.len() < len {
         let before = body.len();
-        // What has come may be doubled, and nothing more.
+        // The buffer may double what has arrived, and no more.
         let step = (len - before).min(before.max(READ_STEP));
         body.resize(before + step, 0);
         reader.read_exact(&mut body[before..]).await?;

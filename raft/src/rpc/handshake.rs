@@ -1,31 +1,35 @@
-//! Who may speak: what two nodes tell each other before the first request.
+//! The handshake: mutual authentication of two nodes before the first request.
 //!
 //! ```text
-//! caller                                   called
+//! client                                   server
 //!   Hello { versions, nonce A }     ──▶
 //!                                    ◀──   Hello { versions, nonce B }
-//!   Proof (caller's)                ──▶
-//!                                    ◀──   Proof (called one's)
+//!   Proof (client's)                ──▶
+//!                                    ◀──   Proof (server's)
 //!   from here on every frame is signed, see `seal`
 //!   Introduction                    ──▶
 //!                                    ◀──   Introduction, perhaps with a refusal
 //! ```
-//! A proof is HMAC-SHA-256 under the cluster key over the sender's side, the caller's hello and the called
-//! one's hello, byte by byte as they were sent. Each side's nonce is in there, so nothing that was recorded
-//! can be used again; so is the side, so nothing can be sent back. The introductions are signed with keys
-//! made from the cluster key and both hellos, so nobody can pass on a handshake and go on in another's name.
-//! Without a key the proofs are made with the empty one, and show only that neither side has a key.
+//! The client is the node that opened the connection (`Caller` in the code), the server the node that accepted
+//! it (`Called`).
 //!
-//! A node that accepts several keys proves the first of them; the called one looks for the one that fits
-//! among its own and answers with that.
+//! A proof is an HMAC-SHA-256 under the cluster key over the sender's side, the client's hello and the server's
+//! hello, byte for byte as they were sent. It covers both nonces, so a recorded proof cannot be replayed; it
+//! covers the side, so a proof cannot be reflected. The introductions are signed with keys that are derived
+//! from the cluster key and both hellos, so no one can relay a handshake and continue in the name of another
+//! node. Without a cluster key the proofs use the empty key, and show only that neither side has a key.
 //!
-//! **Who hears what.** Before both proofs a node tells its protocol versions and a nonce, and nothing else:
-//! not who it is, of which cluster, or why it goes no further. A Refusal in a clear frame is a text that
-//! anybody could have sent: it is logged, and the caller tries again. One in a signed frame has a code.
-//! Nodes of the version before are spoken to by [`super::clear_handshake`], which says what they hear.
+//! A node that accepts several keys proves the first of them. The server searches its own keys for the one that
+//! matches, and answers with that key.
 //!
-//! A hello begins with the protocol versions and a text, and that is how every version's hello begins: what
-//! comes behind is read only when there is a common version, and may go on where this program stops reading.
+//! **Disclosure.** Before both proofs, a node reveals its protocol versions and a nonce, and nothing else:
+//! neither its identity, nor its cluster, nor the reason why it ends the handshake. A `Refusal` in a clear
+//! frame is a text that anyone could have sent: it is logged, and the client tries again. A `Refusal` in a
+//! signed frame has a code. Nodes of earlier versions are served by [`super::clear_handshake`], which defines
+//! what they learn.
+//!
+//! The hello of every version begins with the protocol versions and a text. The rest of it is read only if
+//! there is a common version, and may be longer than this program reads.
 
 use std::io;
 
@@ -42,38 +46,38 @@ use super::seal::{Opener, Sealer, Seals, Side, mac_of};
 use crate::codec;
 use crate::config::Key;
 
-/// The protocol version that this program speaks.
+/// The newest protocol version that this program speaks.
 ///
 /// | version | adds |
 /// |---|---|
 /// | 1 | everything else |
 /// | 2 | `Request::AcknowledgedReadIndex` |
-/// | 3 | hellos that tell nothing, signed frames, refusals with a code; rules 2 of the registry |
+/// | 3 | hellos without an identity, signed frames, refusals with a code; rules 2 of the registry |
 pub(crate) const PROTOCOL: u32 = 3;
 
-/// The oldest one that it speaks too.
+/// The oldest protocol version that this program speaks.
 pub(crate) const PROTOCOL_MIN: u32 = 1;
 
-/// The first one whose handshake is that of this file.
+/// The first protocol version that uses the handshake of this module.
 pub(super) const PROTOCOL_SIGNED: u32 = 3;
 
-/// Bytes of a message before the other side is known.
+/// Limit on the length in bytes of a message before the peer is authenticated.
 const MESSAGE_LEN_MAX: usize = 4096;
 
 pub(super) const NONCE_LEN: usize = 32;
 const CALLER: &[u8] = b"hearth peer 3: caller";
 const CALLED: &[u8] = b"hearth peer 3: called";
 
-/// How a hello begins, in all versions.
+/// The beginning of a hello, in all versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Versions {
-    /// The protocol versions that it speaks, from and to.
+    /// The lowest and the highest protocol version that the sender speaks.
     pub(super) protocol: (u32, u32),
-    /// The program's version; empty since protocol version 3.
+    /// The version of the program; empty since protocol version 3.
     pub(super) program: String,
 }
 
-/// The first message.
+/// The first message of each side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Hello {
     versions: Versions,
@@ -92,18 +96,18 @@ impl Hello {
     }
 }
 
-/// What a node says of itself to one that has proved the key.
+/// The identity that a node reveals to a peer that has proved the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Introduction {
-    /// Of the program, for people.
+    /// The version of the program, for operators.
     pub(super) program: String,
     pub(super) cluster_name: String,
     pub(super) cluster_id: Option<u128>,
     pub(super) node_id: Option<u64>,
     pub(super) incarnation: u128,
-    /// Whom the caller wants to reach, if that matters.
+    /// The id of the node that the client wants to reach, if it matters.
     pub(super) wanted: Option<u64>,
-    /// Why the called one does not take the caller, if it does not.
+    /// The reason why the server refuses the client, if it does.
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -120,7 +124,7 @@ impl Introduction {
         }
     }
 
-    /// What speaks against a connection from this node to `theirs`.
+    /// Returns the reason to refuse a connection from this node to `theirs`, if there is one.
     fn compare(&self, theirs: &Self) -> Result<(), Refusal> {
         let refuse = |code, text: String| Err(Refusal::new(code, text));
         if theirs.cluster_name != self.cluster_name {
@@ -168,36 +172,36 @@ impl Introduction {
     }
 }
 
-/// What a handshake ends with.
+/// The result of a successful handshake.
 #[derive(Debug)]
 pub(crate) struct Greeted {
-    /// The other side.
+    /// The authenticated peer.
     pub(crate) peer: Peer,
-    /// For all that follows.
+    /// The keys that sign and verify all further frames.
     pub(crate) seals: Seals,
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
-    /// This side goes no further, after both proofs; the other one was told.
+    /// This side refuses the peer after both proofs, and has told it.
     #[error("{0}")]
     Refused(Refusal),
-    /// The other side goes no further, after both proofs.
+    /// The peer refuses this node after both proofs.
     #[error("{0}")]
     RefusedByPeer(Refusal),
-    /// There is no proof of a common key. Nothing that the other side said counts.
+    /// There is no proof of a common key. Nothing that the peer said counts.
     #[error("{why}")]
     Unproved {
-        /// This side's words, always the same for the same cause.
+        /// This side's text, always the same for the same cause.
         why: &'static str,
-        /// The other side's words, if it said any; escaped, and cut.
+        /// The peer's text, if it sent one; escaped and cut.
         said: Option<String>,
     },
-    /// The other side takes no hello of this version. It may be an older node, or claim to be one.
+    /// The peer does not accept a hello of this version. It may be an older node, or claim to be one.
     #[error("it does not speak protocol version {PROTOCOL_SIGNED}")]
     Older,
-    /// The connection broke, or what came makes no sense.
+    /// The connection broke, or the data that arrived is invalid.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -211,10 +215,10 @@ pub(super) const NO_COMMON_VERSION: &str =
 const REFUSED_UNPROVED: &str = "it refuses this node without a proof of the cluster key: the keys differ \
      (--cluster-key-file), or it is no node of this cluster";
 
-/// Calls: returns who is at the other side when both sides agree.
+/// Performs the handshake as the client, and returns the authenticated peer when both sides agree.
 ///
 /// # Errors
-/// [`HandshakeError`]; after [`HandshakeError::Older`], [`super::clear_handshake`] may go on, on another
+/// [`HandshakeError`]. After [`HandshakeError::Older`] the client may use [`super::clear_handshake`] on another
 /// connection.
 pub(crate) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
@@ -256,14 +260,14 @@ pub(crate) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
         let message = Message::new(Kind::Refusal, 0, 0, |out| {
             codec::encode_message(&refusal, out);
         })?;
-        // Whether it arrives or not, there will be no connection.
+        // The connection fails whether or not this arrives.
         let _ = send_signed(stream, &mut seals.sealer, message).await;
         return Err(HandshakeError::Refused(refusal));
     }
     Ok(Greeted { peer, seals })
 }
 
-/// Is called: returns who is at the other side when both sides agree.
+/// Performs the handshake as the server, and returns the authenticated peer when both sides agree.
 ///
 /// # Errors
 /// [`HandshakeError`].
@@ -348,14 +352,14 @@ async fn receive_signed<S: AsyncRead + Unpin>(
     stream: &mut S,
     opener: &mut Opener,
 ) -> Result<Frame, HandshakeError> {
-    // Whoever waits for a handshake has a limit.
+    // The caller limits the time of the whole handshake.
     let Some(head) = opener.head(stream, MESSAGE_LEN_MAX).await? else {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     };
     Ok(opener.body(stream, head).await?)
 }
 
-/// What both sides speak.
+/// Returns the highest protocol version that both sides speak.
 fn common_version(theirs: &Versions) -> Result<u32, HandshakeError> {
     let (min, max) = theirs.protocol;
     if min > PROTOCOL || max < PROTOCOL_SIGNED {
@@ -368,7 +372,7 @@ pub(super) fn read_versions(hello: &[u8]) -> io::Result<Versions> {
     decode("the greeting of a node", hello)
 }
 
-/// What `bytes` begin with.
+/// Decodes a value from the beginning of `bytes`.
 pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> io::Result<T> {
     codec::decode_beginning(what, bytes).map_err(io::Error::from)
 }
@@ -377,12 +381,12 @@ pub(super) fn unproved(why: &'static str) -> HandshakeError {
     HandshakeError::Unproved { why, said: None }
 }
 
-/// Tells the other side, which has proved nothing, that this one goes no further.
+/// Tells a peer that has not proved the key that this side ends the handshake. Returns `error`.
 pub(super) async fn refuse<S: AsyncWrite + Unpin>(
     stream: &mut S,
     error: HandshakeError,
 ) -> HandshakeError {
-    // Whether it arrives or not, there will be no connection.
+    // The connection fails whether or not this arrives.
     let _ = send(stream, Kind::Refusal, error.to_string().as_bytes()).await;
     error
 }
@@ -397,14 +401,14 @@ pub(super) async fn send<S: AsyncWrite + Unpin>(
     send_signed(stream, &mut Sealer::Clear, message).await
 }
 
-/// A clear frame of a handshake.
+/// A clear frame of the handshake.
 pub(super) enum Received {
     Refusal(String),
     Other(Frame),
 }
 
 impl Received {
-    /// The body of what should be of the kind `wanted`.
+    /// Returns the body of a frame that must be of kind `wanted`.
     pub(super) fn body(self, wanted: Kind) -> Result<Vec<u8>, HandshakeError> {
         match self {
             Self::Other(frame) if frame.kind == wanted => Ok(frame.body),

@@ -24,7 +24,7 @@ fn with_keys(local: LocalNode, accepted: &[&str]) -> Credentials {
     Credentials::new(local, keys(accepted), Box::new(|_, _| Ok(())))
 }
 
-/// A node that takes nobody.
+/// Returns the credentials of a node that admits no peer.
 fn strict(local: LocalNode) -> Credentials {
     let admission = |id, incarnation| {
         let text = format!("{id} {incarnation} was removed");
@@ -43,7 +43,7 @@ async fn shake(caller: &Credentials, wanted: Option<u64>, called: &Credentials) 
     tokio::join!(
         async {
             let result = call(&mut here, caller, wanted).await;
-            // What ends first closes its side.
+            // The side that ends first closes its end.
             drop(here);
             result
         },
@@ -74,7 +74,7 @@ async fn two_members_know_each_other_afterwards() {
     assert_eq!(caller.peer.node_id, Some(2));
     assert_eq!(caller.peer.protocol, PROTOCOL);
     assert_eq!(called.peer.incarnation, 101);
-    // And what one seals, the other opens.
+    // The frames of one side can be opened by the other side.
     let (mut here, mut there) = (caller.seals, called.seals);
     let frame = here.sealer.seal(Message::empty(Kind::Ping, 5));
     let mut bytes = frame.as_slice();
@@ -212,7 +212,7 @@ async fn versions_that_share_nothing_are_refused() {
         protocol: (PROTOCOL + 1, PROTOCOL + 3),
         program: String::new(),
     };
-    // Whatever a later version's hello has behind that.
+    // The rest of a later version's hello may be anything.
     let mut later = Vec::new();
     codec::encode_message(&versions, &mut later);
     later.extend_from_slice(&[0xff; 100]);
@@ -280,7 +280,7 @@ fn only_a_node_of_the_same_cluster_is_a_member() {
     assert!(!ours(None).is_member(&theirs(Some(7), Some(1))));
 }
 
-/// Passes on what flows until either side ends, and returns it.
+/// Forwards all bytes until either side ends, and returns them.
 async fn record(from: &mut ReadHalf<DuplexStream>, to: &mut WriteHalf<DuplexStream>) -> Vec<u8> {
     let mut all = Vec::new();
     let mut part = [0; 1024];
@@ -294,7 +294,7 @@ async fn record(from: &mut ReadHalf<DuplexStream>, to: &mut WriteHalf<DuplexStre
     }
 }
 
-/// What each side said in a handshake of nodes 1 and 2 that went well.
+/// Returns the bytes that each side sent in a successful handshake of nodes 1 and 2.
 async fn recorded() -> (Vec<u8>, Vec<u8>) {
     let (one, two) = (credentials(node(1)), credentials(node(2)));
     let (mut here, tap_here) = tokio::io::duplex(1 << 16);
@@ -380,7 +380,7 @@ async fn whoever_relays_a_handshake_cannot_go_on_in_its_place() {
     let (mut here, mut there) = tokio::io::duplex(1 << 16);
     let (caller, called) = tokio::join!(call(&mut here, &one, Some(2)), answer(&mut there, &two));
     let (mut caller, mut called) = (caller.unwrap(), called.unwrap());
-    // Neither a frame of its own making, nor one that goes the other way, nor one from before.
+    // Neither a frame of the attacker's own, nor one of the other direction, nor a repeated one.
     for bytes in [
         Sealer::Clear.seal(Message::empty(Kind::Ping, 1)),
         called.seals.sealer.seal(Message::empty(Kind::Pong, 1)),

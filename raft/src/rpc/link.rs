@@ -1,10 +1,11 @@
-//! One connection to one member, for this node's requests: made, watched, and made again.
+//! A link: this node's connection for requests to one member, which is established, watched and re-established.
 //!
-//! A member that answers nothing is given up after a while: a ping goes out twice a second, and a message
-//! must come back within two, or longer if much was sent or is coming. Only messages count, and the verified
-//! head of a long one that says how long it is: bytes that never become a message are no sign of life. When the member's system closes the connection,
-//! another attempt follows at once; when that is refused, the process has ended, and the state says so
-//! ([`LinkState::Down`] with `closed`). All else is silence, which may also be a cut cable.
+//! A member that does not answer is given up after a while: a ping is sent twice a second, and a message must
+//! arrive within two seconds, or longer if much was sent or is arriving. Only complete messages count, and the
+//! verified head of a long message, which tells its length. Bytes that never become a message are not a sign of
+//! life. If the member's operating system closes the connection, another attempt follows at once. If that
+//! attempt is refused, the process has ended, and the state says so ([`LinkState::Down`] with `closed`).
+//! Everything else is silence, which may also be a cut cable.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,27 +31,27 @@ use super::socket::{self, Connection, Sockets};
 use super::{CallError, LinkState};
 use crate::codec;
 
-/// Requests that wait to be written.
+/// Maximum number of requests that wait to be written.
 const QUEUE_LEN: usize = 256;
 
-/// How patient a link is.
+/// The timeouts and intervals of a link.
 #[derive(Debug, Clone)]
 pub(crate) struct Timing {
-    /// How long connecting may take.
+    /// Timeout of connecting.
     pub(crate) connect: Duration,
-    /// How long greeting may take.
+    /// Timeout of the handshake.
     pub(crate) greeting: Duration,
-    /// How often a connection is asked for a sign of life.
+    /// Interval of pings.
     pub(crate) ping: Duration,
-    /// How long it may be without one.
+    /// The longest time without a sign of life.
     pub(crate) silence: Duration,
-    /// How long a message that is being sent may stand still. A system takes more of it only when a third of
-    /// its buffer, which may have megabytes, is free again.
+    /// The longest time that a message being sent may make no progress. An operating system accepts more of it
+    /// only when a third of its send buffer, which may hold megabytes, is free again.
     pub(crate) standstill: Duration,
-    /// Between two attempts to connect, at first and at most.
+    /// Pause between two attempts to connect: the first pause and its maximum.
     pub(crate) retry: (Duration, Duration),
-    /// Between two attempts, and for how long, after the process at the other side has ended: it may come
-    /// back at once.
+    /// Pause between two attempts after the peer's process has ended, and the time for which that pause is
+    /// used: the process may be restarted at once.
     pub(crate) retry_ended: (Duration, Duration),
 }
 
@@ -69,11 +70,11 @@ impl Default for Timing {
     }
 }
 
-/// How often the same reason for having no connection is logged, whatever the other side says.
+/// Interval at which the same reason for having no connection is logged again, whatever the peer says.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Attempts right after a connection was closed, to find out whether the process has gone. (A system
-/// that ends a process may close its connections a moment before its listener.)
+/// Number of attempts right after a connection was closed, to find out whether the process has ended. (An
+/// operating system that ends a process may close its connections a moment before its listener.)
 const CLOSED_ATTEMPTS: u32 = 10;
 const CLOSED_ATTEMPT_DELAY: Duration = Duration::from_millis(2);
 
@@ -84,13 +85,13 @@ pub(crate) struct Link {
     queue: mpsc::Sender<Outgoing>,
     next_id: AtomicU64,
     state: watch::Receiver<LinkState>,
-    /// The protocol version of the last connection; 0 before there was one.
+    /// The protocol version of the last connection; 0 if there was none.
     protocol: Arc<AtomicU32>,
     hurry: Arc<Notify>,
     task: AbortHandle,
 }
 
-/// A request on its way.
+/// A request that waits to be written.
 #[derive(Debug)]
 struct Outgoing {
     id: u64,
@@ -107,7 +108,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Starts to connect to member `to` at `addr`, and never stops.
+    /// Starts a task that connects to member `to` at `addr`, and keeps trying until the link is dropped.
     pub(crate) fn start(
         to: u64,
         addr: String,
@@ -147,7 +148,7 @@ impl Link {
         &self.addr
     }
 
-    /// The protocol version that the member spoke when it was connected last; 0 before that.
+    /// Returns the protocol version that the member spoke on its last connection; 0 if there was none.
     pub(crate) fn protocol(&self) -> u32 {
         self.protocol.load(Ordering::Acquire)
     }
@@ -156,14 +157,14 @@ impl Link {
         self.state.clone()
     }
 
-    /// Lets it try to connect at once, if it waits to do so.
+    /// Makes the link retry at once if it is waiting.
     pub(crate) fn hurry(&self) {
         if *self.state.borrow() != LinkState::Up {
             self.hurry.notify_one();
         }
     }
 
-    /// See [`super::Peers::call`].
+    /// Sends a request. See [`super::Peers::call`].
     pub(crate) async fn call(
         &self,
         request: &Request,
@@ -192,7 +193,7 @@ impl Link {
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(CallError::Lost("the connection was given up".to_owned())),
-            // Its place in `pending` goes with the late response, or with the connection.
+            // The entry in `pending` is removed by the late response, or with the connection.
             Err(_) => Err(CallError::TimedOut(timeout)),
         }
     }
@@ -212,32 +213,32 @@ struct Runner {
     pending: Arc<Mutex<Pending>>,
 }
 
-/// What the reader and the writer of a connection share.
+/// The state that the reader and the writer of a connection share.
 #[derive(Debug, Default)]
 struct Pending {
     /// Requests that were written and not answered yet.
     replies: HashMap<u64, Reply>,
-    /// Times that a sign of life was asked for since something came last. Not the time since: when this
-    /// node itself stood still, the other one is not to blame.
+    /// Number of pings since the last message arrived. Pings are counted, not time: if this node itself was
+    /// stalled, the peer is not to blame.
     unheard_pings: u32,
-    /// Bytes that were written since something came last.
+    /// Bytes that were written since the last message arrived.
     unheard_len: usize,
-    /// Those of them that came before the first of `unheard_pings`: its answer comes behind them, and
-    /// whatever was written later does not put it off.
+    /// The part of `unheard_len` that was written before the first of `unheard_pings`. The answer to that ping
+    /// follows the answers to these bytes; bytes that were written later do not delay it.
     asked_len: usize,
-    /// Bytes of the message that is coming.
+    /// Length in bytes of the message that is arriving.
     coming_len: usize,
 }
 
 impl Pending {
-    /// A message has come, or the head of one of `coming_len` bytes.
+    /// Records that a message has arrived, or the head of a message of `coming_len` bytes.
     fn hear(&mut self, coming_len: usize) {
         self.unheard_pings = 0;
         self.unheard_len = 0;
         self.coming_len = coming_len;
     }
 
-    /// Another ping is due. For how long nothing has come, if that is too long.
+    /// Records that another ping is due. Returns the duration of the silence if it is too long.
     fn overdue(&mut self, timing: &Timing) -> Option<Duration> {
         if self.unheard_pings == 0 {
             self.asked_len = self.unheard_len;
@@ -256,13 +257,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Runner {
     async fn run(mut self) {
         let mut delay = self.timing.retry.0;
-        // Attempts left that follow a close at once.
+        // Number of attempts left that follow a close at once.
         let mut closed_attempts = 0;
         let mut was_closed = false;
         let mut said_at: Option<(&str, Instant)> = None;
         let mut ended_at: Option<Instant> = None;
-        // A node that was there and has gone is news for whoever looks after the cluster, and so is its
-        // return.
+        // Operators want to know that a node which was connected has gone, and that it has returned.
         let (mut was_there, mut is_missed) = (false, false);
         loop {
             match self.connect().await {
@@ -308,7 +308,8 @@ impl Runner {
                     (was_closed, closed_attempts) = (false, 0);
                 }
                 Err(HandshakeError::Unproved { why, said }) => {
-                    // Anybody can say anything, each time something else.
+                    // An unproved peer can send any text, and a different one each time, so the log is limited
+                    // by time.
                     let is_due = said_at
                         .is_none_or(|(known, at)| known != why || at.elapsed() >= LOG_INTERVAL);
                     if is_due {
@@ -364,7 +365,7 @@ impl Runner {
         self.set(LinkState::Down { closed, reason })
     }
 
-    /// Whether that is news.
+    /// Sets the state. Returns true if it has changed.
     fn set(&self, state: LinkState) -> bool {
         self.state.send_if_modified(|known| {
             let news = *known != state;
@@ -373,7 +374,7 @@ impl Runner {
         })
     }
 
-    /// Waits, and refuses requests meanwhile.
+    /// Waits for about `delay`, or until [`Link::hurry`], and refuses requests meanwhile.
     async fn wait(&mut self, delay: Duration) {
         let jitter = rand::rng().random_range(0.7..1.3);
         let hurry = Arc::clone(&self.hurry);
@@ -394,7 +395,7 @@ impl Runner {
                 result = &mut until => return result,
                 outgoing = self.waiting.recv() => match outgoing {
                     Some(outgoing) => self.refuse(outgoing),
-                    // Nobody holds the link any more, and this task is about to be ended.
+                    // The link was dropped, and this task is about to be aborted.
                     None => return std::future::pending().await,
                 },
             }
@@ -406,7 +407,7 @@ impl Runner {
             LinkState::Up => "not connected".to_owned(),
             state => state.to_string(),
         };
-        // Whoever gave up is gone.
+        // A caller that gave up has dropped its receiver.
         let _ = outgoing.reply.send(Err(CallError::Unreachable(reason)));
     }
 
@@ -430,7 +431,7 @@ impl Runner {
         self.refuse_until(connected).await
     }
 
-    /// Passes requests and responses until the connection ends.
+    /// Sends requests and receives responses until the connection ends. Returns the reason.
     async fn serve(&mut self, stream: Connection, seals: Seals) -> io::Error {
         let (reader, writer) = stream.into_split();
         let pending = Arc::clone(&self.pending);
@@ -490,7 +491,7 @@ impl Runner {
             }
             let mut pending = lock(&self.pending);
             pending.unheard_len = pending.unheard_len.saturating_add(len);
-            // Nobody else could be asked for a sign of life meanwhile, and something was taken all the time.
+            // During such a long write no ping could be sent, but the peer accepted bytes all the time.
             if began.elapsed() > self.timing.ping {
                 pending.unheard_pings = 0;
             }
@@ -536,7 +537,7 @@ async fn read_responses(
     }
 }
 
-/// Whether the other side's system ended the connection.
+/// Returns true if the peer's operating system ended the connection.
 fn is_close(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -556,7 +557,8 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// A connection to `addr` whose other side has shown who it is: `wanted`, if that matters.
+/// Connects to `addr` and performs the handshake. The peer must be node `wanted`, if that is given. Falls back
+/// to the handshake of protocol versions 1 and 2 for an older peer.
 async fn connect(
     sockets: &dyn Sockets,
     addr: &str,
@@ -587,10 +589,10 @@ async fn in_time<T>(
     }
 }
 
-/// One request on a connection of its own, to whoever is at `addr`. For nodes that have no cluster yet.
+/// Sends one request on a connection of its own to the node at `addr`. For nodes that have no cluster yet.
 ///
 /// # Errors
-/// [`HandshakeError`].
+/// [`HandshakeError`]: also if there is no response within `timeout`.
 pub(crate) async fn ask(
     addr: &str,
     sockets: &dyn Sockets,

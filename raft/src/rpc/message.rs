@@ -1,8 +1,8 @@
-//! What nodes ask of each other, and answer.
+//! The requests and responses between nodes.
 //!
-//! These structures are ours and are the wire format (see `frame` for the version and checksum around
-//! them). A variant or field may be added at the end in a new protocol version, and is sent to a peer
-//! only when the handshake has shown that it knows it.
+//! These structures are the wire format (see `frame` for the version and checksum around them). A new protocol
+//! version may add a variant or field at the end. It is sent to a peer only if the handshake has shown that the
+//! peer knows it.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::codec::{self, LogIdRecord, VoteRecord};
 use crate::status::{ClusterChange, ClusterError, ClusterReply, NodeReport};
 use crate::types::{Member, NumberedCommand, NumberedReply};
 
-/// A request.
+/// A request to another node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// AppendEntries. Each entry as [`crate::codec::encode_log_entry`] gives it.
+    /// AppendEntries. Each entry is encoded by [`crate::codec::encode_log_entry`].
     Append {
         vote: VoteRecord,
         prev_log_id: Option<LogIdRecord>,
@@ -25,9 +25,9 @@ pub(crate) enum Request {
     },
     /// RequestVote.
     Vote(VoteAsk),
-    /// Pre-vote: would you grant it?
+    /// The request for a pre-vote: would the receiver grant this vote?
     PreVote(VoteAsk),
-    /// TimeoutNow, to the next leader and to all others.
+    /// TimeoutNow, sent to the next leader and to all others.
     TransferLeader {
         from_leader: VoteRecord,
         to: u64,
@@ -35,29 +35,31 @@ pub(crate) enum Request {
     },
     /// A part of InstallSnapshot.
     Snapshot(SnapshotPart),
-    /// Have the leader propose this.
+    /// Has the receiver propose this as leader.
     Propose(ProposalRecord),
-    /// Which index must be applied before a read that begins now?
+    /// Requests the index that must be applied before a read that begins now.
     ReadIndex,
-    /// What do you know of yourself?
+    /// Requests the receiver's report on itself.
     Report,
-    /// Do this; passed on to the leader.
+    /// Changes the cluster. The receiver forwards it to the leader.
     Change(ClusterChange),
-    /// Before there is a cluster: see `birth`.
+    /// Bootstraps a cluster with the receiver; see `birth`.
     Found(FoundAsk),
-    /// From a node without a cluster: see `birth`. Passed on to the leader.
+    /// Joins the cluster; see `birth`. From a node without a cluster. The receiver forwards it to the leader.
     Join(JoinAsk),
-    /// How is your disk? From the leader, with what the cluster takes from clients.
+    /// Requests the receiver's disk status. Sent by the leader, with its own status and the commands that the
+    /// cluster accepts from clients.
     Disk(DiskNews),
-    /// [`Self::ReadIndex`], from a node whose vote, when the read had begun, was this one: who gets it and
-    /// leads with the same vote has that node's word for it. Protocol version 2; answered alike.
+    /// [`Self::ReadIndex`] with the vote of the requesting node when its read had begun. Counts as that node's
+    /// heartbeat acknowledgement if the receiver leads in the same vote. Protocol version 2; the response is
+    /// the same.
     AcknowledgedReadIndex(VoteRecord),
 }
 
-/// Each answers the request of the same name.
+/// A response. Each variant answers the request of the same name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Response {
-    /// The node cannot answer (it is starting or stopping). Nothing was done.
+    /// The node cannot answer, because it is starting or stopping or has too many requests. Nothing was done.
     Unavailable(String),
     Append(AppendAnswer),
     Vote(VoteAnswer),
@@ -73,11 +75,11 @@ pub(crate) enum Response {
     Disk(DiskNews),
 }
 
-/// Bytes of a message without long fields, about.
+/// Length in bytes of a message without long fields, approximately.
 const LEN_HINT: usize = 64;
 
 impl Request {
-    /// About how many bytes it takes.
+    /// Returns the approximate length in bytes of the encoded response.
     pub(crate) fn len_hint(&self) -> usize {
         LEN_HINT
             + match self {
@@ -92,7 +94,7 @@ impl Request {
 }
 
 impl Response {
-    /// About how many bytes it takes.
+    /// Returns the approximate length in bytes of the encoded response.
     pub(crate) fn len_hint(&self) -> usize {
         match self {
             Self::Propose(ProposeAnswer::Replies { replies, .. }) => {
@@ -117,7 +119,7 @@ pub(crate) struct VoteAnswer {
     pub(crate) last_log_id: Option<LogIdRecord>,
 }
 
-/// As openraft's `AppendEntriesResponse`.
+/// The result of AppendEntries, as openraft's `AppendEntriesResponse`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum AppendAnswer {
     Success,
@@ -128,19 +130,19 @@ pub(crate) enum AppendAnswer {
     Stopped(String),
 }
 
-/// A snapshot on its way. Chunks are those of [`hearth_storage::StateSnapshot::chunks`]; the receiver
-/// keeps what it has of a snapshot (`last_log_id`, from one sender), so that a sender whose connection broke
-/// goes on where it was.
+/// A part of a snapshot that is being sent. Chunks are those of [`hearth_storage::StateSnapshot::chunks`]. The
+/// receiver keeps the chunks that it has of a snapshot (identified by `last_log_id` and its sender), so that a
+/// sender whose connection broke can resume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum SnapshotPart {
-    /// Begin, or go on: the answer says which chunk is wanted next.
+    /// Begins or resumes a transfer. The answer says which chunk is wanted next.
     Begin {
         vote: VoteRecord,
         last_log_id: Option<LogIdRecord>,
-        /// As [`crate::codec::encode_membership`] gives it.
+        /// Encoded by [`crate::codec::encode_membership`].
         #[serde(with = "serde_bytes")]
         membership: Vec<u8>,
-        /// As [`hearth_storage::SnapshotHeader::encode`] gives it.
+        /// Encoded by [`hearth_storage::SnapshotHeader::encode`].
         #[serde(with = "serde_bytes")]
         header: Vec<u8>,
     },
@@ -152,7 +154,7 @@ pub(crate) enum SnapshotPart {
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
-    /// All chunks were sent: install.
+    /// All chunks were sent; the receiver is to install the snapshot.
     Finish {
         vote: VoteRecord,
         last_log_id: Option<LogIdRecord>,
@@ -162,19 +164,19 @@ pub(crate) enum SnapshotPart {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum SnapshotAnswer {
-    /// Send the chunk with this number next.
+    /// The receiver wants the chunk with this number next.
     Want(u64),
-    /// It is installed, or was not needed; the receiver's vote.
+    /// The snapshot is installed or was not needed. Contains the receiver's vote.
     Done(VoteRecord),
     /// The receiver has a higher vote.
     HigherVote(VoteRecord),
-    /// Begin again: it does not know this snapshot (any more), or something was wrong with it.
+    /// The sender must begin again: the receiver does not know this snapshot (any more), or it was invalid.
     Restart(String),
-    /// It cannot be taken now (a full disk): try later.
+    /// The snapshot cannot be taken now, for example because of a full disk; the sender is to try later.
     Refused(String),
 }
 
-/// A proposal as it travels to the leader.
+/// A proposal as it is sent to the leader.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ProposalRecord {
     OpenSession {
@@ -182,15 +184,15 @@ pub(crate) enum ProposalRecord {
         nonce: u64,
     },
     Commands {
-        /// It was proposed before and may be in some log: a full disk is no reason to refuse it, because
-        /// its sender cannot give it up.
+        /// True if the list was proposed before and may be in some log. A full disk is then no reason to refuse
+        /// it, because its sender cannot give it up.
         again: bool,
         #[serde(with = "shared_list")]
         list: Arc<[NumberedCommand]>,
     },
 }
 
-/// A list that is shared with whoever sends it again.
+/// Serializes a list that its sender shares between several attempts.
 mod shared_list {
     use std::sync::Arc;
 
@@ -214,43 +216,43 @@ mod shared_list {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ProposeAnswer {
-    /// Applied by the entry at `index`.
+    /// The session was opened by the entry at `index`; `id` is `None` if the node is not a member.
     Session { index: u64, id: Option<u64> },
-    /// Applied by the entry at `index`; one reply for each command.
+    /// The commands were applied by the entry at `index`; one reply for each command.
     Replies {
         index: u64,
         replies: Vec<NumberedReply>,
     },
-    /// Not proposed: the receiver does not lead, or may not write now.
+    /// Not proposed: the receiver does not lead, or cannot write now.
     NotProposed(String),
     /// Not proposed: a disk is full.
     DiskFull(String),
-    /// It may be in some log.
+    /// The proposal may be in some log.
     Unknown(String),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ReadIndexAnswer {
-    /// A read that began before the request was sent sees every acknowledged write once this is applied.
+    /// A read that began before the request was sent sees every acknowledged write once this index is applied.
     Index(u64),
     /// The receiver is not the leader.
     NotLeader { leader: Option<u64> },
-    /// It could not confirm that it leads.
+    /// The receiver could not confirm that it leads.
     NoQuorum(String),
 }
 
-/// Between founders, before there is a cluster.
+/// A message between founders, before there is a cluster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum FoundAsk {
-    /// Is your folder empty, and were you given the same list?
+    /// Asks whether the receiver's data directory is empty and its list of founders is the same.
     Probe {
-        /// Who asks.
+        /// The id of the sender.
         from: u64,
-        /// Of its data folder.
+        /// The incarnation of its data directory.
         incarnation: u128,
         founders: Vec<(u64, String)>,
     },
-    /// This is the cluster; take note of it durably.
+    /// Announces the cluster. The receiver must record it durably.
     Commit {
         cluster_id: u128,
         members: Vec<(u64, Member)>,
@@ -259,51 +261,51 @@ pub(crate) enum FoundAsk {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum FoundAnswer {
-    /// The folder is empty and the list the same.
+    /// The data directory is empty and the list is the same.
     Blank { incarnation: u128 },
-    /// It has noted, now or before, that it belongs to this cluster.
+    /// The receiver has recorded, now or before, that it belongs to this cluster.
     Noted { cluster_id: u128, incarnation: u128 },
-    /// It cannot be a founder of this cluster; why, for a person.
+    /// The receiver cannot be a founder of this cluster; the reason, for operators.
     Refused(String),
 }
 
-/// From a node with an empty folder.
+/// The request to join, from a node with an empty data directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JoinAsk {
     pub(crate) cluster_name: String,
-    /// The number that it was given, if it was.
+    /// The id that the node was configured with, if any.
     pub(crate) node_id: Option<u64>,
-    /// Chosen at random for its data folder; the same when the request is sent again.
+    /// The random number of its data directory; the same when the request is sent again.
     pub(crate) incarnation: u128,
     pub(crate) peer_addr: String,
-    /// It stays a learner.
+    /// True if the node is to stay a learner.
     pub(crate) learner: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum JoinAnswer {
-    /// It is a member now.
+    /// The node is a member now.
     Welcome { cluster_id: u128, node_id: u64 },
-    /// It will not become one; why, for a person.
+    /// The node will not become a member; the reason, for operators.
     Refused(String),
-    /// Ask again later.
+    /// The node is to ask again later.
     Later(String),
 }
 
-/// What a node tells others about disks. A leader tells all members, and each answers with the same.
+/// A message between nodes about their disks. A leader sends one to all members, and each answers with its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DiskNews {
     /// The sender's term.
     pub(crate) term: u64,
-    /// The sender's own disk.
+    /// The level of the sender's disk.
     pub(crate) level: Level,
-    /// What is wrong with it, for a person; empty when it is fine.
+    /// The problem of the sender's disk, for operators. Empty if the disk is fine.
     pub(crate) alarm: String,
-    /// From the leader of that term: what the cluster takes from clients.
+    /// The decision of the leader of that term. `None` from any other node.
     pub(crate) verdict: Option<Verdict>,
 }
 
-/// How full a disk is.
+/// The level of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Level {
     /// Enough room.
@@ -314,15 +316,15 @@ pub(crate) enum Level {
     Full,
 }
 
-/// What is taken from clients.
+/// The decision about which commands are taken from clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Verdict {
-    /// Everything.
+    /// All commands.
     #[default]
     Open,
-    /// Only what makes the registry smaller; why, for a person.
+    /// Only commands that make the registry smaller. Holds the reason, for operators.
     RemovalsOnly(String),
-    /// Nothing; why, for a person.
+    /// No commands. Holds the reason, for operators.
     Nothing(String),
 }
 

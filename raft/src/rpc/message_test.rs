@@ -1,4 +1,4 @@
-//! Messages that come from anywhere.
+//! Tests of messages from arbitrary bytes.
 
 use proptest::prelude::*;
 use serde_bytes::ByteBuf;
@@ -111,7 +111,7 @@ fn bytes(message: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Whatever `bytes` are: an error, or a message that is written as it was read.
+/// Decodes any `bytes`: either an error, or a message that is encoded again as it was decoded.
 fn read<T: Serialize + serde::de::DeserializeOwned>(given: &[u8]) {
     let Ok(message) = codec::decode_message::<T>("a message", given) else {
         return;
@@ -136,7 +136,8 @@ fn messages_are_read_as_they_were_written() {
     }
 }
 
-/// An older node may ask for a removal that another build would have done without a majority.
+/// An older node may send a removal with a flag by which another build removed a node without a
+/// majority.
 #[test]
 fn a_removal_of_the_version_before_is_read_and_its_flag_does_nothing() {
     let remove = Request::Change(ClusterChange::Remove { id: 3 });
@@ -150,7 +151,7 @@ fn a_removal_of_the_version_before_is_read_and_its_flag_does_nothing() {
 
 #[test]
 fn a_length_that_is_not_there_is_refused() {
-    // Append, with a vote and no log id, and 2^60 entries, or one of 2^60 bytes.
+    // Append with a vote, no log id, and 2^60 entries, or one entry of 2^60 bytes.
     let mut long = vec![0, 1, 1, 0, 0, 253];
     long.extend_from_slice(&(1_u64 << 60).to_le_bytes());
     assert!(codec::decode_message::<Request>("a request", &long).is_err());

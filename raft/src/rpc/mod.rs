@@ -1,14 +1,13 @@
-//! Connections between nodes: one TCP connection each way, many requests in flight on each.
-//!
+//! Connections between nodes: one TCP connection in each direction, with many requests in flight on each.
 //! ```text
 //! node 1                              node 2
 //! Peers ── Link ── requests ────────▶ server ── Incoming
 //!             ◀─── responses ────────
 //! server ◀──────── requests ──── Link ── Peers
 //! ```
-//! `frame` is how a message lies on the wire, `seal` what it is signed with, `message` what it says,
-//! `handshake` who may speak, `credentials` what this node shows and accepts, `link` one outgoing connection,
-//! `server` the incoming ones, `socket` where they all come from.
+//! `frame` has the bytes of a message on the wire, `seal` signs them, `message` defines the requests and
+//! responses, `handshake` authenticates the peer, `credentials` has this node's identity and its rules of
+//! admission, `link` is one outgoing connection, `server` accepts the incoming ones, `socket` creates them all.
 
 pub(crate) mod credentials;
 pub(crate) mod frame;
@@ -42,27 +41,27 @@ use message::{Request, Response};
 use refusal::Refusal;
 use socket::Sockets;
 
-/// How the connection to a member stands.
+/// The state of the connection to a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LinkState {
-    /// Not tried yet, or under way.
+    /// Not tried yet, or the first attempt is under way.
     Connecting,
-    /// Requests go through.
+    /// The connection is open and takes requests.
     Up,
-    /// It is down. `closed` when the other side's system said so (closed, reset or refused), and not
-    /// mere silence: then its process has ended.
+    /// There is no connection.
     Down {
-        /// See above.
+        /// True if the peer's operating system closed the connection and then refused a new one, so that its
+        /// process has ended. False for mere silence.
         closed: bool,
-        /// For logs.
+        /// The reason, for logs.
         reason: String,
     },
-    /// One side does not take the other, although both have proved the key: another cluster, a removed or
+    /// One side refuses the other although both have proved the cluster key: another cluster, or a removed or
     /// replaced node.
     Rejected {
-        /// Why.
+        /// The reason.
         refusal: Refusal,
-        /// Whether the other side says so.
+        /// True if the peer refuses this node.
         by_peer: bool,
     },
 }
@@ -78,21 +77,21 @@ impl fmt::Display for LinkState {
     }
 }
 
-/// Why a request has no response.
+/// The reason why a request has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    /// It was certainly not handled.
+    /// The request was certainly not handled.
     #[error("unreachable: {0}")]
     Unreachable(String),
-    /// It may have been handled.
+    /// The request may have been handled.
     #[error("no response: {0}")]
     Lost(String),
-    /// It may have been, or will be, handled.
+    /// The request may have been handled, or may still be.
     #[error("no response within {0:?}")]
     TimedOut(Duration),
 }
 
-/// Sends requests to members. Cheap to clone; all clones are the same one. Connections end with the last
+/// Sends requests to members. Cheap to clone; all clones share the same links. Connections end with the last
 /// clone, or by [`Self::close`].
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
@@ -104,7 +103,7 @@ struct Shared {
     sockets: Arc<dyn Sockets>,
     credentials: Credentials,
     links: RwLock<Links>,
-    /// How many connections each member has open to this node.
+    /// Number of connections that each member has open to this node.
     guests: Mutex<BTreeMap<u64, usize>>,
 }
 
@@ -115,7 +114,7 @@ struct Links {
 }
 
 impl Peers {
-    /// No connection yet.
+    /// Creates a set of peers without any link.
     pub(crate) fn new(credentials: Credentials, sockets: Arc<dyn Sockets>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -127,7 +126,7 @@ impl Peers {
         }
     }
 
-    /// For tests of a node that reaches nobody.
+    /// Creates peers for tests of a node that reaches no other node.
     #[cfg(test)]
     pub(crate) fn nobody() -> Self {
         let local = credentials::LocalNode {
@@ -140,7 +139,7 @@ impl Peers {
         Self::new(credentials, Arc::new(socket::Tcp))
     }
 
-    /// A way to ask those who are no members.
+    /// Returns a client for nodes that are not members.
     pub(crate) fn strangers(&self) -> Strangers {
         Strangers {
             credentials: self.shared.credentials.clone(),
@@ -148,13 +147,13 @@ impl Peers {
         }
     }
 
-    /// What this node shows to others.
+    /// Returns this node's credentials.
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.shared.credentials
     }
 
-    /// Whom to be connected to: every member but this node. Links to others are closed, new ones opened.
-    /// To be called on the runtime that the connections live on.
+    /// Sets the members to connect to, without this node. Closes the links to other nodes and starts the
+    /// missing ones. Must be called on the runtime that the connections run on.
     pub(crate) fn set_members(&self, members: &BTreeMap<u64, Member>) {
         let local = self.shared.credentials.local().node_id;
         let wanted = |id: u64, addr: &str| {
@@ -179,17 +178,17 @@ impl Peers {
         }
     }
 
-    /// Ends all connections for good.
+    /// Closes all connections for good.
     pub(crate) fn close(&self) {
         let mut links = self.write();
         links.closed = true;
         links.by_node.clear();
     }
 
-    /// Sends `request` to member `to` and waits for its response. Fails at once when it is not connected.
+    /// Sends `request` to member `to` and waits for its response. Fails at once if the member is not connected.
     ///
     /// # Errors
-    /// [`CallError`]
+    /// [`CallError`]: also if there is no response within `timeout`.
     pub(crate) async fn call(
         &self,
         to: u64,
@@ -204,18 +203,18 @@ impl Peers {
         }
     }
 
-    /// The protocol version that `to` spoke when it was connected last; 0 before that. What an older one
-    /// does not know must not be sent: it would end the connection.
+    /// Returns the protocol version that member `to` spoke on its last connection; 0 if there was none. A
+    /// message that a peer's version does not have must not be sent: the peer would end the connection.
     pub(crate) fn protocol(&self, to: u64) -> u32 {
         self.link(to).map_or(0, |link| link.protocol())
     }
 
-    /// The state of the link to `to`, now and from now on. `None` when there is no such member.
+    /// Returns a watch on the state of the link to `to`; `None` if there is no such member.
     pub(crate) fn link_state(&self, to: u64) -> Option<watch::Receiver<LinkState>> {
         self.link(to).map(|link| link.state())
     }
 
-    /// Counts a connection that member `id` has opened, until the guest is dropped.
+    /// Counts a connection that member `id` has opened, until the returned guest is dropped.
     pub(crate) fn receive(&self, id: u64) -> Guest {
         *self.shared.guests().entry(id).or_default() += 1;
         Guest {
@@ -224,12 +223,12 @@ impl Peers {
         }
     }
 
-    /// Whether member `id` has a connection to this node open, wherever it comes from.
+    /// Returns true if member `id` has a connection to this node open, from whatever address.
     pub(crate) fn is_here(&self, id: u64) -> bool {
         self.shared.guests().contains_key(&id)
     }
 
-    /// Lets the link to `to` try at once, if it waits to do so: a sign of life came from there.
+    /// Makes the link to `to` retry at once if it is waiting: there was a sign of life from that member.
     pub(crate) fn hurry(&self, to: u64) {
         if let Some(link) = self.link(to) {
             link.hurry();
@@ -250,12 +249,12 @@ impl Peers {
 
 impl Shared {
     fn guests(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
-        // Each change of it is one step.
+        // Each change of the map is one step, so a poisoned map is consistent.
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A member whose connection to this node is open.
+/// A member that has a connection to this node open.
 #[derive(Debug)]
 pub(crate) struct Guest {
     shared: Arc<Shared>,
@@ -274,7 +273,7 @@ impl Drop for Guest {
     }
 }
 
-/// A way to ask whoever is at an address, without a membership that says who that is.
+/// Sends a request to any node at an address, without a membership that says which node that is.
 #[derive(Debug, Clone)]
 pub(crate) struct Strangers {
     credentials: Credentials,

@@ -1,5 +1,6 @@
-//! Frames on their way out: what waits goes out in one system call, and nothing is copied for that.
-//! They are made here, because a signed frame has a number, and here their order is known.
+//! The frames of a connection that wait to be written. Waiting frames are written by one system
+//! call, without copying them. Frames are made here because a signed frame has a number, and their
+//! order is known here.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -9,7 +10,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::frame::{Message, Packed};
 use super::seal::Sealer;
 
-/// Frames that go out at once, at most.
+/// Maximum number of frames in one write.
 const SLICE_COUNT_MAX: usize = 64;
 
 /// Frames that wait to be written.
@@ -17,14 +18,14 @@ const SLICE_COUNT_MAX: usize = 64;
 pub(crate) struct Outbox {
     sealer: Sealer,
     frames: VecDeque<Packed>,
-    /// Bytes of the first frame that are out already.
+    /// Bytes of the first frame that are already written.
     written: usize,
-    /// Bytes of all frames that are not.
+    /// Bytes of all frames that are not written yet.
     len: usize,
 }
 
 impl Outbox {
-    /// One whose frames `sealer` makes.
+    /// Creates an empty outbox whose frames `sealer` makes.
     pub(crate) fn new(sealer: Sealer) -> Self {
         Self {
             sealer,
@@ -34,22 +35,22 @@ impl Outbox {
         }
     }
 
-    /// Adds a message.
+    /// Packs a message into a frame and appends it.
     pub(crate) fn push(&mut self, message: Message) {
         let frame = self.sealer.seal(message);
         self.len += frame.as_slice().len();
         self.frames.push_back(frame);
     }
 
-    /// Bytes that wait.
+    /// Returns the number of bytes that wait.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Writes everything.
+    /// Writes all waiting frames and flushes the stream.
     ///
     /// # Errors
-    /// The stream's own.
+    /// The errors of the stream.
     pub(crate) async fn write_to<W: AsyncWrite + Unpin>(
         &mut self,
         writer: &mut W,
@@ -94,7 +95,7 @@ mod tests {
     use super::super::seal::Seals;
     use super::*;
 
-    /// Takes as much at a time as it is told, and counts.
+    /// Accepts the configured number of bytes at each write, and counts the writes.
     #[derive(Debug, Default)]
     struct Sink {
         takes: Vec<usize>,
@@ -137,7 +138,7 @@ mod tests {
         Message::new(Kind::Request, 1, 0, |out| out.extend_from_slice(body)).unwrap()
     }
 
-    /// The frames of these bodies.
+    /// Returns the bytes of clear frames with these bodies.
     fn frames(bodies: &[Vec<u8>]) -> Vec<u8> {
         let mut sealer = Seals::clear().sealer;
         let frames = bodies.iter().map(|body| sealer.seal(message(body)));

@@ -1,4 +1,4 @@
-//! A stream that fails when it stands still: a limit on silence, not on how long a message takes.
+//! A stream with a read and write timeout that limits silence, not the duration of a message.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,18 +8,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// See the module's documentation.
+/// A stream that fails if it makes no progress for too long.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     stream: S,
     silence_max: Duration,
-    /// Runs while `waits`.
+    /// Set while `waits`.
     alarm: Pin<Box<Sleep>>,
     waits: bool,
 }
 
 impl<S> Patient<S> {
-    /// `stream`, which fails with `TimedOut` when nothing moves for `silence_max` although somebody waits.
+    /// Wraps `stream`. An operation on it that makes no progress for `silence_max` fails with `TimedOut`.
     pub(crate) fn new(stream: S, silence_max: Duration) -> Self {
         Self {
             stream,
@@ -135,7 +135,7 @@ mod tests {
     async fn nobody_reads() {
         let (near, far) = tokio::io::duplex(4);
         let mut far = Patient::new(far, SECOND);
-        // Time passes for free while nobody waits.
+        // The timeout does not run while no operation waits.
         tokio::time::sleep(SECOND * 5).await;
         let error = far.write_all(&[0; 5]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -1,26 +1,27 @@
-//! Why a node does not take another one: a code for programs, and a text for people.
+//! Refusals: the reason why one node refuses another, as a code for programs and a text for
+//! operators.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of what another side said that go into one line of the log.
+/// Limit on the length in bytes of a peer's text in one line of the log.
 const SAID_LEN_MAX: usize = 64;
 
-/// Bytes of the text of a refusal.
+/// Limit on the length in bytes of a refusal's text.
 const TEXT_LEN_MAX: usize = 1024;
 
-/// A refusal. It counts only when it came signed, behind both proofs.
+/// A refusal. It counts only if it arrived in a signed frame, after both proofs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
-    /// What programs go by.
+    /// The reason, for programs.
     pub(crate) code: RefusalCode,
-    /// For people.
+    /// The reason, for operators.
     pub(crate) text: String,
 }
 
 impl Refusal {
-    /// A refusal with this text, or as much of it as goes.
+    /// Creates a refusal with this text, cut to [`TEXT_LEN_MAX`] bytes.
     pub(crate) fn new(code: RefusalCode, text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
@@ -34,24 +35,24 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What a refusal is about. On the wire it is a number; one that this program does not know is
-/// [`Self::Other`].
+/// The reason of a refusal. It is a number on the wire; a number that this program does not know
+/// becomes [`Self::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "u16", into = "u16")]
 pub(crate) enum RefusalCode {
-    /// None of these.
+    /// Any other reason.
     Other,
-    /// The nodes belong to two clusters.
+    /// The nodes belong to different clusters.
     OtherCluster,
-    /// A node has called itself.
+    /// A node has connected to itself.
     Itself,
-    /// Another node is at the address.
+    /// The node at the address is not the wanted one.
     OtherNode,
     /// The node was removed from the cluster.
     Removed,
-    /// The node's id belongs to another data folder.
+    /// The node's id belongs to another data directory.
     Replaced,
-    /// The cluster key that it proved is not accepted any more.
+    /// The cluster key that the node proved is no longer accepted.
     KeyDropped,
 }
 
@@ -66,7 +67,7 @@ impl RefusalCode {
         Self::KeyDropped,
     ];
 
-    /// A name for logs.
+    /// Returns the text of the code in logs.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Other => "it was refused",
@@ -79,7 +80,7 @@ impl RefusalCode {
         }
     }
 
-    /// Whether a node that a majority refuses for this never takes part again.
+    /// Returns true if a node that a majority refuses for this reason can never take part again.
     pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Removed | Self::Replaced)
     }
@@ -99,7 +100,7 @@ impl From<u16> for RefusalCode {
     }
 }
 
-/// The beginning of what another side said, on one line and without control characters.
+/// Returns the beginning of a peer's text, on one line and without control characters.
 pub(crate) fn escaped(said: &str) -> String {
     let start = &said[..said.floor_char_boundary(SAID_LEN_MAX)];
     let more = if start.len() < said.len() { "…" } else { "" };

@@ -1,12 +1,12 @@
-//! What frames are signed with after two nodes have proved the cluster key to each other.
+//! Signatures of the frames on a connection whose nodes have proved the cluster key to each other.
 //!
-//! Each direction of a connection has a key of its own, made from the cluster key and both greetings, and
-//! numbers its frames from 0. A tag is HMAC-SHA-256 under the direction's key over what is signed (head or
-//! body), the frame's number and the bytes, cut to 16 bytes. So a frame that was altered, left out, doubled,
-//! moved, sent back or taken from another connection does not fit, and ends the connection.
+//! Each direction of a connection has its own key, derived from the cluster key and both hellos, and numbers
+//! its frames from 0. A tag is HMAC-SHA-256 under the key of the direction over the signed part (head or body),
+//! the frame's number and the bytes, cut to 16 bytes. A frame that was altered, dropped, repeated, reordered,
+//! reflected or taken from another connection does not verify, and ends the connection.
 //!
-//! Nothing is encrypted. Without a cluster key the keys are made from the greetings alone: then tags find
-//! mistakes of networks, and keep out nobody who has heard the greetings.
+//! Frames are not encrypted. Without a cluster key the keys are derived from the hellos alone. The tags then
+//! detect network errors, but do not keep out an attacker who has seen the hellos.
 
 use std::io;
 use std::time::Duration;
@@ -17,29 +17,30 @@ use tokio::io::AsyncRead;
 
 use super::frame::{self, Frame, Head, Message, Packed, Part, TAG_LEN};
 
-/// What the keys of a connection are for.
+/// Label of a connection's session key, from which the keys of both directions are derived.
 const SESSION: &[u8] = b"hearth peer 3: session";
 const FROM_CALLER: &[u8] = b"hearth peer 3: from the caller";
 const FROM_CALLED: &[u8] = b"hearth peer 3: from the called one";
 
-/// The side of a connection.
+/// The side of a connection: the client, which opened it (`Caller`), or the server, which accepted it
+/// (`Called`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Caller,
     Called,
 }
 
-/// Both directions of a connection, as one side sees them.
+/// Both directions of a connection, as seen from one side.
 #[derive(Debug)]
 pub(crate) struct Seals {
-    /// Of what this side sends.
+    /// Signs the frames that this side sends.
     pub(crate) sealer: Sealer,
-    /// Of what it receives.
+    /// Verifies the frames that this side receives.
     pub(crate) opener: Opener,
 }
 
 impl Seals {
-    /// Those of protocol versions 1 and 2, which sign nothing.
+    /// Returns the seals of protocol versions 1 and 2, which sign nothing.
     pub(super) fn clear() -> Self {
         Self {
             sealer: Sealer::Clear,
@@ -47,8 +48,8 @@ impl Seals {
         }
     }
 
-    /// Those of `side` on a connection that began with these greetings, as they were sent, and proofs under
-    /// `cluster_key`.
+    /// Returns the seals of `side` on a connection that began with these hellos, as they were sent, and with
+    /// proofs under `cluster_key`.
     pub(super) fn signed(side: Side, cluster_key: &[u8], caller: &[u8], called: &[u8]) -> Self {
         let session = mac_of(cluster_key, &[SESSION, caller, called]).finalize();
         let session = session.into_bytes();
@@ -74,7 +75,7 @@ fn mac(key: &[u8]) -> Hmac<Sha256> {
     Hmac::<Sha256>::new_from_slice(key).expect("any length is a key")
 }
 
-/// HMAC-SHA-256 over `parts`, each behind its length.
+/// Returns the HMAC-SHA-256 over `parts`, each preceded by its length (u64, little-endian).
 pub(super) fn mac_of(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut mac = mac(key);
     for part in parts {
@@ -84,16 +85,16 @@ pub(super) fn mac_of(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-/// One direction.
+/// The key and the frame counter of one direction.
 #[derive(Clone)]
 pub(crate) struct Signer {
     mac: Hmac<Sha256>,
-    /// Of the next frame.
+    /// The number of the next frame.
     next_number: u64,
 }
 
 impl std::fmt::Debug for Signer {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signer")
             .field("next_number", &self.next_number)
@@ -128,12 +129,12 @@ impl Signer {
     }
 
     fn is_tag(&self, number: u64, part: Part<'_>, tag: &[u8]) -> bool {
-        // In constant time.
+        // Compares in constant time.
         tag.len() == TAG_LEN && self.mac_of(number, part).verify_truncated_left(tag).is_ok()
     }
 }
 
-/// Makes frames of messages, in the order in which they are sent.
+/// Packs messages into frames, in the order in which they are sent.
 #[derive(Debug)]
 pub(crate) enum Sealer {
     Clear,
@@ -141,7 +142,7 @@ pub(crate) enum Sealer {
 }
 
 impl Sealer {
-    /// The next frame.
+    /// Packs the message into the next frame.
     pub(crate) fn seal(&mut self, message: Message) -> Packed {
         match self {
             Self::Clear => message.into_clear(),
@@ -153,7 +154,7 @@ impl Sealer {
     }
 }
 
-/// Reads frames, and takes those only that are as they were sent, in that order.
+/// Reads frames. Accepts only frames that arrive unaltered and in the order in which they were sent.
 #[derive(Debug)]
 pub(crate) enum Opener {
     Clear,
@@ -161,12 +162,12 @@ pub(crate) enum Opener {
 }
 
 impl Opener {
-    /// Reads the next frame, whose body has at most `len_max` bytes and comes within `patience` and what it
-    /// may take on a slow network. `None` at the end of the stream between two frames. Not to be cancelled
-    /// half-way.
+    /// Reads the next frame. Its body has at most `len_max` bytes and must arrive within `patience` plus the
+    /// time that its length takes on a slow network. Returns `None` if the stream ends between two frames. Not
+    /// cancel safe.
     ///
     /// # Errors
-    /// `InvalidData` with what is wrong, `TimedOut`, and the stream's own.
+    /// `InvalidData` with the reason, `TimedOut`, and the errors of the stream.
     pub(crate) async fn read<R: AsyncRead + Unpin>(
         &mut self,
         reader: &mut R,
@@ -189,7 +190,7 @@ impl Opener {
         }
     }
 
-    /// The first half of [`Self::read`]: what the next frame begins with.
+    /// Reads the head of the next frame, the first half of [`Self::read`].
     ///
     /// # Errors
     /// See [`Self::read`].
@@ -210,7 +211,7 @@ impl Opener {
         }
     }
 
-    /// The second half: the rest of the frame that begins with `head`, the last one that was read.
+    /// Reads the rest of the frame with this head, which must be the last one that was read.
     ///
     /// # Errors
     /// See [`Self::read`].
@@ -258,7 +259,7 @@ mod tests {
         seals.sealer.seal(message.unwrap()).as_slice().to_vec()
     }
 
-    /// The bodies in `bytes`, and whether all of it was good.
+    /// Returns the bodies in `bytes`, and an error if some bytes were rejected.
     fn opened(seals: &mut Seals, mut bytes: &[u8]) -> (Vec<Vec<u8>>, io::Result<()>) {
         let mut bodies = Vec::new();
         loop {
@@ -313,7 +314,7 @@ mod tests {
         for at in 16..20 {
             let mut bytes = sealed(&mut caller(), b"body");
             bytes[at] ^= 1;
-            // Nothing comes behind the head.
+            // No bytes follow the head.
             let (_, end) = opened(&mut called(), &bytes[..36]);
             assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
         }

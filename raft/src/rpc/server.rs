@@ -1,12 +1,12 @@
-//! Connections that other nodes open to this one: their requests in, our responses out.
+//! The server side of the connections between nodes: accepts connections, and answers their requests.
 //!
-//! Before a node has shown who it is, it may hold one of a few places, for a few seconds, and send a few
-//! kilobytes; when all places are taken, the one that has held its place longest goes, so that whoever
-//! holds on to connections without greeting keeps nobody out. Afterwards it may have so many requests, and
-//! so many bytes of them, being answered at once; what is beyond is answered that it was not done.
+//! Before its handshake is done, a connection may hold one of a few slots, for a few seconds, and send a few
+//! kilobytes. When all slots are taken, the connection that has held its slot longest is closed, so that
+//! connections without a handshake cannot starve others. After the handshake, the number and the bytes of its
+//! requests that are answered at once are limited. Requests beyond these limits are answered as not done.
 //!
-//! Requests are begun in the order in which they come: an append reaches Raft before the next one. They end
-//! in any order.
+//! Requests are started in the order in which they arrive, so an append reaches Raft before the next one. They
+//! finish in any order.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,20 +34,20 @@ use super::socket::{Connection as Stream, Listener};
 use super::turn_away::{Cause, TurnAwayLog};
 use crate::codec;
 
-/// What nodes may take of this one.
+/// Limits on the use of this node by its peers.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// Connections at once, those that have not greeted yet included.
+    /// Maximum number of connections, including those whose handshake is not done.
     pub(crate) connections: usize,
-    /// Connections that have not greeted yet.
+    /// Maximum number of connections whose handshake is not done.
     pub(crate) greetings: usize,
-    /// How long greeting may take.
+    /// Timeout of the handshake.
     pub(crate) greeting: Duration,
-    /// How long a connection may stand still. Its other side asks for a sign of life much more often.
+    /// The longest time that a connection may make no progress. The client sends pings much more often.
     pub(crate) silence: Duration,
-    /// Requests of one connection that are being answered at once.
+    /// Maximum number of requests of one connection that are answered at once.
     pub(crate) requests: usize,
-    /// Bytes of such requests. One that is larger goes alone.
+    /// Maximum number of bytes of such requests. A larger request is answered alone.
     pub(crate) request_len: usize,
 }
 
@@ -64,33 +64,34 @@ impl Default for Limits {
     }
 }
 
-/// How long a failing `accept` is left alone.
+/// Pause after a failed `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// Its number, if it has one.
+    /// Its node id, if it has one.
     pub(crate) node_id: Option<u64>,
-    /// Of its data folder.
+    /// The incarnation of its data directory.
     pub(crate) incarnation: u128,
-    /// Whether it has shown that it belongs to this cluster. Otherwise it may only found or join one.
+    /// True if the sender has shown that it belongs to this cluster. Otherwise it may only bootstrap or join
+    /// one.
     pub(crate) is_member: bool,
 }
 
 /// Answers the requests of other nodes.
 pub(crate) trait Answer: Send + Sync + 'static {
-    /// The answer to `request`. What must keep the order of the requests is done before the first `await`
-    /// that has to wait.
+    /// Returns the response to `request`. Work that must keep the order of the requests is done before the
+    /// first `await` that has to wait.
     fn answer(&self, caller: Caller, request: Request) -> impl Future<Output = Response> + Send;
 }
 
-/// Serves other nodes until it is dropped, and then all connections are closed.
+/// Serves other nodes until the future is dropped, which closes all connections.
 pub(crate) async fn serve<A: Answer>(listener: Box<dyn Listener>, peers: Peers, answers: Arc<A>) {
     serve_with(listener, peers, answers, Limits::default()).await;
 }
 
-/// [`serve`] within other limits.
+/// Serves other nodes like [`serve`], within the given limits.
 pub(crate) async fn serve_with<A: Answer>(
     listener: Box<dyn Listener>,
     peers: Peers,
@@ -141,7 +142,7 @@ struct Host<A> {
     peers: Peers,
     answers: Arc<A>,
     limits: Limits,
-    /// Connections that have not greeted yet, in the order in which they came.
+    /// Connections whose handshake is not done, in the order in which they were accepted.
     greeting: Mutex<BTreeMap<u64, AbortHandle>>,
     turned_away: TurnAwayLog,
 }
@@ -160,7 +161,7 @@ impl<A: Answer> Host<A> {
                 };
                 let member = caller.node_id.filter(|_| caller.is_member);
                 let _guest = member.map(|id| {
-                    // It is there, so this is the time to connect to it.
+                    // The member is reachable now, so it is time to connect to it.
                     self.peers.hurry(id);
                     self.peers.receive(id)
                 });
@@ -195,7 +196,7 @@ impl<A: Answer> Host<A> {
     }
 }
 
-/// One node that has shown who it is.
+/// A connection whose peer is authenticated.
 struct Connection<'a, A> {
     caller: Caller,
     peer: Peer,
@@ -209,7 +210,8 @@ impl<A: Answer> Connection<'_, A> {
         let silence = self.limits.silence;
         let (reader, writer) = stream.into_split();
         let (responses, waiting) = mpsc::channel(self.limits.requests);
-        // What is still under way when this returns ends with it: nobody waits for the responses.
+        // Requests that are still being answered when this returns are cancelled with it: no peer waits for the
+        // responses.
         let mut tasks = JoinSet::new();
         let writing = write_responses(Patient::new(writer, silence), seals.sealer, waiting);
         tasks.spawn(writing);
@@ -231,8 +233,9 @@ impl<A: Answer> Connection<'_, A> {
             while let Some(ended) = tasks.try_join_next() {
                 ended.map_err(io::Error::other)??;
             }
-            // It may have been removed meanwhile. It will hear so when it connects again. That holds for a
-            // sign of life, too: who has the membership without itself, uncommitted, asks for nothing else.
+            // The peer may have been removed meanwhile, and learns the reason when it connects again. The check
+            // applies to pings too: a node that has the membership without itself, uncommitted, sends nothing
+            // else.
             self.credentials
                 .admit(&self.peer)
                 .map_err(|refusal| io::Error::new(io::ErrorKind::PermissionDenied, refusal.text))?;
@@ -241,7 +244,7 @@ impl<A: Answer> Connection<'_, A> {
                     send(responses, Message::empty(Kind::Pong, frame.id)).await?;
                     continue;
                 }
-                // It has seen this node's introduction.
+                // The client sends this after it has seen this node's introduction.
                 Kind::Refusal => {
                     let refusal: Refusal = codec::decode_message("a refusal", &frame.body)?;
                     let text = format!("the caller refuses this node: {}", escaped(&refusal.text));
@@ -274,7 +277,7 @@ impl<A: Answer> Connection<'_, A> {
                 drop(permit);
                 send(&responses, encode(id, &response)?).await
             }));
-            // Begun here, because tasks overtake each other.
+            // Started here, because tasks may overtake each other.
             match futures::poll!(&mut answering) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => {
@@ -286,7 +289,8 @@ impl<A: Answer> Connection<'_, A> {
     }
 }
 
-/// A response that is too long to be sent is one that was not given: what was asked may have been done.
+/// Encodes a response. A response that is too long to be sent counts as lost: the request may have been carried
+/// out.
 fn encode(id: u64, response: &Response) -> io::Result<Message> {
     Message::new(Kind::Response, id, response.len_hint(), |out| {
         codec::encode_message(response, out);

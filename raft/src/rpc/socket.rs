@@ -1,5 +1,5 @@
-//! The only place where sockets between nodes are made: [`Sockets`] is the seam, the system's TCP stands
-//! behind it, and a simulated network can.
+//! Sockets between nodes. All of them are created here: [`Sockets`] is the interface, implemented by the
+//! system's TCP and by a simulated network.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -11,52 +11,53 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-/// Connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 128;
 
-/// A future that a trait object gives.
+/// The boxed future that a method of a trait object returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What makes connections between nodes: the system, or a simulated network. Addresses are `HOST:PORT`.
+/// Creates connections between nodes, through the operating system or a simulated network. Addresses are
+/// `HOST:PORT`.
 pub trait Sockets: fmt::Debug + Send + Sync {
-    /// A listener at `addr`.
+    /// Listens on `addr`.
     fn listen<'a>(&'a self, addr: &'a str) -> Pending<'a, io::Result<Box<dyn Listener>>>;
 
-    /// A connection to `addr`, however long that takes.
+    /// Connects to `addr`. Has no timeout.
     fn connect<'a>(&'a self, addr: &'a str) -> Pending<'a, io::Result<Connection>>;
 }
 
-/// Takes the connections that others open.
+/// Accepts the connections that other nodes open.
 pub trait Listener: Send + Sync {
-    /// The next one, and who opened it. Nothing is lost when the future is dropped.
+    /// Accepts the next connection, and returns it with the address of its peer. Cancel safe.
     fn accept(&self) -> Pending<'_, io::Result<(Connection, SocketAddr)>>;
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     ///
     /// # Errors
-    /// The system's own.
+    /// The errors of the system.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
-/// One connection, whose halves are used by different tasks.
+/// A connection, whose halves may be used by different tasks.
 pub struct Connection {
     reader: Reader,
     writer: Writer,
 }
 
-/// The half of a [`Connection`] that is read from.
+/// The half of a [`Connection`] for reading.
 pub type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
-/// The half of a [`Connection`] that is written to. Dropping it tells the other side that no more comes.
+/// The half of a [`Connection`] for writing. Dropping it tells the peer that no more data follows.
 pub type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
 impl Connection {
-    /// The connection with these halves.
+    /// Creates a connection from its halves.
     pub fn new(reader: Reader, writer: Writer) -> Self {
         Self { reader, writer }
     }
 
-    /// Its halves.
+    /// Returns the halves.
     pub(crate) fn into_split(self) -> (Reader, Writer) {
         (self.reader, self.writer)
     }
@@ -102,7 +103,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// The system's TCP.
+/// The operating system's TCP.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tcp;
 
@@ -123,7 +124,7 @@ impl Listener for TcpListener {
     fn accept(&self) -> Pending<'_, io::Result<(Connection, SocketAddr)>> {
         Box::pin(async move {
             let (stream, from) = self.accept().await?;
-            // One that ended meanwhile may say no; that is for whoever reads from it.
+            // A connection that has already ended may return an error here; its reader will notice that.
             let _ = stream.set_nodelay(true);
             Ok((halves(stream), from))
         })
@@ -134,15 +135,15 @@ impl Listener for TcpListener {
     }
 }
 
-/// Listens at the port of `addr`: on its host, if that is an address of this machine that others can reach
-/// or was given as one of this machine alone (a loopback address, `localhost`).
+/// Listens on the port of `addr`. It listens on the host alone if the host is an address of this machine that
+/// others can reach, or if it was given as an address of this machine only (a loopback address, `localhost`).
 ///
-/// Otherwise on all interfaces, and the log says why: behind a NAT the address is not this machine's; a name may
-/// be known to others only; and Debian's hosts file has the machine's own name as 127.0.1.1, where no other
-/// machine finds this node.
+/// Otherwise it listens on all interfaces, and logs the reason: behind a NAT the address belongs to another
+/// machine; a name may be known to other machines only; and the hosts file of Debian maps the machine's own
+/// name to 127.0.1.1, where no other machine reaches this node.
 ///
 /// # Errors
-/// The system's own; `AddrInUse` in particular.
+/// The errors of the system, in particular `AddrInUse`; `InvalidInput` if `addr` is not `HOST:PORT`.
 pub(crate) async fn listen(addr: &str) -> io::Result<TcpListener> {
     let (host, port) = split(addr)?;
     let found: Vec<SocketAddr> = match lookup_host(addr).await {
@@ -181,11 +182,11 @@ pub(crate) async fn listen(addr: &str) -> io::Result<TcpListener> {
     bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
 }
 
-/// Whether `host`, as it was given, names this machine to itself and nobody else.
+/// Returns true if `host`, as it was given, names this machine only to itself.
 fn is_meant_for_this_machine(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     if host.parse::<IpAddr>().is_ok() {
-        // If it is one of another machine, it cannot be bound.
+        // An address of another machine cannot be bound.
         return true;
     }
     let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -205,7 +206,7 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// Connects to `addr`.
 ///
 /// # Errors
-/// The system's own, and `TimedOut`.
+/// The errors of the system, and `TimedOut` after `timeout`.
 pub(crate) async fn connect(
     sockets: &dyn Sockets,
     addr: &str,
@@ -220,7 +221,7 @@ pub(crate) async fn connect(
     }
 }
 
-/// Sets it to what every connection between nodes is set to: small messages are not held back.
+/// Sets the options of a connection between nodes: small messages are not delayed.
 fn prepare(stream: TcpStream) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     Ok(halves(stream))
@@ -231,10 +232,10 @@ fn halves(stream: TcpStream) -> Connection {
     Connection::new(Box::new(reader), Box::new(writer))
 }
 
-/// Host and port of `HOST:PORT`; an IPv6 host keeps its brackets.
+/// Splits `HOST:PORT` into host and port. An IPv6 host keeps its brackets.
 ///
 /// # Errors
-/// `InvalidInput`.
+/// `InvalidInput` if `addr` is not `HOST:PORT`.
 pub(crate) fn split(addr: &str) -> io::Result<(&str, u16)> {
     let parts = addr
         .rsplit_once(':')
@@ -251,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_address_is_listened_to_on_all_interfaces() {
-        // Of a network that is for documentation only.
+        // An address from a network that is reserved for documentation.
         let listener = listen("192.0.2.1:0").await.unwrap();
         let bound = listener.local_addr().unwrap();
         assert!(bound.ip().is_unspecified(), "{bound}");

@@ -1,4 +1,4 @@
-//! Links and servers over real connections.
+//! Tests of links and servers over real connections.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -53,7 +53,7 @@ fn credentials_with(
     Credentials::new(local, keys, Box::new(admission))
 }
 
-/// A request that carries `text`, which [`Echo`] gives back.
+/// Returns a request that carries `text`, which [`Echo`] returns.
 fn say(text: &str) -> Request {
     Request::Join(JoinAsk {
         cluster_name: text.to_owned(),
@@ -71,8 +71,8 @@ fn said(response: Response) -> String {
     }
 }
 
-/// Answers what was said. "wait…" is answered when a permit is given, the rest at once; a number is
-/// answered after so many microseconds.
+/// Answers each request with its text. "wait…" is answered when a permit is available, a number after as many
+/// microseconds, any other text at once.
 struct Echo {
     permits: tokio::sync::Semaphore,
     begun: Mutex<Vec<String>>,
@@ -113,7 +113,7 @@ impl Answer for Echo {
     }
 }
 
-/// A node that answers, until it is dropped.
+/// A node that answers requests until it is dropped.
 struct Node {
     addr: SocketAddr,
     echo: Arc<Echo>,
@@ -148,7 +148,7 @@ impl Node {
         }
     }
 
-    /// As when its process ends: nobody listens when this returns.
+    /// Ends the node as if its process had ended: its port is closed when this returns.
     async fn end(mut self) -> SocketAddr {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -164,7 +164,7 @@ fn link_with(to: u64, addr: SocketAddr, credentials: Credentials, timing: Timing
     Link::start(to, addr.to_string(), Arc::new(Tcp), credentials, timing)
 }
 
-/// The state that `fits`, and when it was seen.
+/// Waits for a state that `fits`, and returns it with the time at which it was seen.
 async fn reach(link: &Link, what: &str, fits: impl Fn(&LinkState) -> bool) -> (LinkState, Instant) {
     let mut state = link.state();
     let reached = tokio::time::timeout(PATIENCE, state.wait_for(|state| fits(state)));
@@ -192,7 +192,7 @@ async fn many_requests_are_under_way_and_each_gets_its_own_answer() {
     let link = link(2, node.addr);
     up(&link).await;
     let answers = join_all((0..200_u64).map(|number| {
-        // The earlier ones take longer.
+        // The earlier requests take longer.
         let text = ((200 - number) * 100).to_string();
         let link = &link;
         async move {
@@ -218,7 +218,7 @@ async fn requests_are_begun_in_the_order_in_which_they_were_made() {
     up(&link).await;
     for round in 0..20 {
         let texts: Vec<String> = (0..200).map(|n| format!("wait {round} {n}")).collect();
-        // A task that does much is interrupted, and its parts go on in another order.
+        // A task that does much work is interrupted, and its parts may resume in another order.
         let calls = unconstrained(join_all(texts.iter().map(|text| link.call_text(text))));
         node.echo.permits.add_permits(texts.len());
         calls.await;
@@ -256,7 +256,7 @@ async fn an_ended_process_is_known_at_once_and_found_again() {
         assert!(back.elapsed() < millis(1000), "{:?}", back.elapsed());
     }
     times.sort();
-    // Some milliseconds, usually less than one.
+    // A few milliseconds, usually less than one.
     assert!(times[2] < millis(100), "{times:?}");
     println!("known to have ended after {times:?}");
 }
@@ -352,7 +352,7 @@ async fn a_silent_connection_is_made_again() {
     }
 }
 
-/// Passes on what comes, `len` bytes each ten milliseconds in this direction, until an end is closed.
+/// Forwards bytes in one direction, `len` bytes every ten milliseconds, until either end is closed.
 async fn carry(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
@@ -396,7 +396,7 @@ async fn a_large_request_passes_a_slow_network_on_one_connection() {
     };
     let link = link_with(2, addr, credentials(1), timing);
     up(&link).await;
-    // More than the system takes into its buffers, and several times the silence that is borne.
+    // More than the system's buffers hold, and several times longer than the allowed silence.
     let large = "x".repeat(16 << 20);
     let begun = Instant::now();
     link.call_text(&large).await;
@@ -428,7 +428,7 @@ async fn a_node_that_stood_still_itself_blames_nobody() {
     up(&link).await;
     for _ in 0..3 {
         link.call_text("before").await;
-        // Both ends are on this thread.
+        // Both ends run on this thread.
         std::thread::sleep(millis(500));
         link.call_text("after").await;
         tokio::time::sleep(millis(60)).await;
@@ -494,7 +494,7 @@ async fn who_was_let_in_before_there_was_a_cluster_is_no_member_of_it() {
         .unwrap()
         .unwrap();
     assert!(!node.echo.callers.lock().unwrap()[0].is_member);
-    // Such a node is none that a link is content with, either.
+    // A link does not accept such a node as a member, either.
     let mut blank = two.local();
     blank.cluster_id = None;
     two.set_local(blank);
@@ -510,7 +510,7 @@ fn request(id: u64, request: &Request) -> Message {
     .unwrap()
 }
 
-/// Greets as node 1.
+/// Performs the handshake as node 1.
 async fn greet(stream: &mut TcpStream) -> Seals {
     let greeted = handshake::call(stream, &credentials(1), None).await;
     let Greeted { seals, .. } = greeted.unwrap();
@@ -542,7 +542,7 @@ async fn what_is_too_much_is_answered_and_not_done() {
     let texts: Vec<String> = first.into_iter().map(Result::unwrap).collect();
     assert_eq!(texts[0], long);
     assert!(texts[1].contains("too many requests"), "{}", texts[1]);
-    // One that is beyond all limits goes alone.
+    // A request that exceeds the limits is answered alone.
     link.call_text(&"y".repeat(3 << 20)).await;
     let (many, ()) = tokio::join!(join_all((0..20).map(|_| link.try_text("wait"))), async {
         until("four are handled", || {
@@ -568,7 +568,7 @@ async fn whoever_does_not_greet_keeps_nobody_out() {
         b"HRTH\x01\x01".to_vec(),
         b"GET / HTTP/1.1\r\n".to_vec(),
         vec![0xff; 5000],
-        // A greeting of four gigabytes.
+        // A hello of four gigabytes.
         [&b"HRTH\x01\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0"[..]].concat(),
     ];
     let mut held = Vec::new();
@@ -580,7 +580,7 @@ async fn whoever_does_not_greet_keeps_nobody_out() {
     let link = link(2, node.addr);
     up(&link).await;
     link.call_text("through").await;
-    // And what does not greet is closed, all of it.
+    // Connections without a handshake are closed, all of them.
     let mut open = 0;
     for stream in &mut held {
         let mut rest = Vec::new();
@@ -631,7 +631,7 @@ async fn nonsense_after_the_greeting_ends_the_connection_and_nothing_else() {
         sealed(body(Kind::Response, b"").unwrap()),
         sealed(body(Kind::Hello, b"again").unwrap()),
         sealed(body(Kind::Refusal, b"\xff").unwrap()),
-        // Good, and not signed, or not as it was.
+        // A valid request, but not signed, or altered.
         Box::new(|_| {
             let clear = Sealer::Clear.seal(request(1, &say("x")));
             clear.as_slice().to_vec()
@@ -665,7 +665,7 @@ async fn a_link_waits_no_longer_when_the_member_greets() {
     let link = link_with(2, addr, credentials(1), timing);
     reach(&link, "down", |state| *state != LinkState::Connecting).await;
     let node = Node::start_at(&addr.to_string(), credentials(2), Limits::default()).await;
-    // It may not have begun to wait.
+    // The link may not have begun to wait.
     tokio::time::sleep(millis(20)).await;
     link.hurry();
     up(&link).await;
@@ -726,11 +726,12 @@ async fn links_follow_the_members() {
     );
 }
 
-/// What somebody between two nodes does with the frames of the caller after the handshake.
+/// The manipulation of the client's frames, after the handshake, by an attacker between two nodes.
 type Mischief = fn(number: usize, frame: Vec<u8>) -> Vec<Vec<u8>>;
 
-/// A way to `there` that passes on the handshake, and then each frame of the caller as `mischief` says, on
-/// its first connection only. `back` is a frame's copy that goes back to the caller.
+/// Starts a proxy to `there`. It forwards the handshake, and then each frame of the client as `mischief`
+/// decides, on its first connection only. If `sends_back` is set, the first of these frames is also sent back
+/// to the client.
 async fn between(
     there: SocketAddr,
     mischief: Mischief,
@@ -768,7 +769,7 @@ async fn between(
             tokio::spawn(async move {
                 let mut number = 0;
                 while let Some((is_signed, frame)) = next_frame(&mut near_in).await {
-                    // The first signed one is the introduction.
+                    // The first signed frame is the introduction.
                     number += usize::from(is_signed);
                     let frames = match number {
                         2.. if meddles => {
@@ -791,7 +792,7 @@ async fn between(
     (addr, connection_count)
 }
 
-/// The next frame as it lies on the wire, and whether it is signed.
+/// Reads the next frame, and returns its bytes and whether it is signed.
 async fn next_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(bool, Vec<u8>)> {
     let mut frame = vec![0; 20];
     stream.read_exact(&mut frame).await.ok()?;
@@ -866,7 +867,7 @@ async fn whoever_meddles_with_frames_ends_the_connection_and_nothing_is_done_twi
         let (addr, connection_count) = between(node.addr, mischief, sends_back).await;
         let link = link(2, addr);
         up(&link).await;
-        // The link makes another connection when the first one has ended, which may have been long ago.
+        // The link reconnects when the first connection has ended, which may have been long ago.
         let ended = async {
             while connection_count.load(Ordering::Relaxed) < 2 {
                 let _ = link.call(&say("once"), millis(200)).await;
@@ -875,7 +876,7 @@ async fn whoever_meddles_with_frames_ends_the_connection_and_nothing_is_done_twi
         let ended = tokio::time::timeout(PATIENCE, ended).await;
         assert!(ended.is_ok(), "{what}: the connection goes on");
         up(&link).await;
-        // Nobody waits for bytes that never become a message: the silence that is borne, and no more.
+        // A link never waits longer than the allowed silence for bytes that do not become a message.
         let took = began.elapsed();
         assert!(took < Timing::default().silence * 3, "{what}: {took:?}");
         link.call_text("and on").await;
@@ -933,7 +934,7 @@ async fn what_is_written_later_does_not_put_off_the_end_of_a_silent_connection()
         .await
         .unwrap();
     up(&link).await;
-    // It takes everything, and answers nothing.
+    // The peer reads everything and answers nothing.
     let swallow = tokio::spawn(async move {
         let mut part = vec![0; 1 << 20];
         while stream.read(&mut part).await.is_ok_and(|count| count > 0) {}
@@ -953,7 +954,8 @@ async fn what_is_written_later_does_not_put_off_the_end_of_a_silent_connection()
     swallow.abort();
 }
 
-/// Answers each greeting with a refusal of its own words, and counts.
+/// Starts a server that answers each hello with a refusal in a clear frame. Returns its address, the number of
+/// its connections and the bytes that it received.
 async fn spoofer(text: &'static str) -> (SocketAddr, Arc<AtomicUsize>, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -1027,7 +1029,8 @@ async fn a_key_is_changed_step_by_step_without_a_moment_without_a_connection() {
         kept.call_text("kept").await;
     }
     assert_eq!(*kept.state().borrow(), LinkState::Up);
-    // Whoever came with the old key comes again when it is dropped, with the new one.
+    // The connection that was opened with the old key is closed when that key is dropped, and is opened again
+    // with the new key.
     let mut states = kept.state();
     set(&theirs, &["new"]);
     let error = kept.call(&say("x"), PATIENCE).await.unwrap_err();
@@ -1036,14 +1039,14 @@ async fn a_key_is_changed_step_by_step_without_a_moment_without_a_connection() {
     up(&kept).await;
     set(&ours, &["new"]);
     kept.call_text("on").await;
-    // And one that has the old key only is out.
+    // A node that has only the old key is refused.
     set(&ours, &["old"]);
     let late = start();
     let (state, _) = reach(&late, "down", |state| *state != LinkState::Connecting).await;
     assert!(state.to_string().contains("--cluster-key-file"), "{state}");
 }
 
-/// Counts the warnings of this thread.
+/// Collects the log lines of this thread, from level info up.
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl tracing::Subscriber for Warnings {
@@ -1084,7 +1087,7 @@ async fn strangers_write_a_bounded_number_of_lines_and_none_of_their_own() {
     for number in 0..500 {
         let mut stream = TcpStream::connect(node.addr).await.unwrap();
         let hello = match number % 5 {
-            // Another cluster each time, as the version before said it.
+            // Another cluster name each time, in the hello of the previous version.
             0..3 => clear_handshake::greeting(&format!(
                 "cluster {number}\n2026-11-30T20:00:00Z ERROR all is lost"
             )),

@@ -1,5 +1,5 @@
-//! The log lines of connections that were turned away at the port for other nodes: a bounded number,
-//! whatever strangers do and say.
+//! The log of connections that were refused at the peer port. The number of its lines is bounded, whatever
+//! strangers do and say.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,22 +11,23 @@ use tokio::time::Instant;
 use super::handshake::HandshakeError;
 use super::refusal::escaped;
 
-/// How often a line for the same cause is written; what comes on top is counted and told with the next.
+/// Interval between two lines for the same cause. Refused connections in between are counted, and the next line
+/// has their number.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a connection was turned away.
+/// The reason why a connection was refused.
 #[derive(Debug)]
 pub(super) enum Cause {
-    /// There are as many as there may be.
+    /// The maximum number of connections is reached.
     TooMany,
-    /// It did not greet within this time.
+    /// The handshake was not done within this time.
     TooSlow(Duration),
     /// The handshake failed.
     Handshake(HandshakeError),
 }
 
 impl Cause {
-    /// This node's words for it: one of a few texts, whatever the other side says.
+    /// Returns this node's text for the cause: one of a few texts, whatever the peer says.
     fn kind(&self) -> &'static str {
         match self {
             Self::TooMany => "there are too many connections at the port for other nodes",
@@ -39,13 +40,13 @@ impl Cause {
         }
     }
 
-    /// What else there is to say, on one line and not longer than a line.
+    /// Returns further details, on one short line.
     fn detail(&self) -> Option<String> {
         match self {
             Self::TooMany | Self::Handshake(HandshakeError::Older) => None,
             Self::TooSlow(limit) => Some(format!("within {limit:?}")),
             Self::Handshake(HandshakeError::Unproved { said, .. }) => said.clone(),
-            // Of a node that has proved the key, and this node's own words about it.
+            // The text is this node's own, about a peer that has proved the key.
             Self::Handshake(HandshakeError::Refused(refusal)) => Some(refusal.text.clone()),
             Self::Handshake(HandshakeError::RefusedByPeer(refusal)) => Some(escaped(&refusal.text)),
             Self::Handshake(HandshakeError::Io(error)) => Some(escaped(&error.to_string())),
@@ -53,10 +54,10 @@ impl Cause {
     }
 }
 
-/// Writes the lines.
+/// Writes the lines of the log.
 #[derive(Debug, Default)]
 pub(super) struct TurnAwayLog {
-    /// By what [`Cause::kind`] says.
+    /// The current window of each text of [`Cause::kind`].
     known: Mutex<HashMap<&'static str, Window>>,
 }
 
@@ -67,7 +68,7 @@ struct Window {
 }
 
 impl TurnAwayLog {
-    /// Logs that the connection from `from` was turned away.
+    /// Logs that the connection from `from` was refused.
     pub(super) fn note(&self, from: SocketAddr, cause: &Cause) {
         let reason = cause.kind();
         let Some(suppressed_count) = self.take_line(reason) else {
@@ -80,7 +81,8 @@ impl TurnAwayLog {
         );
     }
 
-    /// Whether a line may be written now, and if so, how many were not since the last.
+    /// Returns the number of lines that were suppressed since the last one if a line may be written now, and
+    /// otherwise `None`.
     fn take_line(&self, kind: &'static str) -> Option<u64> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -15,10 +15,11 @@ use crate::store::Raft;
 use crate::types::{LogId, Membership, Proposal, Vote};
 use crate::write::limits;
 
-/// Proposals of other nodes that a leader has under way. More wait, and their nodes with them.
+/// Maximum number of proposals of other nodes that a leader has under way at once. Further ones wait, and so do
+/// the nodes that sent them.
 const PROPOSAL_COUNT_MAX: usize = 256;
 
-/// Answers what other nodes ask of a leader.
+/// The leader service. Answers the proposals and ReadIndex requests of other nodes.
 #[derive(Clone)]
 pub(crate) struct Lead {
     leadership: Leadership,
@@ -30,6 +31,7 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
+    /// Creates the service with [`PROPOSAL_COUNT_MAX`] slots.
     pub(crate) fn new(
         leadership: Leadership,
         raft: Raft,
@@ -47,7 +49,7 @@ impl Lead {
         }
     }
 
-    /// Proposes what another node sent.
+    /// Proposes the proposal of another node, and waits for the outcome.
     pub(crate) async fn propose(&self, record: ProposalRecord) -> ProposeAnswer {
         let proposal = match record {
             ProposalRecord::OpenSession { node, nonce } => Proposal::OpenSession { node, nonce },
@@ -66,7 +68,7 @@ impl Lead {
         };
         let (done, result) = oneshot::channel();
         let ticket = self.proposals.submit(proposal, move |proposed| {
-            // Whoever asked may have gone.
+            // The caller may have been cancelled.
             let _ = done.send(proposed);
         });
         let unknown = |reason: &str| ProposeAnswer::Unknown(reason.to_owned());
@@ -76,12 +78,12 @@ impl Lead {
             Err(_) if self.proposals.withdraw(ticket) => ProposeAnswer::NotProposed(
                 "no majority has confirmed earlier writes yet".to_owned(),
             ),
-            // It is still in the log, and whoever sent it has given up waiting by now.
+            // The entry is still in the log, and its sender has stopped waiting by now.
             Err(_) => unknown("no majority has confirmed it yet"),
         }
     }
 
-    /// Says up to where a read must see. `word` is what the node that asks acknowledges.
+    /// Returns the index that a read must see. `word` is the acknowledgement of the node that asks.
     pub(crate) async fn read_index(&self, word: Option<Word>) -> ReadIndexAnswer {
         let me = self.leadership.node_id();
         let leader = self.leadership.leader();
@@ -104,18 +106,18 @@ impl Lead {
     }
 }
 
-/// What a node that asks for the read index says of itself: that, when the read had begun, this was the
-/// vote that bound it.
+/// The acknowledgement that a node sends with a request for the read index: the vote that bound it after the
+/// read had begun.
 ///
-/// ReadIndex (Ongaro's dissertation, section 6.4) has the leader note its commit index, and a majority
-/// confirm afterwards that it still leads. Where the leader and the node that asks are a majority by
-/// themselves, as in a cluster of three, the question is that confirmation, and needs no round of
-/// heartbeats. Say the read begins at time r, the node sends its vote at s, after r, and the leader, at t,
-/// takes its commit index. At s the node had given no later vote, and at t the leader had not: votes only
-/// rise. A later leader needs a majority, so it needs one of the two, so it was not elected before s. What
-/// was acknowledged before r was therefore committed by this leader or before it, and, as an entry of its
-/// own term is committed by t, all of it is at or below its commit index. What another node has already
-/// shown of this term was committed before that node heard of it from this leader.
+/// In ReadIndex (Ongaro's dissertation, section 6.4) the leader notes its commit index, and a majority then
+/// confirms that it still leads. If the leader and the requesting node are a majority by themselves, as in a
+/// cluster of three, the request is that confirmation, and no round of heartbeats is needed. Let the read begin
+/// at time r, let the node send its vote at s, after r, and let the leader take its commit index at t. At s the
+/// node had given no later vote, and at t the leader had not either: votes only rise. A later leader needs a
+/// majority, so it needs one of the two, so it was not elected before s. Every write that was acknowledged
+/// before r was therefore committed by this leader or before it. Because an entry of the leader's own term is
+/// committed by t, all of these writes are at or below its commit index. Any state of this term that another
+/// node has shown by then was committed before that node learned of it from this leader.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Word {
     pub(crate) node: u64,
@@ -123,8 +125,8 @@ pub(crate) struct Word {
 }
 
 impl Word {
-    /// The read index of `me`, whose Raft has this vote, commit index and membership at one moment after the
-    /// word was given; `None` when the two nodes do not suffice.
+    /// Returns the read index of `me`, whose Raft has this vote, commit index and membership at one moment
+    /// after the acknowledgement was given. `None` if the two nodes do not suffice.
     fn index(
         self,
         me: u64,
@@ -142,7 +144,7 @@ impl Word {
     }
 }
 
-/// Whether these two are a majority of the voters, in both halves of a joint membership.
+/// Returns true if these two nodes are a majority of the voters, in both halves of a joint membership.
 fn are_majority(membership: &Membership, one: u64, other: u64) -> bool {
     let configs = membership.get_joint_config();
     one != other
@@ -176,7 +178,7 @@ mod tests {
         let index =
             |own, given, committed: &LogId| word(given).index(1, own, Some(committed), &three);
         assert_eq!(index(leads, leads, &log_id(5, 1, 70)), Some(70));
-        // The asker has voted for another one since, or has not heard of this leader yet.
+        // The requesting node has voted for another candidate since, or does not know this leader yet.
         for other in [
             Vote::new(6, 3),
             Vote::new_committed(6, 3),
@@ -185,14 +187,14 @@ mod tests {
         ] {
             assert_eq!(index(leads, other, &log_id(5, 1, 70)), None, "{other}");
         }
-        // The one that is asked does not lead, or not yet, or not any more.
+        // The node that is asked does not lead, does not lead yet, or no longer leads.
         for own in [Vote::new(5, 1), Vote::new_committed(6, 3), Vote::new(6, 1)] {
             assert_eq!(index(own, own, &log_id(5, 1, 70)), None, "{own}");
         }
-        // It has committed nothing itself, so it may not know of all that others have.
+        // The leader has committed no entry of its own, so it may not know all committed entries.
         assert_eq!(index(leads, leads, &log_id(4, 1, 70)), None);
         assert_eq!(word(leads).index(1, leads, None, &three), None);
-        // They are no majority.
+        // The two nodes are not a majority.
         let five = membership(&[&[1, 2, 3, 4, 5]]);
         assert_eq!(
             word(leads).index(1, leads, Some(&log_id(5, 1, 70)), &five),
@@ -234,7 +236,7 @@ mod tests {
             (&[&[1, 2, 3]], true),
             (&[&[1, 2, 3, 4]], false),
             (&[&[1, 2, 3, 4, 5]], false),
-            // One of them is a learner, or not there.
+            // One of the two is a learner, or not a member.
             (&[&[1, 3, 4]], false),
             (&[&[1, 3]], false),
             (&[&[1]], true),

@@ -1,7 +1,8 @@
-//! What other nodes ask of this one, and who answers it.
+//! Dispatches the requests of other nodes to the parts of this node that answer them.
 //!
-//! The server of connections is there before Raft is: a node that founds or joins a cluster is asked
-//! things too. What cannot be answered yet, or not any more, is `Unavailable`, which changes nothing.
+//! The peer server runs before Raft does, because nodes that bootstrap or join a cluster receive requests too.
+//! A request that cannot be answered yet, or no longer, gets `Unavailable`, which means that nothing was
+//! changed.
 
 pub(crate) mod leader;
 
@@ -32,18 +33,18 @@ use crate::types::{LogEntry, LogId, TypeConfig, Vote};
 /// Answers another founder's question. May block on the disk.
 type AnswerFounder = dyn Fn(FoundAsk) -> FoundAnswer + Send + Sync;
 
-/// Answers requests. See the module's documentation.
+/// The dispatcher of requests. See the module's documentation.
 pub(crate) struct Incoming {
     answer_founder: Arc<AnswerFounder>,
     services: OnceLock<Services>,
-    /// Nothing is answered any more.
+    /// True once no request is answered any more.
     stopped: AtomicBool,
 }
 
-/// What a node that belongs to a cluster answers with.
+/// The parts that answer requests on a node that belongs to a cluster.
 pub(crate) struct Services {
     pub(crate) raft: Raft,
-    /// `None` where this node is its own cluster.
+    /// `None` on a single-node cluster.
     pub(crate) admin: Option<Arc<Admin>>,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) disk: Arc<Disk>,
@@ -70,13 +71,13 @@ impl Incoming {
         }
     }
 
-    /// Raft runs from now on.
+    /// Answers all requests from now on: Raft is running.
     pub(crate) fn runs(&self, services: Services) {
-        // It starts once.
+        // Raft starts once, so the services are set once.
         let _ = self.services.set(services);
     }
 
-    /// Nothing is answered from now on.
+    /// Answers no request from now on.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
     }
@@ -120,7 +121,7 @@ impl Services {
                 leader_commit,
             } => {
                 let len = entries.iter().map(|entry| entry.len() as u64).sum();
-                // A heartbeat writes nothing, and leader and follower need it.
+                // Heartbeats pass: they write nothing, and both leader and follower depend on them.
                 if !entries.is_empty()
                     && let Err(reason) = self.disk.takes_entries(len)
                 {
@@ -136,7 +137,7 @@ impl Services {
                     entries,
                     leader_commit: leader_commit.map(LogId::from),
                 };
-                // It speaks now, and not when the disk has synced what it says.
+                // The message counts on its arrival, not when the disk has synced its entries.
                 if request.vote >= raft.metrics().borrow_watched().vote {
                     self.contact.heard();
                 }
@@ -204,7 +205,7 @@ impl Services {
     }
 }
 
-/// The entries that follow `prev_log_id`.
+/// Decodes the entries that follow `prev_log_id`.
 fn decode_entries(
     prev_log_id: Option<LogIdRecord>,
     entries: &[ByteBuf],

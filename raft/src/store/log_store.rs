@@ -1,4 +1,4 @@
-//! Raft's log and vote in storage's [`LogHome`]: what is durable when each call returns.
+//! Raft's log and vote in storage's [`LogHome`], and what is durable when each call returns.
 //!
 //! | call | when it returns | durable |
 //! |---|---|---|
@@ -31,13 +31,13 @@ use crate::defect::{self, Defect};
 use crate::store::sole_voter::Gate;
 use crate::types::{LogEntry, LogId, Payload, Proposal, TypeConfig, Vote};
 
-/// Bytes of recent entries that are kept in memory, about.
+/// Limit on the bytes of recent entries that are kept in memory, approximately.
 const TAIL_LEN_MAX: usize = 4 << 20;
 
-/// Bytes of entries that one read takes from the disk when it may stop early.
+/// Limit on the bytes of entries that one read takes from the disk when it may stop early.
 const READ_LEN_MAX: u64 = 2 << 20;
 
-/// A storage error on its way through openraft.
+/// Wraps a storage error for its way through openraft.
 pub(crate) fn io_error(error: StoreError) -> io::Error {
     io::Error::other(error)
 }
@@ -53,10 +53,10 @@ pub(crate) struct LogStore {
 #[derive(Debug, Default)]
 struct Cache {
     vote: Option<Vote>,
-    /// The vote that this node has given, or is about to: set before it is written, and so before anybody
-    /// can hear of it.
+    /// The vote that this node has given or is about to give. It is set before it is written, and so before any
+    /// other node can learn of it.
     promised: Option<Vote>,
-    /// Consecutive entries up to the last one of the log, each with its length.
+    /// Consecutive entries up to the last one of the log, each with its length in bytes.
     tail: VecDeque<(LogEntry, usize)>,
     /// The sum of those lengths.
     tail_len: usize,
@@ -68,7 +68,7 @@ impl Cache {
     }
 
     fn push(&mut self, entry: LogEntry, len: usize) {
-        // An entry may come in place of one that was there, and those behind that are void then.
+        // A new entry may replace an old one, and the entries behind that are void then.
         self.truncate_from(entry.log_id.index);
         let follows = self
             .tail
@@ -111,8 +111,8 @@ impl Cache {
         self.tail_len = 0;
     }
 
-    /// The entries from `start` until `end`, or until they exceed `len_max` bytes, when all of these
-    /// are here.
+    /// Returns the entries from `start` until `end`, or until they exceed `len_max` bytes. `None` if those in
+    /// memory do not reach back to `start`.
     fn read(&self, start: u64, end: u64, len_max: u64) -> Option<Vec<LogEntry>> {
         let first = self.first_index()?;
         let skip = usize::try_from(start.checked_sub(first)?).ok()?;
@@ -131,7 +131,7 @@ impl Cache {
 }
 
 impl LogStore {
-    /// The log in `log`, which reports to `gate` what it is about to write.
+    /// Opens the log in `log`. Reports to `gate` what is about to be written.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -152,13 +152,17 @@ impl LogStore {
         })
     }
 
-    /// The vote that binds this node: no later one has been given to anybody when this is called. (Raft's
-    /// metrics would be late.)
+    /// Returns the vote that binds this node: when this is called, it has given no later one to any node.
+    /// (Raft's metrics may be late.)
     pub(crate) fn promised_vote(&self) -> Option<Vote> {
         self.cache().promised
     }
 
-    /// What was purged last, and the last entry (or that, when there are none).
+    /// Returns the log ids of the entry that was purged last and of the last entry. Without entries, the last
+    /// entry is the purged one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
     pub(crate) fn bounds(&self) -> Result<(Option<LogId>, Option<LogId>), StoreError> {
         let last_purged = match self.log.last_purged()? {
             Some((_, record)) => Some(codec::decode_log_id(&record)?),
@@ -173,7 +177,7 @@ impl LogStore {
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
-        // Nothing in here can panic half-way through a change.
+        // No change can panic half-way.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -192,7 +196,7 @@ impl LogStore {
     }
 }
 
-/// The half-open range of indexes.
+/// Returns the range of indexes as half-open bounds.
 fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(&index) => index,
@@ -228,7 +232,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(start, end, READ_LEN_MAX).map_err(io_error)
     }
 
-    /// Takes a part of the range at a time, so that a long tail after a restart is never in memory whole.
+    /// Reads the range in parts, so that a long tail after a restart is never in memory as a whole.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -275,7 +279,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.cache().promised = Some(*vote);
         let (done, durable) = oneshot::channel();
         let done = Box::new(move |result| {
-            // Nobody waits when Raft was stopped meanwhile.
+            // The receiver is gone if Raft was stopped meanwhile.
             let _ = done.send(result);
         });
         self.log
@@ -316,11 +320,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 callback.io_completed(result.map_err(io_error));
             }
         });
-        // Under the lock, so that no reader finds the memory's last entry to be older than the disk's.
+        // The lock keeps readers from finding a last entry in memory that is older than the one on disk.
         let mut cache = self.cache();
         self.log.append(records, done).map_err(io_error)?;
         for (entry, len) in entries.into_iter().zip(lens) {
-            // In memory an entry takes more than on disk: every command has a few allocations.
+            // An entry takes more bytes in memory than on disk: every command has a few allocations.
             let overhead = match &entry.payload {
                 Payload::Normal(Proposal::Commands(list)) => list.len() * 160,
                 _ => 160,

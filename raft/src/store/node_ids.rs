@@ -1,23 +1,24 @@
-//! Which node ids are given, and to which data folder: an id is never used twice.
+//! The assignment of node ids to data directories. An id is never used twice.
 //!
-//! A node that joins is given an id by an entry of the log ([`crate::types::Proposal::TakeId`]), and
-//! the same again when it asks again. It becomes a member by a membership entry after that. Ids only go
-//! up: one at or below the highest that a node was ever given (the mark) belongs to a present holder, or
-//! nobody gets it any more. So what is kept and looked at for an entry grows with the members, and not with
-//! the ids that were ever given. Reservations are no nodes and do not move the mark. Everything here is a function of the log. [`NodeIds`] is the copy in memory; the
-//! same is kept in the replicated extra records of the store:
+//! A node that joins is assigned an id by a log entry ([`crate::types::Proposal::TakeId`]), and the same
+//! id when it asks again. A membership entry after that makes it a member. Ids only increase. The *mark* is the
+//! highest id that a node was ever given. An id at or below the mark belongs to a present holder, or is never
+//! given again. The records and the work for an entry therefore grow with the members, and not with the ids
+//! that were ever given. Reservations are not nodes and do not move the mark.
+//!
+//! Everything here is a function of the log. [`NodeIds`] is the copy in memory. The same is kept in the
+//! replicated extra records of the store:
 //!
 //! | key | value |
 //! |---|---|
 //! | `node/` id u64 | [`Holder`] |
 //!
-//! (Integers in keys are big-endian.) A membership that was written by a build
-//! without these records counts as if it had them, and they are written with the first entry that touches
-//! any.
+//! (Integers in keys are big-endian.) A membership that was written by a build without these records counts as
+//! if it had them. They are written with the first entry that touches any of them.
 //!
-//! That ids only go up, and the limits below, are part of the [rules](hearth_storage::rules) from
-//! [`RULES_MIN`] on. Before them any id that was never used could be taken, and the records of all nodes
-//! that had left were kept; those go with the first entry behind that touches any.
+//! That ids only increase, and the limits below, are part of the [rules](hearth_storage::rules) from
+//! [`RULES_MIN`] on. Under earlier rules any id that was never used could be taken, and the records of all
+//! removed nodes were kept. The first later entry that touches any record removes those.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,48 +28,52 @@ use crate::codec::{self, CodecError};
 use crate::store::session::RecordChange;
 use crate::types::{DISTANCE_MAX, ID_MAX, IdRefusal, Membership, RESERVED_COUNT_MAX};
 
-/// Every record has a key that starts with this.
+/// Prefix of the keys of all records.
 pub(crate) const KEY_PREFIX: &[u8] = b"node/";
 
-/// The rules by which ids only go up.
+/// The first version of the rules under which ids only increase.
 const RULES_MIN: u32 = 2;
 
-/// Ids at once whose nodes are not members yet; one more takes the place of the lowest, which is the oldest.
-/// There is one for each join that the leader has begun and not finished.
+/// Maximum number of ids at once whose nodes are not members yet. A further one replaces the lowest, which is
+/// the oldest. There is one for each join that the leader has begun and not finished.
 const GIVEN_COUNT_MAX: usize = 16;
 
-/// Who has an id.
+/// The holder of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Holder {
-    /// A node that will join under it.
+    /// A node that will join under this id.
     Reserved,
-    /// The data folder with this incarnation, which is not a member yet.
+    /// The data directory with this incarnation. Its node is not a member yet.
     Given { incarnation: u128 },
-    /// A member.
+    /// The member with this incarnation.
     Member { incarnation: u128 },
-    /// A node that was a member. By the newer rules kept for the mark only.
+    /// A former member. Under the newer rules it is kept at the mark only.
     Removed { incarnation: u128 },
 }
 
-/// All ids that have a holder.
+/// All ids with a holder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct NodeIds {
-    /// By the newer rules, of those that were removed at most one: at the mark.
+    /// The holders by id. Under the newer rules at most one is a removed node: that at the mark.
     holders: BTreeMap<u64, Holder>,
-    /// Ids whose record changed since [`Self::finish_entry`].
+    /// Ids whose record changed since the last [`Self::finish_entry`].
     touched: BTreeSet<u64>,
-    /// Whether ids only go up.
+    /// True if ids only increase.
     is_ascending: bool,
 }
 
 impl NodeIds {
-    /// Has everything from now on go by these rules.
+    /// Switches to this version of the rules, for everything from now on.
     pub(crate) fn use_rules(&mut self, rules: u32) {
         self.is_ascending = rules >= RULES_MIN;
     }
 
-    /// Gives an id away: to the data folder with the incarnation `holder`, or as a reservation. `wanted` is
-    /// the one that is asked for, or else the next that is free. A folder that has one gets it again.
+    /// Gives an id to the data directory with the incarnation `holder`, or reserves it if that is `None`.
+    /// `wanted` is the requested id; `None` requests the next free one. A directory that has an id gets the
+    /// same one again.
+    ///
+    /// # Errors
+    /// [`IdRefusal`].
     pub(crate) fn take(
         &mut self,
         wanted: Option<u64>,
@@ -97,7 +102,7 @@ impl NodeIds {
         Ok(id)
     }
 
-    /// Takes note of the members that there are now.
+    /// Records the present members.
     pub(crate) fn set_members(&mut self, membership: &Membership) {
         let members: BTreeMap<u64, u128> = membership
             .nodes()
@@ -122,7 +127,8 @@ impl NodeIds {
         self.forget();
     }
 
-    /// Who has `id`. One that was used and has no holder any more is no different from a removed one.
+    /// Returns the holder of `id`. An id that was used and has no holder any more counts as that of a removed
+    /// node.
     pub(crate) fn holder(&self, id: u64) -> Option<Holder> {
         let used = || {
             let removed = Holder::Removed { incarnation: 0 };
@@ -132,18 +138,17 @@ impl NodeIds {
         self.holders.get(&id).copied().or_else(used)
     }
 
-    /// What the log entry changed in the records. To be called after each entry.
+    /// Returns the record changes of the log entry. Must be called after each entry.
     pub(crate) fn finish_entry(&mut self) -> Vec<RecordChange> {
         let touched = std::mem::take(&mut self.touched);
         let change = |id| (key(id), self.holders.get(&id).map(codec::encode_record));
         touched.into_iter().map(change).collect()
     }
 
-    /// The ids in the records that were kept, all of those whose keys start with [`KEY_PREFIX`], in any
-    /// order.
+    /// Restores the ids from their records: all records whose keys start with [`KEY_PREFIX`], in any order.
     ///
     /// # Errors
-    /// [`CodecError`] when they are not what [`Self::finish_entry`] gave.
+    /// [`CodecError`] if the records are not those that [`Self::finish_entry`] returned.
     pub(crate) fn load<'a>(
         records: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Self, CodecError> {
@@ -161,15 +166,15 @@ impl NodeIds {
         Ok(ids)
     }
 
-    /// The highest id that a node was ever given.
+    /// Returns the mark: the highest id that a node was ever given.
     fn mark(&self) -> u64 {
         let mut nodes = self.holders.iter().rev();
         let highest = nodes.find(|(_, holder)| **holder != Holder::Reserved);
         highest.map_or(0, |(&id, _)| id)
     }
 
-    /// The id of the folder with this incarnation, and whether it was removed. Members that never had an
-    /// incarnation are nobody's.
+    /// Returns the id of the data directory with this incarnation, and true if its node was removed. Members
+    /// without an incarnation belong to no directory.
     fn held_by(&self, incarnation: u128) -> Option<(u64, bool)> {
         if incarnation == 0 {
             return None;
@@ -178,7 +183,7 @@ impl NodeIds {
             Holder::Given { incarnation: held } | Holder::Member { incarnation: held } => {
                 (held == incarnation).then_some((id, false))
             }
-            // By the newer rules most are forgotten: it is as good as a new one.
+            // The newer rules forget most removed nodes, so this directory counts as a new one.
             Holder::Removed { incarnation: held } => {
                 (held == incarnation && !self.is_ascending).then_some((id, true))
             }
@@ -237,8 +242,9 @@ impl NodeIds {
         }
     }
 
-    /// Takes out who was removed, except at the mark, the lowest of the ids that nodes were given and did not
-    /// join with, and the reservations of an earlier build that are too many or too far away.
+    /// Removes three kinds of holders: removed nodes below the mark; the lowest ids given to nodes that have
+    /// not joined, if there are too many; and reservations of an earlier build that are too many or too far
+    /// above the mark.
     fn forget(&mut self) {
         if !self.is_ascending {
             return;
@@ -257,8 +263,8 @@ impl NodeIds {
         });
     }
 
-    /// Takes out the lowest of a kind of which there are more than `count_max`. None of them is at the mark,
-    /// which the highest of its kind has.
+    /// Removes the lowest holders of a kind of which there are more than `count_max`. None of them is at the
+    /// mark, because the highest of its kind stays.
     fn drop_lowest(&mut self, count_max: usize, is: impl Fn(&Holder) -> bool) {
         let of_kind = || self.holders.iter().filter(|(_, holder)| is(holder));
         let surplus = of_kind().count().saturating_sub(count_max);
@@ -375,7 +381,7 @@ mod tests {
             ids.finish_entry(),
             [(key(4), Some(given)), (key(ID_MAX), None)]
         );
-        // As members they are gone for good, and nothing breaks.
+        // The ids of these members are gone for good, and nothing breaks.
         for id in [ID_MAX, u64::MAX] {
             ids.set(id, Holder::Member { incarnation: 9 });
             assert_eq!(ids.take(None, None), Err(IdRefusal::Exhausted));
@@ -411,7 +417,7 @@ mod tests {
         assert_eq!(ids.take(Some(2999), Some(21)), Ok(2999));
     }
 
-    /// Learners without a disk, which come back as new nodes again and again, with reservations in between.
+    /// Learners without a disk, which return as new nodes again and again, with reservations in between.
     #[test]
     fn what_is_kept_grows_with_the_members_and_not_with_the_ids() {
         let mut ids = founded();
@@ -436,7 +442,7 @@ mod tests {
         assert!(ids.mark() >= 3 + 4900, "{}", ids.mark());
     }
 
-    /// The earlier rules, as the build before them applies the same log.
+    /// The earlier rules, as the build before the newer ones applies the same log.
     #[test]
     fn the_earlier_rules_hold_until_the_newer_ones_are_in_force() {
         let mut ids = NodeIds::default();
@@ -516,7 +522,7 @@ mod tests {
         assert!(NodeIds::load([(key, &good[..])].into_iter()).is_ok());
     }
 
-    /// Bytes that this version writes.
+    /// The bytes that this version writes.
     #[test]
     fn the_records_stay_as_they_are() {
         let mut ids = founded();
@@ -558,8 +564,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked, and wherever it is read again from its records: no id is given to two
-        /// folders, no member gets a second id, and what left stays away.
+        /// For any requests, and any point at which the ids are restored from their records: no id is given to
+        /// two data directories, no member gets a second id, and removed nodes stay removed.
         #[test]
         fn no_id_is_used_twice(steps in prop::collection::vec(step(), 1..80), cut in 0usize..80) {
             let mut ids = founded();
@@ -586,8 +592,8 @@ mod tests {
                             prop_assert_eq!(id, wanted);
                         }
                     }
-                    // Node 1 stays; of the others, those that have an id come and go. A folder joins with
-                    // the id that it was given last.
+                    // Node 1 stays. The other nodes with an id come and go. A data directory joins with the
+                    // last id that it was given.
                     Step::Members(wish) => {
                         let wish: BTreeSet<u64> = wish.into_iter().chain([1]).collect();
                         let next: BTreeMap<u64, u128> = owner

@@ -1,7 +1,7 @@
-//! Who belongs to the cluster, as far as this node has applied: for the handshake, which turns away
-//! nodes that were removed or came back without their data.
+//! The members and node ids of the cluster, as far as this node has applied the log. The handshake uses them to
+//! refuse nodes that were removed or that came back without their data.
 //!
-//! Whom this node does not know it takes in: it may lag behind, and that node may be its leader.
+//! Unknown nodes are accepted: this node may lag behind, and the unknown node may be its leader.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::defect::{self, Defect};
 use crate::store::node_ids::{Holder, NodeIds};
 use crate::types::{Member, StoredMembership};
 
-/// See the module's documentation. Filled by the state machine, read by everyone else.
+/// The roster. The state machine writes it; all others read it.
 #[derive(Debug)]
 pub(crate) struct Roster {
     known: watch::Sender<Known>,
@@ -23,15 +23,15 @@ struct Known {
     ids: NodeIds,
 }
 
-/// Why a node is turned away, for good.
+/// The reason why a node is refused for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Turned {
-    /// Its id left the cluster.
+    /// The node with this id was removed from the cluster.
     #[error(
         "node {0} was removed from this cluster; empty its data folder, and it can join as a new node"
     )]
     Removed(u64),
-    /// Its id belongs to another data folder.
+    /// The id belongs to a node with another data directory.
     #[error(
         "node {0} of this cluster had another data folder; remove it with nsctl cluster remove {0} and join \
          as a new node"
@@ -48,7 +48,7 @@ impl Default for Roster {
 }
 
 impl Roster {
-    /// To be called when something of it was applied.
+    /// Replaces the roster. Must be called after the membership or the node ids changed in the applied state.
     pub(crate) fn set(&self, membership: &StoredMembership, ids: &NodeIds) {
         self.known.send_if_modified(|known| {
             let nodes = membership.membership().nodes();
@@ -61,14 +61,15 @@ impl Roster {
         });
     }
 
-    /// Whether the node `id` with that incarnation is turned away.
+    /// Returns the reason to refuse the node with this id and incarnation, or `None` if it is accepted.
     pub(crate) fn turned_away(&self, id: u64, incarnation: u128) -> Option<Turned> {
         if defect::is(Defect::ReusedId) {
             return None;
         }
         let known = self.known.borrow();
         if let Some(member) = known.members.get(&id) {
-            // None, in a cluster of one that was made by a build without: whoever has its id and key.
+            // Incarnation 0 is a member of a single-node cluster that an earlier build created without one: any
+            // node with its id and the cluster key is accepted.
             let same = [0, incarnation].contains(&member.incarnation);
             return (!same).then_some(Turned::Replaced(id));
         }
@@ -81,23 +82,23 @@ impl Roster {
         }
     }
 
-    /// The members.
+    /// Returns the members.
     pub(crate) fn members(&self) -> BTreeMap<u64, Member> {
         self.known.borrow().members.clone()
     }
 
-    /// Resolves when `condition` holds, and again at each change; for those who follow it.
+    /// Returns a subscription to the changes of the roster.
     pub(crate) fn changes(&self) -> RosterChanges {
         RosterChanges(self.known.subscribe())
     }
 }
 
-/// Tells of changes.
+/// A subscription to changes of the roster.
 #[derive(Debug)]
 pub(crate) struct RosterChanges(watch::Receiver<Known>);
 
 impl RosterChanges {
-    /// Resolves at the next change, or never when nobody changes anything any more.
+    /// Resolves at the next change. Never resolves if the roster is gone.
     pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

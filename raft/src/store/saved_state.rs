@@ -1,4 +1,4 @@
-//! The state of this node for a file: what it is of, and its bytes.
+//! The applied state of this node, ready to be saved to a file: its description and its bytes.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use hearth_storage::{ChunkCursor, Registry, StateSnapshot, StoreError};
 use crate::codec::Identity;
 use crate::store::snapshot::{CHUNK_LEN, Position};
 
-/// The applied state of one moment. Holds its place on disk until it is dropped.
+/// The applied state of one moment. Pins its data on disk until it is dropped.
 #[derive(Debug, Clone)]
 pub struct SavedState {
     state: Arc<StateSnapshot>,
@@ -15,24 +15,24 @@ pub struct SavedState {
     position: Position,
 }
 
-/// What a [`SavedState`] is of.
+/// The description of a [`SavedState`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedAbout {
     /// The cluster's name.
     pub cluster_name: String,
-    /// Its identity, in hexadecimal digits.
+    /// The cluster's identity, 32 hexadecimal digits.
     pub cluster_id: String,
-    /// The node that it comes from.
+    /// The id of the node that the state was taken from.
     pub node_id: u64,
-    /// The members at that moment.
+    /// The ids of the members at that moment.
     pub members: Vec<u64>,
-    /// The term of the last log entry in it.
+    /// The term of the last log entry that the state includes.
     pub term: u64,
-    /// The index of that entry.
+    /// The index of that log entry.
     pub last_applied: u64,
-    /// Names, without the server's own.
+    /// Number of names, without the name server's own entry.
     pub name_count: u64,
-    /// Records beside them.
+    /// Number of extra records beside the names.
     pub record_count: u64,
     /// Hash of the state.
     pub state_hash: String,
@@ -49,7 +49,7 @@ impl SavedState {
         })
     }
 
-    /// What it is of.
+    /// Returns the description of the state.
     pub fn about(&self) -> SavedAbout {
         let summary = self.state.header().summary;
         let nodes = self.position.membership.membership().nodes();
@@ -66,12 +66,13 @@ impl SavedState {
         }
     }
 
-    /// The bytes of its header.
+    /// Returns the encoded header.
     pub fn header(&self) -> Vec<u8> {
         self.state.header().encode()
     }
 
-    /// The chunk at `cursor`, and where the next one begins; `None` behind the last one. Blocks.
+    /// Returns the chunk at `cursor` and the cursor of the next chunk; `None` after the last chunk.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`StoreError`].

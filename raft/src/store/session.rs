@@ -1,24 +1,23 @@
-//! Exactly-once commands: which numbered commands the state machine has executed, and what it said.
+//! Exactly-once commands: sessions record which numbered commands were executed, and their replies.
 //!
-//! Each node writes in a session of its own. It numbers its commands from 1, has up to [`WINDOW`] of
-//! them under way, in any order, and says with each one up to which number it has all final replies
-//! (`acked_upto`). The state machine keeps the reply of every command above that, so that a command that
-//! comes twice is executed once and answered twice (Ongaro's dissertation, section 6.3, with a window
-//! in place of one command at a time). A session ends when its node opens another one or leaves the
-//! cluster; no clock is involved. So there are at most as many sessions as members, with at most
-//! [`WINDOW`] replies each.
+//! Each node writes in a session of its own. It numbers its commands from 1 and has up to [`WINDOW`] of them
+//! under way, in any order. Each command carries `acked_upto`, the number up to which the node has all final
+//! replies. The state machine keeps the reply of every command above that number, so that a command that
+//! arrives twice is executed once and answered twice (Ongaro's dissertation, section 6.3, with a window in
+//! place of one command at a time). A session ends when its node opens another one or leaves the cluster; no
+//! clock is involved. There are thus at most as many sessions as members, each with at most [`WINDOW`] replies.
 //!
-//! Everything here is a function of the log. [`Sessions`] is the copy in memory; the same is kept in
-//! the replicated extra records of the store, written in the batch of the commands themselves:
+//! All of this is a deterministic function of the log. [`Sessions`] is the copy in memory. The same state is
+//! kept in the replicated extra records of the store, written in the same batch as the effects of the commands:
 //!
 //! | key | value |
 //! |---|---|
 //! | `session/` id u64 `h` | node, nonce, acked_upto |
 //! | `session/` id u64 `r` index u64 | the replies that the log entry at `index` gave: (seq, reply) |
 //!
-//! (Integers in keys are big-endian.) A reply is thus written once and never rewritten, whatever else is
-//! under way; the record goes when all its numbers are acknowledged. The exception are records of builds whose
-//! replies held what clients had sent, without a bound: those are cut down when they are loaded.
+//! (Integers in keys are big-endian.) A reply is thus written once and never rewritten, whatever else is under
+//! way. Its record is removed when all numbers in it are acknowledged. The only exceptions are records of
+//! earlier builds, whose replies included client data without a bound: they are cut when they are loaded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,41 +28,41 @@ use hearth_storage::Reply;
 use crate::codec::{self, CodecError};
 use crate::defect::{self, Defect};
 
-/// How many numbers above `acked_upto` a session takes. All nodes must agree: it is part of the log's
-/// meaning.
+/// Maximum distance of a command's number above `acked_upto`. All nodes must agree on it: it is part of the
+/// log's meaning.
 pub(crate) const WINDOW: u64 = 4096;
 
-/// Every session's records have keys that start with this.
+/// Prefix of the keys of all session records.
 pub(crate) const KEY_PREFIX: &[u8] = b"session/";
 
 const HEAD: u8 = b'h';
 const REPLIES: u8 = b'r';
 
-/// What is to be done with a numbered command.
+/// The decision about a numbered command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is new: execute it and call [`Sessions::executed`].
+    /// The command is new: execute it and call [`Sessions::executed`].
     Execute,
-    /// It was executed; this was its reply.
+    /// The command was executed before, with this reply.
     Repeat(Reply),
-    /// The session is not known or was replaced.
+    /// The session is unknown, or was replaced.
     SessionExpired,
-    /// Its final reply was acknowledged.
+    /// The node has acknowledged the final reply of this number.
     Stale,
-    /// It is more than [`WINDOW`] above `acked_upto`.
+    /// The number is more than [`WINDOW`] above `acked_upto`.
     BeyondWindow,
 }
 
-/// An extra record to write, or to remove when the value is `None`.
+/// A change of one extra record: its key, and the new value or `None` to remove it.
 pub(crate) type RecordChange = (Vec<u8>, Option<Vec<u8>>);
 
-/// All sessions.
+/// All open sessions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
     sessions: BTreeMap<u64, Session>,
-    /// Changes of records since [`Self::finish_entry`].
+    /// Changes of records since the last [`Self::finish_entry`].
     pending: Vec<RecordChange>,
-    /// Sessions whose head changed since then.
+    /// Sessions whose head record has changed since then.
     touched: BTreeSet<u64>,
 }
 
@@ -71,14 +70,15 @@ pub(crate) struct Sessions {
 struct Session {
     node: u64,
     nonce: u64,
-    /// Highest number of which all before, and itself, have had their final reply.
+    /// The highest number up to which all commands have had their final reply.
     acked_upto: u64,
-    /// The replies to `acked_upto + 1`, `acked_upto + 2`, … as far as they were executed; the last one
-    /// is always there.
+    /// The replies to `acked_upto + 1`, `acked_upto + 2`, …; `None` for a number that was not executed. The
+    /// last element is never `None`.
     replies: VecDeque<Option<Reply>>,
-    /// The records of replies: index of the log entry → its highest number. In the order of the log.
+    /// The reply records of the session: the index of the log entry and the highest number in its record, in
+    /// the order of the log.
     blocks: BTreeMap<u64, u64>,
-    /// What the current log entry executed.
+    /// The numbers that the current log entry has executed, with their replies.
     block: Vec<(u64, Reply)>,
 }
 
@@ -116,8 +116,8 @@ impl Session {
 }
 
 impl Sessions {
-    /// Opens a session for `node` with `index` as its id, and returns the id. The same nonce again gives
-    /// the session that it opened before: a proposal that was sent twice opens one session.
+    /// Opens a session for `node`, with `index` as its id, and returns the id. If the node's session was opened
+    /// with the same nonce, returns that session's id: a proposal that was sent twice opens one session.
     pub(crate) fn open(&mut self, node: u64, nonce: u64, index: u64) -> u64 {
         let earlier = self
             .sessions
@@ -142,7 +142,7 @@ impl Sessions {
         index
     }
 
-    /// Decides on a command, and takes note of what the node has acknowledged.
+    /// Decides about a command, and records the node's `acked_upto`.
     pub(crate) fn admit(&mut self, id: u64, seq: u64, acked_upto: u64) -> Admission {
         let Some(session) = self.sessions.get_mut(&id) else {
             return Admission::SessionExpired;
@@ -163,7 +163,7 @@ impl Sessions {
         }
     }
 
-    /// Keeps the reply of a command that [`Self::admit`] said to execute.
+    /// Records the reply of a command that [`Self::admit`] decided to execute.
     pub(crate) fn executed(&mut self, id: u64, seq: u64, reply: Reply) {
         let session = self
             .sessions
@@ -174,7 +174,7 @@ impl Sessions {
         self.touched.insert(id);
     }
 
-    /// Closes the sessions of nodes that are no members any more.
+    /// Closes the sessions of nodes that are no longer members.
     pub(crate) fn retain_members(&mut self, is_member: impl Fn(u64) -> bool) {
         let gone: Vec<u64> = self
             .sessions
@@ -197,7 +197,7 @@ impl Sessions {
         }
     }
 
-    /// What the log entry at `index` changed in the records, in the order in which to write it. To be
+    /// Returns the record changes of the log entry at `index`, in the order in which to write them. Must be
     /// called after each entry.
     pub(crate) fn finish_entry(&mut self, index: u64) -> Vec<RecordChange> {
         let mut changes = std::mem::take(&mut self.pending);
@@ -227,11 +227,11 @@ impl Sessions {
         changes
     }
 
-    /// The sessions in the records that were kept, all of those whose keys start with [`KEY_PREFIX`], in
-    /// any order.
+    /// Restores the sessions from their records: all records whose keys start with [`KEY_PREFIX`], in any
+    /// order.
     ///
     /// # Errors
-    /// [`CodecError`] when they are not what [`Self::finish_entry`] gave.
+    /// [`CodecError`] if the records are not those that [`Self::finish_entry`] returned.
     pub(crate) fn load<'a>(
         records: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     ) -> Result<Self, CodecError> {
@@ -261,7 +261,8 @@ impl Sessions {
             let mut block: Vec<(u64, Reply)> =
                 codec::decode_record("the replies of a session", value)?;
             if take_out_client_data(&mut block) {
-                // With the next log entry, as on every other node that comes from such a build.
+                // The record changes with the next log entry, as on every other node that was upgraded from
+                // such a build.
                 let bounded = codec::encode_record(&block);
                 sessions.pending.push((key.to_vec(), Some(bounded)));
             }
@@ -281,14 +282,14 @@ impl Sessions {
         Ok(sessions)
     }
 
-    /// Number of sessions.
+    /// Returns the number of sessions.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
 }
 
-/// Cuts the replies down to what this build would have kept; whether there was anything to cut.
+/// Cuts the replies to the length that this build keeps. Returns true if any reply was cut.
 fn take_out_client_data(block: &mut [(u64, Reply)]) -> bool {
     let mut cuts = false;
     for (_, reply) in block {

@@ -1,12 +1,13 @@
-//! A model check of the sessions: every order in which nodes, leaders that change, crashes and a network
-//! that loses, delays and reorders can meet, up to a bound.
+//! Model check of the sessions: explores every interleaving of nodes, leader changes, crashes, and a network
+//! that loses, delays and reorders messages, up to a bound.
 //!
-//! Raft is taken for granted: there is one log, and an entry is applied once at most. An entry that a leader
-//! has appended and not committed is, for a session, a request that is still on its way: it may be applied at
-//! any later time or, when another leader drops it, never. So is what the connections between nodes promise: one request is handled once at most, but maybe
-//! long after it was given up. The state machine is the real one ([`Sessions`], read from its records again
-//! before each entry, as after a restart or from a snapshot), and so is what a node acknowledges
-//! ([`Numbers`]). How a node retries is the writer's, in few words.
+//! Raft is assumed to be correct: there is one log, and an entry is applied at most once. To a session, an
+//! entry that a leader has appended and not committed is a request that is still in transit: it may be applied
+//! at any later time or, if another leader drops it, never. The guarantee of the connections between nodes is
+//! assumed as well: a request is handled at most once, but maybe long after it was given up. The state machine
+//! is the real one ([`Sessions`], restored from its records before each entry, as after a restart or from a
+//! snapshot). The numbers that a node acknowledges are real, too ([`Numbers`]). The retries of a node are a
+//! short model of those of the writer.
 
 use std::collections::BTreeMap;
 
@@ -17,29 +18,29 @@ use crate::write::Numbers;
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A mistake that the check must find.
+/// An injected fault that the check must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Defect {
     None,
     /// A number that was executed is executed again.
     NoDeduplication,
-    /// What may be in a log gets a new number when its session has ended.
+    /// A command that may be in a log gets a new number when its session has ended.
     RenumbersTheUnknown,
-    /// A caller is told that nothing was done although a request of it was given up.
+    /// A caller is told that nothing was done although a request for its command was given up.
     WithdrawsTheUnknown,
     /// Numbers are acknowledged when they are sent.
     AcknowledgesTooEarly,
-    /// A session is opened again by what comes late: the earlier run's nonce is used again.
+    /// A late request opens a session again, because the nonce of an earlier run is reused.
     KeepsTheNonce,
 }
 
 struct Cluster {
     defect: Defect,
-    /// Names of the commands of each node.
+    /// The names of the commands of each node.
     commands: Vec<Vec<u8>>,
-    /// Requests that one command may take.
+    /// Maximum number of requests for one command.
     send_count_max: u8,
-    /// Requests for a session that one node may send.
+    /// Maximum number of requests for a session by one node.
     open_count_max: u8,
     crash_count_max: u8,
 }
@@ -49,17 +50,17 @@ struct State {
     records: Records,
     /// Index of the last applied entry.
     applied: u64,
-    /// How often each command was executed.
+    /// Number of executions of each command.
     executed: BTreeMap<u8, u8>,
-    /// What is on its way to a leader, or in the log of one.
+    /// Requests in transit to a leader, or in the log of one.
     requests: Vec<Sent>,
-    /// What is on its way back.
+    /// Answers in transit to a node.
     answers: Vec<Answer>,
     nodes: Vec<Node>,
     crash_count: u8,
 }
 
-/// A request. Only the node's present run hears its answer, and only while it waits for this attempt.
+/// A request. Only the node's current run receives its answer, and only while it waits for this attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Sent {
     node: usize,
@@ -93,7 +94,7 @@ enum Says {
     Applied,
     SessionExpired,
     Stale,
-    /// Not appended, and never will be.
+    /// The request was not appended, and never will be.
     Refused,
 }
 
@@ -101,7 +102,7 @@ enum Says {
 struct Node {
     run: u8,
     session: Option<u64>,
-    /// Of the session that is opened next.
+    /// The nonce of the next session.
     nonce: u64,
     open_count: u8,
     numbers: Numbers,
@@ -111,7 +112,7 @@ struct Node {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Command {
     name: u8,
-    /// Session, number, and what was acknowledged with it.
+    /// The session, the number, and the `acked_upto` that was sent with it.
     number: Option<(u64, u64, u64)>,
     send_count: u8,
     maybe_appended: bool,
@@ -121,13 +122,13 @@ struct Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
     Waits,
-    /// A request is out, and its answer waited for.
+    /// A request is in transit or in a log, and the node waits for its answer.
     UnderWay,
-    /// The caller was told that it is done.
+    /// The caller was told that the command was executed.
     Done,
-    /// The caller was told that it is not.
+    /// The caller was told that the command was not executed.
     NotProposed,
-    /// The caller was told that nobody knows.
+    /// The caller was told that the outcome is unknown.
     Unknown,
 }
 
@@ -135,9 +136,9 @@ enum Stage {
 enum Action {
     Open(usize),
     Propose(usize, usize),
-    /// The node gives a request up, as lost.
+    /// The node gives a request up as lost.
     Lose(usize, usize),
-    /// The caller goes.
+    /// The caller withdraws its command.
     Withdraw(usize, usize),
     /// A request is applied.
     Apply(usize),
@@ -147,7 +148,7 @@ enum Action {
 }
 
 impl Node {
-    /// Whether an answer to this request changes anything.
+    /// Returns true if the node still waits for an answer to this request.
     fn listens_to(&self, sent: &Sent) -> bool {
         self.run == sent.run
             && match sent.what {
@@ -172,7 +173,7 @@ impl Cluster {
         }
     }
 
-    /// One node with one command, which is tried more often.
+    /// One node with one command, which is retried more often.
     fn persistent(defect: Defect) -> Self {
         Self {
             commands: vec![vec![0]],
@@ -232,7 +233,7 @@ impl Cluster {
                 None => state.records.remove(&key),
             };
         }
-        // One that nobody will ever listen to again need not travel.
+        // An answer that no node will ever wait for is not kept.
         if state.nodes[sent.node].listens_to(&sent) {
             put(&mut state.answers, Answer { to: sent, says });
         }
@@ -325,7 +326,7 @@ impl Cluster {
     }
 }
 
-/// Kept in order, so that two states that differ only in that are one.
+/// Inserts in order, so that two states that differ only in the order are the same state.
 fn put<T: Ord>(list: &mut Vec<T>, item: T) {
     let position = list
         .binary_search(&item)
@@ -437,7 +438,7 @@ impl Model for Cluster {
             }
             Action::Refuse(position) => {
                 let to = state.requests.remove(position);
-                // That the node hears of it late is the same as that it is refused late.
+                // The node learns of the refusal at once: to learn of it late is equivalent to a late refusal.
                 let says = Says::Refused;
                 self.deliver(&mut state, Answer { to, says });
             }
@@ -455,7 +456,7 @@ impl Model for Cluster {
                 for command in &mut node.commands {
                     let is_out = command.number.is_some();
                     if is_out && matches!(command.stage, Stage::Waits | Stage::UnderWay) {
-                        // Nobody is left to be told anything.
+                        // The callers of a crashed node cannot be told anything.
                         command.stage = Stage::Unknown;
                     }
                 }
@@ -543,7 +544,7 @@ fn two_nodes_do_not_disturb_each_other() {
     check(Cluster::pair());
 }
 
-/// The check can fail: it finds each mistake that sessions and their retries could have.
+/// The check finds each injected fault, so it can fail.
 #[test]
 fn each_defect_is_found() {
     let twice = "nothing is executed twice";

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The extra records, as a store keeps them.
+/// The extra records of a store.
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn write(records: &mut Records, changes: Vec<RecordChange>) {
@@ -145,7 +145,7 @@ fn records_that_are_not_ours_are_refused() {
     }
 }
 
-/// The rules as they are told, without any thought of speed or records.
+/// The rules of sessions in their simplest form, without records.
 #[derive(Default)]
 struct Model {
     sessions: BTreeMap<u64, (u64, u64, u64, BTreeMap<u64, Reply>)>,
@@ -216,7 +216,8 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// The same decisions as the model, and the same sessions after a restart from the records.
+    /// The sessions decide like the model, and are the same after they are restored from the
+    /// records.
     #[test]
     fn it_decides_as_the_rules_say(ops in prop::collection::vec(op(), 1..200)) {
         let mut sessions = Sessions::default();
@@ -270,8 +271,9 @@ proptest! {
         prop_assert!(records.len() <= model.sessions.len() + replies);
     }
 
-    /// A node that writes over a network that loses, doubles and reorders, and a state machine that
-    /// restarts: what has a reply ran once, and nothing ran twice.
+    /// A node writes over a network that loses, repeats and reorders messages, and the state
+    /// machine restarts. Every command with a reply was executed once, and no command was executed
+    /// twice.
     #[test]
     fn commands_run_exactly_once(steps in prop::collection::vec((0..7u8, any::<prop::sample::Index>()), 1..400)) {
         let mut sessions = Sessions::default();
@@ -280,14 +282,14 @@ proptest! {
         write(&mut records, sessions.finish_entry(1));
         let mut index = 2;
 
-        // The network: copies of requests (seq, acked_upto), and of replies.
+        // The network: copies of requests (seq, acked_upto) and of replies.
         let mut requests: Vec<(u64, u64)> = Vec::new();
         let mut replies: Vec<(u64, Reply)> = Vec::new();
         // The node.
         let mut last = 0;
         let mut got: BTreeMap<u64, Reply> = BTreeMap::new();
         let acked_upto = |got: &BTreeMap<u64, Reply>| (1..).take_while(|seq| got.contains_key(seq)).last().unwrap_or(0);
-        // What really happened.
+        // The executions of each number.
         let mut ran: BTreeMap<u64, u64> = BTreeMap::new();
 
         for (step, which) in steps {
@@ -297,7 +299,7 @@ proptest! {
                     requests.push((last, acked_upto(&got)));
                 }
                 1 => {
-                    // Sent again, because no reply has come; or a copy that the network made.
+                    // A retry, because no reply has arrived; or a copy that the network made.
                     let open: Vec<u64> = (1..=last).filter(|seq| !got.contains_key(seq)).collect();
                     if !open.is_empty() {
                         requests.push((*which.get(&open), acked_upto(&got)));
@@ -352,7 +354,7 @@ fn replies_of_earlier_builds_are_cut_down_with_the_next_entry() {
         let uri = uri.to_owned();
         Reply::Refused(hearth_storage::Refusal::NameTaken { uri })
     };
-    // As they wrote it: with the URI that the name stood for.
+    // The record as the earlier builds wrote it: with the URI that the name had.
     let block: Vec<(u64, Reply)> = vec![(1, taken("PYRO:somebody@else:1")), (2, Reply::Done)];
     records.insert(replies_key(id, 11), codec::encode_record(&block));
 

@@ -1,10 +1,10 @@
-//! A state as it was at one log id: built, described, installed.
+//! Snapshots: the state at one log id, and how it is built, described and installed.
 //!
-//! Building one costs the same whatever the number of entries: the store's view is taken when the builder
-//! is made, while no entry is being applied, and what it is of is read from the view itself. So the
-//! description is always exactly that of the data. Nothing is written: the "current snapshot" is the
-//! applied state of the moment, which has everything up to it by the same write-ahead log that the purge
-//! goes through.
+//! The cost of building a snapshot does not depend on the number of entries. The builder takes a view of the
+//! store when it is created, while no entry is being applied, and reads the description from that view, so the
+//! description always matches the data. Nothing is written. The "current snapshot" is the applied state of the
+//! moment. The purge of the log goes through the same write-ahead log as the state, so everything that is
+//! purged is in the state.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,17 +19,18 @@ use crate::defect::{self, Defect};
 use crate::store::log_store::io_error;
 use crate::types::{LeaderId, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig};
 
-/// Meta records of a state: the log id that was applied last.
+/// Key of the meta record with the log id that was applied last.
 pub(crate) const LAST_APPLIED: &[u8] = b"raft/last_applied";
-/// The membership that was applied last.
+/// Key of the meta record with the membership that was applied last.
 pub(crate) const MEMBERSHIP: &[u8] = b"raft/membership";
-/// The log id of the snapshot that the state was installed from, if it was.
+/// Key of the meta record with the log id of the snapshot that the state was installed from, if any.
 pub(crate) const INSTALLED: &[u8] = b"raft/installed";
 
-/// Bytes of one chunk, about. Chunks share a connection with heartbeats, which wait for one at most.
+/// Bytes of one chunk, approximately. Chunks share a connection with heartbeats, each of which waits for at
+/// most one chunk.
 pub(crate) const CHUNK_LEN: usize = 256 << 10;
 
-/// openraft's snapshot with our data in it.
+/// openraft's snapshot type with [`SnapshotData`].
 pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, SnapshotData>;
 
 /// The data of a snapshot.
@@ -37,11 +38,11 @@ pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, SnapshotDat
 pub(crate) enum SnapshotData {
     /// A view of this node's own store.
     Local(Arc<StateSnapshot>),
-    /// What came from a peer: complete and on disk, and not the state yet.
+    /// A snapshot that was received from a peer: complete and on disk, but not yet the state.
     Received(Box<Installation>),
 }
 
-/// What a state's own meta records say about it.
+/// The position of a state, from its own meta records.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Position {
     pub(crate) last_applied: Option<LogId>,
@@ -50,10 +51,10 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Reads the three records by `meta`.
+    /// Reads the three records through `meta`.
     ///
     /// # Errors
-    /// What `meta` returns, and [`StoreError::Corrupt`].
+    /// The errors of `meta`, and [`StoreError::Corrupt`] if a record cannot be decoded.
     pub(crate) fn read(
         meta: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Self, StoreError> {
@@ -84,7 +85,7 @@ impl Position {
     }
 }
 
-/// The applied state of the moment.
+/// Takes a snapshot of the applied state of the moment.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -97,10 +98,10 @@ pub(crate) fn take(registry: &Registry) -> Result<Snapshot, StoreError> {
     })
 }
 
-/// Replaces the state of `registry` by a snapshot, all of it at once and durably, or not at all.
+/// Replaces the state of `registry` by a snapshot, atomically and durably.
 ///
 /// # Errors
-/// [`StoreError::Snapshot`] when the data is not what `meta` says, and what the store reports.
+/// [`StoreError::Snapshot`] if the data does not match `meta`, and the errors of the store.
 pub(crate) fn install(
     registry: &Registry,
     meta: &SnapshotMeta,
@@ -121,7 +122,7 @@ pub(crate) fn install(
     }
 }
 
-/// [`Defect::NoSwitch`].
+/// Writes the position without the state. The injected fault [`Defect::NoSwitch`].
 fn write_position(registry: &Registry, meta: &SnapshotMeta) -> Result<(), StoreError> {
     let mut change = registry.begin()?;
     if let Some(last) = &meta.last_log_id {
@@ -134,10 +135,11 @@ fn write_position(registry: &Registry, meta: &SnapshotMeta) -> Result<(), StoreE
     registry.commit(change)
 }
 
-/// The header with which a snapshot of `meta` is installed: it also says that it was.
+/// Returns the header with which the snapshot `meta` is installed: `header` with the [`INSTALLED`] record
+/// added.
 ///
 /// # Errors
-/// [`StoreError::Snapshot`] when `header` is of another state.
+/// [`StoreError::Snapshot`] if `header` describes another state.
 pub(crate) fn header_to_install(
     mut header: SnapshotHeader,
     meta: &SnapshotMeta,
@@ -162,7 +164,7 @@ fn check_is_of(header: &SnapshotHeader, meta: &SnapshotMeta) -> Result<(), Store
     )))
 }
 
-/// A view that was taken, or why it could not be.
+/// The builder of one snapshot: the view that was taken, or the error.
 #[derive(Debug)]
 pub(crate) struct SnapshotBuilder(Option<Result<Snapshot, StoreError>>);
 

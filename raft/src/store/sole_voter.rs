@@ -1,30 +1,29 @@
-//! When a read needs no round trip: the gate that is open while this node alone is the cluster.
+//! The sole-voter fast path: a gate that lets reads skip the round trip while this node alone is the cluster.
 //!
-//! A linearizable read must see every write that was acknowledged anywhere before it began. In general
-//! that takes ReadIndex: ask a majority whether this node still leads, then wait until the commit index
-//! of that moment is applied. A sole voter is its own majority, and the answer is in its own memory. The
-//! gate is open while all of this holds:
+//! A linearizable read must see every write that was acknowledged anywhere before it began. In general that
+//! takes ReadIndex: ask a majority whether this node still leads, then wait until the commit index of that
+//! moment is applied. A sole voter is its own majority, and the answer is in its own memory. The gate is open
+//! while all of this holds:
 //!
-//! 1. The vote that was saved last is for this node, was granted, and was saved in this run of the
-//!    program.
-//! 2. An entry of that very leadership has been applied. Its first entry is the blank one with which a
-//!    leadership begins, and entries apply in order, so everything that was ever committed before is
-//!    applied too (leader completeness, Raft 5.4.3).
-//! 3. The membership that was applied last has this node as its only voter, and no later membership
-//!    entry with another voter has been appended.
+//! 1. The vote that was saved last is for this node, was granted, and was saved in this run of the program.
+//! 2. An entry of that same leadership has been applied. Its first entry is the blank one with which a
+//!    leadership begins, and entries apply in order, so everything that was ever committed before is applied
+//!    too (leader completeness, Raft 5.4.3).
+//! 3. The membership that was applied last has this node as its only voter, and no later membership entry with
+//!    another voter has been appended.
 //!
-//! **Why this is as strong as ReadIndex.** A write is acknowledged by the leader that committed it,
-//! after it has applied it. If that leader is this node, the write is applied here. Could it be another?
-//! Another leader needs a majority of some membership, and by 3 each membership that can be in force is
-//! this node alone, so it needs this node's vote, or a membership entry that this node appends. Both
-//! happen in our log store, which shuts the gate *before* it writes either of them; and neither leaves
-//! the node before it is written, because replication reads from the log store. So while a reader finds
-//! the gate open, no other node can have acknowledged a write, and one that is acknowledged later was
-//! not acknowledged before the read began. Reads and writes meet in one store, whose batches appear at
-//! once, so the point look-up after an open gate is linearizable.
+//! **Why this is as strong as ReadIndex.** A write is acknowledged by the leader that committed it, after that
+//! leader has applied it. If that leader is this node, the write is applied here. It cannot be another node:
+//! another leader needs a majority of some membership, and by 3 each membership that can be in force is this
+//! node alone, so it needs this node's vote, or a membership entry that this node appends. Both happen in the
+//! log store, which shuts the gate *before* it writes either of them; and neither leaves the node before it is
+//! written, because replication reads from the log store. So while a reader finds the gate open, no other node
+//! can have acknowledged a write, and one that is acknowledged later was not acknowledged before the read
+//! began. Reads and writes meet in one store, whose batches appear at once, so a point lookup after the gate
+//! was found open is linearizable.
 //!
-//! The facts come from the storage callbacks themselves, in the order in which they are persisted, never
-//! from metrics, which may be late.
+//! The facts come from the storage callbacks themselves, in the order in which they are persisted, never from
+//! metrics, which may be late.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,14 +32,14 @@ use tokio::sync::watch;
 
 use crate::types::{LeaderId, LogId, Membership, Vote};
 
-/// See the module's documentation.
+/// A stream that fails if it makes no progress for too long.
 #[derive(Debug)]
 pub(crate) struct Gate {
     node_id: u64,
-    /// What [`Facts::open`] says, for readers.
+    /// The result of [`Facts::open`], for readers.
     open: AtomicBool,
     facts: Mutex<Facts>,
-    /// The same, for those who wait.
+    /// The same, for tasks that wait.
     changed: watch::Sender<bool>,
 }
 
@@ -48,14 +47,14 @@ pub(crate) struct Gate {
 struct Facts {
     /// The vote that was saved last in this run.
     vote: Option<Vote>,
-    /// The leadership of the entry that was applied last in this run.
+    /// The leader id of the entry that was applied last in this run.
     applied: Option<LeaderId>,
-    /// Whether the membership that was applied last has this node as its only voter.
+    /// True if the membership that was applied last has this node as its only voter.
     applied_sole: bool,
-    /// Membership entries that were appended in this run and not applied yet: index, and whether this
+    /// The membership entries that were appended in this run and not applied yet: the index, and true if this
     /// node is the only voter.
     appended: Vec<(u64, bool)>,
-    /// Nothing opens the gate again.
+    /// True once nothing opens the gate again.
     stopped: bool,
 }
 
@@ -72,7 +71,7 @@ impl Facts {
 }
 
 impl Gate {
-    /// A shut gate.
+    /// Creates a shut gate.
     pub(crate) fn new(node_id: u64) -> Self {
         Self {
             node_id,
@@ -82,7 +81,7 @@ impl Gate {
         }
     }
 
-    /// Whether this node's applied state has every write that was acknowledged before this call.
+    /// Returns true if this node's applied state has every write that was acknowledged before this call.
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::SeqCst)
     }
@@ -90,22 +89,22 @@ impl Gate {
     /// Waits until the gate is open.
     pub(crate) async fn opened(&self) {
         let mut changed = self.changed.subscribe();
-        // The sender lives as long as `self`, so there is always an answer.
+        // The sender lives as long as `self`, so the wait cannot fail.
         let _ = changed.wait_for(|&open| open).await;
     }
 
-    /// To be called before a vote is written.
+    /// Must be called before a vote is written.
     pub(crate) fn saving_vote(&self, vote: &Vote) {
         self.update(|facts| facts.vote = Some(*vote));
     }
 
-    /// To be called before a membership entry is written.
+    /// Must be called before a membership entry is written.
     pub(crate) fn appending_membership(&self, index: u64, membership: &Membership) {
         let sole = is_sole_voter(self.node_id, membership);
         self.update(|facts| facts.appended.push((index, sole)));
     }
 
-    /// To be called after the log was truncated.
+    /// Must be called after the log was truncated. `last` is its last index.
     pub(crate) fn truncated_after(&self, last: Option<u64>) {
         self.update(|facts| {
             facts
@@ -114,7 +113,7 @@ impl Gate {
         });
     }
 
-    /// To be called when everything up to `last` can be read; `membership` is the last one up to there.
+    /// Must be called when everything up to `last` can be read. `membership` is the last one up to there.
     pub(crate) fn applied(&self, last: &LogId, membership: &Membership) {
         let sole = is_sole_voter(self.node_id, membership);
         self.update(|facts| {
@@ -124,7 +123,8 @@ impl Gate {
         });
     }
 
-    /// To be called before the whole state is replaced. Only a leader sends a state, so this node is none.
+    /// Must be called before the whole state is replaced. Only a leader sends a state, so this node does not
+    /// lead.
     pub(crate) fn installing(&self) {
         self.update(|facts| {
             facts.applied = None;
@@ -132,7 +132,7 @@ impl Gate {
         });
     }
 
-    /// Shuts the gate for ever.
+    /// Shuts the gate for good.
     pub(crate) fn stop(&self) {
         self.update(|facts| facts.stopped = true);
     }
@@ -141,7 +141,7 @@ impl Gate {
         let mut facts = self.facts();
         change(&mut facts);
         let open = facts.open(self.node_id);
-        // Still under the lock, so that the flag never lags behind a later change.
+        // The flag is stored under the lock, so that it never lags behind a later change.
         self.open.store(open, Ordering::SeqCst);
         self.changed.send_if_modified(|known| {
             let modified = *known != open;
@@ -151,12 +151,12 @@ impl Gate {
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
-        // Each change is a plain assignment, so a thread that panicked left whole facts.
+        // Each change is a plain assignment, so the facts are whole even if a thread panicked.
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether `node_id` is a voter and there is no other, in either half of a joint membership.
+/// Returns true if `node_id` is the only voter, in either half of a joint membership.
 fn is_sole_voter(node_id: u64, membership: &Membership) -> bool {
     let mut voters = membership.voter_ids();
     voters.next() == Some(node_id) && voters.next().is_none()
@@ -177,7 +177,7 @@ mod tests {
         Membership::new_with_defaults(sets, [1, 9])
     }
 
-    /// A gate that a sole voter in term 3 has opened.
+    /// Returns a gate that a sole voter in term 3 has opened.
     fn open_gate() -> Gate {
         let gate = Gate::new(1);
         gate.saving_vote(&Vote::new(3, 1));

@@ -1,9 +1,9 @@
-//! Feeds committed log entries to the registry, exactly once each.
+//! Applies committed log entries to the registry, exactly once each.
 //!
-//! What is ready is applied together: the effects of many entries, the sessions, the log id that was
-//! applied last and the membership go into one batch, which is written whole and not synced. Then, and
-//! only then, the proposers hear of it. A crash may lose batches, and then the log, which is synced
-//! before it is committed, has their entries; it never loses a part of one.
+//! Entries that are ready are applied together. The effects of many entries, the sessions, the last applied log
+//! id and the membership go into one batch, which is written atomically and not synced. Only after that are the
+//! proposers answered. A crash may lose whole batches, never a part of one, and the log, which is synced before
+//! it is committed, still has their entries.
 
 use std::convert::Infallible;
 use std::io;
@@ -30,14 +30,14 @@ use crate::types::{
     StoredMembership, TypeConfig,
 };
 
-/// Bytes of commands, and of the entries that they change, that go into one batch, about; and the answers to
-/// them wait for it.
+/// Bytes of commands, and of the entries that they change, in one batch, approximately. Replies to these
+/// commands wait for the batch.
 const BATCH_LEN_MAX: usize = 2 << 20;
 
-/// Numbers that are read while they change.
+/// Counters that may be read while they change.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Index of the entry that was applied last, for those who wait for it.
+    /// Index of the last applied entry, for tasks that wait for an index.
     pub(crate) applied: Applied,
     /// Commands executed since the start; repeated and refused numbers do not count.
     pub(crate) command_count: AtomicU64,
@@ -45,11 +45,11 @@ pub(crate) struct Counters {
     pub(crate) install_count: AtomicU64,
     /// Batches written since the start.
     pub(crate) batch_count: AtomicU64,
-    /// Index of the entry that was applied last.
+    /// Index of the last applied entry.
     pub(crate) last_applied: AtomicU64,
 }
 
-/// The index of the entry that was applied last, and can be read by now.
+/// The index of the last applied entry, whose effects are visible to readers.
 #[derive(Debug)]
 pub(crate) struct Applied(watch::Sender<u64>);
 
@@ -64,7 +64,7 @@ impl Applied {
         self.0.send_replace(index);
     }
 
-    /// As if everything up to `index` were applied.
+    /// Raises the index as if all entries up to `index` were applied.
     #[cfg(test)]
     pub(crate) fn raise(&self, index: u64) {
         self.0.send_if_modified(|applied| {
@@ -79,7 +79,7 @@ impl Applied {
         if *self.0.borrow() >= index {
             return;
         }
-        // The sender lives as long as `self`, so there is always an answer.
+        // The sender lives as long as `self`, so the wait cannot fail.
         let _ = self
             .0
             .subscribe()
@@ -88,7 +88,7 @@ impl Applied {
     }
 }
 
-/// The registry as openraft sees it.
+/// The registry as openraft's state machine.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     registry: Registry,
@@ -98,13 +98,13 @@ pub(crate) struct StateMachine {
     position: Position,
     sessions: Sessions,
     ids: NodeIds,
-    /// A batch failed, so that memory and disk may differ: nothing is applied any more.
+    /// True after a batch failed: memory and disk may differ, so nothing more is applied.
     broken: bool,
-    /// Dropped with the state machine, which tells whoever holds the other end.
+    /// Dropped with the state machine, which resolves the receiver from [`Self::end`].
     alive: Option<oneshot::Sender<Infallible>>,
 }
 
-/// Entries on their way into one batch.
+/// Entries that are being added to one batch.
 struct Pending {
     change: Change,
     last: Option<LogId>,
@@ -116,10 +116,10 @@ struct Pending {
 }
 
 impl StateMachine {
-    /// The state machine over what `registry` holds.
+    /// Opens the state machine over the content of `registry`.
     ///
     /// # Errors
-    /// [`StoreError`], also when its records are not ours.
+    /// [`StoreError`], also if the records cannot be decoded.
     pub(crate) fn open(
         registry: Registry,
         gate: Arc<Gate>,
@@ -141,21 +141,21 @@ impl StateMachine {
         Ok(state_machine)
     }
 
-    /// Resolves, with an error, when the state machine is gone: openraft does not notice when its task
-    /// panics, and would only wait.
+    /// Returns a receiver that fails when the state machine is dropped. Needed because openraft does not notice
+    /// that the state machine's task has panicked, and would wait forever.
     pub(crate) fn end(&mut self) -> oneshot::Receiver<Infallible> {
         let (alive, end) = oneshot::channel();
         self.alive = Some(alive);
         end
     }
 
-    /// As if a batch had failed.
+    /// Sets the state machine as if a batch had failed.
     #[cfg(test)]
     pub(crate) fn break_for_test(&mut self) {
         self.broken = true;
     }
 
-    /// What the state says about itself.
+    /// Returns the position of the state: last applied log id, membership and installed snapshot.
     pub(crate) fn position(&self) -> &Position {
         &self.position
     }
@@ -194,7 +194,7 @@ impl StateMachine {
         })
     }
 
-    /// Adds one entry to the batch.
+    /// Applies one entry to the batch, and returns its outcome.
     fn add(&mut self, entry: LogEntry, pending: &mut Pending) -> Result<Outcome, StoreError> {
         let log_id = entry.log_id;
         let outcome = match entry.payload {
@@ -278,7 +278,7 @@ impl StateMachine {
         })
     }
 
-    /// Writes the batch, then answers.
+    /// Writes the batch, then answers the proposers.
     fn finish(&mut self, mut pending: Pending) -> Result<(), StoreError> {
         let Some(last) = pending.last else {
             return Ok(());
@@ -310,7 +310,7 @@ impl StateMachine {
         Ok(())
     }
 
-    /// [`Defect::IndexApart`].
+    /// Writes the last applied index in a batch of its own. The injected fault [`Defect::IndexApart`].
     fn write_index(&self, last: &LogId) -> Result<(), StoreError> {
         let mut change = self.registry.begin()?;
         change.put_meta(snapshot::LAST_APPLIED, codec::encode_log_id(last));
@@ -354,7 +354,7 @@ impl StateMachine {
     }
 }
 
-/// Whether a command may touch any number of names.
+/// Returns true if a command may touch any number of names.
 fn may_take_long(command: &Command) -> bool {
     matches!(
         command,
@@ -362,8 +362,8 @@ fn may_take_long(command: &Command) -> bool {
     )
 }
 
-/// Runs what may block for long while this thread's other tasks, Raft's heartbeats among them, go on
-/// elsewhere.
+/// Runs work that may block for long, while the other tasks of this thread, Raft's heartbeats among them,
+/// continue on another thread.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {

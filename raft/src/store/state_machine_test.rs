@@ -1,4 +1,5 @@
-//! Log store and state machine as openraft uses them: its own suite, and what that leaves out.
+//! Tests of log store and state machine as openraft uses them: openraft's own suite, and the cases that it does
+//! not cover.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -108,7 +109,7 @@ fn open_session(index: u64, nonce: u64) -> LogEntry {
     }
 }
 
-/// A log with a session and registrations, each of which would be refused the second time.
+/// Returns a log with a session and registrations, each of which would be refused the second time.
 fn story() -> Vec<LogEntry> {
     let mut entries = vec![member_entry(0), open_session(1, 5)];
     for index in 2..40u64 {
@@ -116,7 +117,7 @@ fn story() -> Vec<LogEntry> {
         let command = register(&format!("name{}", index % 7), &format!("PYRO:o{index}@h:1"));
         let mut list = vec![(seq, seq.saturating_sub(4), command)];
         if index % 3 == 0 {
-            // The number before, once more.
+            // The previous number, a second time.
             list.push((seq - 1, 0, register("doubled", "PYRO:x@h:1")));
         }
         entries.push(commands(index, 1, &list));
@@ -213,7 +214,7 @@ async fn an_installed_snapshot_replaces_everything() {
     apply(&mut from.state_machine, &story()).await;
     let mut builder = from.state_machine.get_snapshot_builder().await;
     let taken = state_hash(&from);
-    // What is applied after the builder was made is not in it.
+    // An entry that is applied after the builder was created is not in the snapshot.
     apply(&mut from.state_machine, &[open_session(40, 6)]).await;
     let snapshot = openraft::RaftSnapshotBuilder::build_snapshot(&mut builder)
         .await
@@ -240,7 +241,7 @@ async fn an_installed_snapshot_replaces_everything() {
         to.state_machine.position().installed,
         snapshot.meta.last_log_id
     );
-    // The sessions came with it: a number that was executed there is not executed here.
+    // The snapshot includes the sessions: a number that was executed there is not executed here.
     let again = commands(40, 1, &[(38, 0, register("name4", "PYRO:other@h:1"))]);
     apply(&mut to.state_machine, &[again]).await;
     let counters = &to.state_machine.counters;
@@ -389,7 +390,7 @@ async fn memory_and_disk_give_the_same_entries() {
     assert_eq!(streamed[..], entries[3..57]);
 }
 
-/// Replies that repeated the URI of a name, up to the size of a message each, made records that could be
+/// Replies that repeated the URI of a name, each up to the size of a message, made records that could be
 /// written and not be read.
 #[tokio::test]
 async fn a_folder_with_a_record_of_more_than_256_mib_opens_and_gets_small() {

@@ -89,7 +89,7 @@ proptest! {
     #[test]
     fn the_length_of_a_command_is_never_too_short(command in command(), session: u64, seq: u64) {
         let numbered = NumberedCommand { session, seq, acked_upto: seq, command };
-        // Without the version.
+        // Without the byte of the version.
         let real = encode_record(&numbered).len() - 1;
         let counted = numbered_len(&numbered);
         prop_assert!((real..=real + 50).contains(&counted), "{counted} for {real}");
@@ -133,7 +133,7 @@ fn a_cut_or_lengthened_record_is_refused() {
     assert!(error.contains("layout 3"), "{error}");
 }
 
-/// Bytes of layout 1, which builds for one node wrote.
+/// The bytes of layout 1, which builds for a single node wrote.
 #[test]
 fn the_bytes_of_layout_1_stay_as_they_are() {
     let numbered = NumberedCommand {
@@ -196,7 +196,7 @@ fn the_bytes_of_layout_1_stay_as_they_are() {
     );
 }
 
-/// Bytes of layout 2, which this version writes.
+/// The bytes of layout 2, which this version writes.
 #[test]
 fn the_bytes_of_layout_2_stay_as_they_are() {
     let numbered = NumberedCommand {

@@ -1,5 +1,5 @@
-//! What only this crate can bring about: a log that is ahead of the state, a session that is taken away,
-//! a majority that is lost, a state machine that fails.
+//! Conditions that only this crate can cause: a log that is ahead of the state, a session that is replaced, a
+//! lost majority, a state machine that fails.
 
 use std::collections::BTreeSet;
 
@@ -89,7 +89,7 @@ async fn entries_that_were_appended_and_not_applied_are_applied_before_it_serves
     let replica = Replica::start(config(storage)).await.unwrap();
     assert!((1..=100).all(|seq| has(&replica, &format!("name{seq}"))));
     let status = replica.status();
-    // One more puts the newest rules in force.
+    // One more command activates the newest rules.
     assert_eq!(status.command_count, 101);
     assert_eq!(replica.rules().unwrap(), RULES);
     assert!(status.term > 1 && status.reads_are_local);
@@ -127,13 +127,13 @@ async fn a_session_that_was_taken_away_is_opened_again() {
     let first = replica.shared.writer.session().await;
     let other = Proposal::OpenSession { node: 1, nonce: 0 };
     raft(&replica).client_write(other).await.unwrap();
-    // Not executed under the old session, so it may be, and is, executed under a new one.
+    // The old session did not execute the command, so it can be executed, once, in a new session.
     for name in ["b", "c"] {
         let written = replica.write(register(name), soon()).await;
         assert_eq!(written, Ok(Reply::Done));
     }
     assert_ne!(replica.shared.writer.session().await, first);
-    // One more, at the start, put the newest rules in force.
+    // One more command activated the newest rules at the start.
     assert_eq!(replica.status().command_count, 4);
     replica.shutdown().await;
 }
@@ -149,7 +149,7 @@ async fn without_a_majority_nothing_is_read_or_written() {
     let raft = raft(&replica);
     raft.add_learner(2, Member::default(), false).await.unwrap();
     replica.read_barrier(Duration::ZERO).await.unwrap();
-    // A voter that does not exist: the change is appended, and never committed.
+    // The new voter does not exist, so the change is appended and never committed.
     let change = tokio::spawn({
         let raft = raft.clone();
         async move { raft.change_membership(BTreeSet::from([1, 2]), false).await }
@@ -161,8 +161,8 @@ async fn without_a_majority_nothing_is_read_or_written() {
     }
     let read = replica.read_barrier(Duration::from_millis(200)).await;
     assert!(matches!(read, Err(ReadError::NoQuorum(_))), "{read:?}");
-    // As long as the leader has not noticed, a write is appended, and nobody knows what becomes of it.
-    // Later it is refused before that.
+    // Until the leader notices, a write is appended and its outcome is unknown. After that it is refused before
+    // it is appended.
     let until = soon();
     loop {
         let deadline = Instant::now() + Duration::from_millis(100);
@@ -183,7 +183,7 @@ async fn rounds_are_shared_by_all_who_wait() {
     let replica = Replica::start(config(StorageLocation::Memory))
         .await
         .unwrap();
-    // The way that a cluster of several takes, although the gate is open.
+    // The path of a cluster of several, although the sole-voter fast path is open.
     let reads = &replica.shared.reads;
     let barriers = (0..100).map(|_| reads.barrier(Duration::from_secs(10)));
     let results = futures::future::join_all(barriers).await;

@@ -1,7 +1,7 @@
-//! How much a command, a log entry, a reply and a session may hold, and that these bounds fit into each other.
+//! Limits on commands, log entries, replies and sessions, and the proof that they fit into each other.
 //!
-//! Whatever is proposed must reach every member in one message, be read again from every disk, and leave replies
-//! behind that are small whatever was asked. The compiler checks that here.
+//! Every proposal must reach each member in one message, must be readable from every disk, and must leave only
+//! small replies behind, whatever the command was. The compiler checks that here.
 
 use hearth_storage::command::REFUSAL_TEXT_LEN_MAX;
 
@@ -10,34 +10,39 @@ use crate::rpc::frame::BODY_LEN_MAX;
 use crate::store::session::WINDOW;
 use crate::types::NumberedCommand;
 
-/// Bytes of one command, the lengths of its texts included; a larger one is
-/// refused before it is proposed. The largest message of a client has 64 MiB.
+/// Maximum number of bytes of one command, including the lengths of its texts. A larger command is refused
+/// before it is proposed. The largest message of a client has 64 MiB.
 pub const COMMAND_LEN_MAX: usize = 68 << 20;
 
-/// Commands in one log entry.
+/// Maximum number of commands in one log entry.
 pub(crate) const ENTRY_COMMANDS_MAX: usize = 512;
 
-/// Bytes of commands in one log entry, about, unless one command alone has more.
+/// Maximum number of bytes of the commands in one log entry, approximately. A single command may exceed it.
 pub(crate) const ENTRY_LEN_MAX: usize = 1 << 20;
 
-/// Bytes of one reply, with its number, in a session's record or an answer to another node.
+/// Maximum number of bytes of one reply, with its number, in a session's record or in an answer to another
+/// node.
 pub(crate) const REPLY_LEN_MAX: usize = REFUSAL_TEXT_LEN_MAX + 64;
 
-/// Bytes of a message around what it carries: votes, log ids, lengths.
+/// Limit on the bytes of a message around its payload: votes, log ids, lengths.
 const MESSAGE_OVERHEAD: usize = 1 << 10;
 
-/// Bytes of the commands in the largest log entry: a package stops growing once it has [`ENTRY_LEN_MAX`], and the
-/// last command comes on top.
+/// Maximum number of bytes of the commands in the largest log entry. A batch stops growing once it has
+/// [`ENTRY_LEN_MAX`], and its last command may exceed that.
 const PACKAGE_LEN_MAX: usize = ENTRY_LEN_MAX + COMMAND_LEN_MAX + codec::NUMBER_LEN_MAX;
 
-// An append that carries such an entry carries nothing else.
+// An append with such an entry carries no other entry.
 const _: () = assert!(PACKAGE_LEN_MAX + MESSAGE_OVERHEAD <= BODY_LEN_MAX);
-// The answer to a package, and the record of its replies, are never what decides.
+// The answer to a batch and the record of its replies are never larger than the commands of a batch may be, so
+// they fit wherever those fit.
 const _: () = assert!(ENTRY_COMMANDS_MAX * REPLY_LEN_MAX + MESSAGE_OVERHEAD <= ENTRY_LEN_MAX);
-// What a session keeps until it is acknowledged.
+// Limits the replies that a session keeps until they are acknowledged to 2 MiB.
 const _: () = assert!(WINDOW as usize * REPLY_LEN_MAX <= 2 << 20);
 
-/// Refuses a list of another node that does not fit into one log entry: it could never be replicated.
+/// Refuses a list of another node that does not fit into one log entry, because it could never be replicated.
+///
+/// # Errors
+/// The reason for the refusal.
 pub(crate) fn check_list(list: &[NumberedCommand]) -> Result<(), String> {
     let len: usize = list.iter().map(codec::numbered_len).sum();
     let count = list.len();

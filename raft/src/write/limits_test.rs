@@ -1,4 +1,4 @@
-//! Whatever may be written can be read again, and be sent: for the largest of everything.
+//! Tests that the largest values of each kind can be written, read again and sent.
 
 use std::collections::BTreeSet;
 
@@ -14,18 +14,18 @@ use crate::rpc::frame::{Kind, Message};
 use crate::rpc::message::{ProposalRecord, ProposeAnswer, Request, Response, SnapshotPart};
 use crate::types::{LogEntry, NumberedReply, Payload, Proposal};
 
-/// Numbers at which their encoding changes its length.
+/// Integers at which the length of the encoding changes.
 fn number() -> impl Strategy<Value = u64> {
     prop::sample::select(vec![0, 250, 251, 1 << 16, 1 << 32, u64::MAX])
 }
 
-/// Texts whose lengths do the same, and long ones.
+/// Texts at whose lengths the length of the encoding changes, and long ones.
 fn text() -> impl Strategy<Value = String> {
     prop::sample::select(vec![0, 1, 250, 251, 65_535, 65_536, 1 << 20])
         .prop_map(|len| "x".repeat(len))
 }
 
-/// Very many texts, each as small as can be: these grow most when they are read.
+/// Very many texts, each as small as possible. These grow most when they are read.
 fn many_texts() -> impl Strategy<Value = BTreeSet<String>> {
     prop::sample::select(vec![0_u32, 1, 100_000])
         .prop_map(|count| (0..count).map(|number| format!("{number:x}")).collect())
@@ -69,7 +69,7 @@ fn list() -> impl Strategy<Value = Vec<NumberedCommand>> {
     prop::collection::vec(numbered, 0..4)
 }
 
-/// `message` as the other side reads it, out of a frame.
+/// Returns `message` as the other side reads it from a frame.
 fn sent<T: Serialize + DeserializeOwned>(message: &T) -> T {
     let framed = Message::new(Kind::Request, 1, 0, |out| {
         codec::encode_message(message, out)
@@ -133,7 +133,7 @@ fn the_largest_command_behind_a_full_package_reaches_everybody() {
             name: "n".repeat(name_len),
         },
     };
-    // Five bytes of length and two tags beside the name.
+    // The length of the name takes five bytes, and the two enum tags take one each.
     let largest = numbered(2, COMMAND_LEN_MAX - 7);
     assert_eq!(codec::command_len(&largest.command), COMMAND_LEN_MAX);
     let list = vec![numbered(1, ENTRY_LEN_MAX - 50), largest];
@@ -175,7 +175,8 @@ fn a_chunk_of_a_snapshot_that_holds_the_largest_record_is_sent_whole() {
         vote: (&crate::types::Vote::new(u64::MAX, u64::MAX)).into(),
         last_log_id: Some((&log_id(u64::MAX, u64::MAX, u64::MAX)).into()),
         number: u64::MAX,
-        // One entry is at least the whole chunk: name, URI and tags of the largest command, and lengths.
+        // One entry fills at least the whole chunk: name, URI and tags of the largest command, with their
+        // lengths.
         bytes: vec![0xff; COMMAND_LEN_MAX + crate::store::snapshot::CHUNK_LEN + (4 << 20)],
     };
     let Request::Snapshot(SnapshotPart::Chunk { bytes, .. }) = sent(&Request::Snapshot(part))
@@ -190,7 +191,7 @@ fn a_chunk_of_a_snapshot_that_holds_the_largest_record_is_sent_whole() {
 
 #[test]
 fn a_length_that_is_not_there_is_refused_and_takes_no_memory() {
-    // An append with one entry of 2^50 bytes, and others that claim much for what they are.
+    // An append with one entry that claims far more bytes than it has.
     for claimed in [u64::from(u32::MAX), 1 << 50, u64::MAX] {
         let mut bytes = vec![0, 1, 1, 1, 0, 1, 253];
         bytes.extend_from_slice(&claimed.to_le_bytes());

@@ -1,19 +1,20 @@
-//! This node's own writes: numbered, packed into log entries, sent again until their fate is known.
+//! This node's own writes: numbers the commands, packs them into log entries, and proposes these until their
+//! outcome is known.
 //!
-//! One task, the batcher, takes what waits in a bounded queue, gives each command the next number of
-//! this node's session, and has the leader, wherever it is, propose them together as one log entry. While
-//! [`crate::Tuning::entries_in_flight_max`] entries are under way it lets commands gather, so that entries
-//! grow with the load. Replies go straight to the callers, from the state machine where this node leads, and
-//! otherwise from the connection to the leader, as soon as the entry is applied here too, so that whoever has
-//! a reply finds what it wrote at this node. The batcher is only told that numbers are done.
+//! One task, the batcher, takes commands from a bounded queue, gives each command the next number of this
+//! node's session, and has the leader, on whichever node, propose them together as one log entry. While
+//! [`crate::Tuning::entries_in_flight_max`] entries are under way it lets commands gather, so that entries grow
+//! with the load. Replies go directly to the callers: from the state machine if this node leads, and otherwise
+//! from the connection to the leader, as soon as the entry is applied on this node too. A caller that has its
+//! reply can therefore read its write on this node. The batcher itself learns only that numbers are final.
 //!
-//! A command has one of three fates (see [`WriteError`]). A proposal that was refused before it was
-//! appended changes nothing and is made again; one that may be in a log is made again under the numbers
-//! that it has, for which the state machine keeps the first reply, to whoever leads then. A caller whose
-//! deadline passes in between is told "unknown", and the batcher goes on until there is a reply: only then is
-//! the number acknowledged, so that no number is ever lost from the window.
+//! A command has one of three outcomes (see [`WriteError`]). A proposal that was refused before it was appended
+//! has no effect and is made again. A proposal that may be in a log is made again under the numbers that it
+//! has, to the current leader; the state machine keeps the first reply for these numbers. If a caller's
+//! deadline passes in between, it is told "unknown", and the batcher continues until there is a reply. Only
+//! then is the number acknowledged, so that no number is ever lost from the window.
 //!
-//! A change of leaders ends every wait. Without one, the batcher asks again after a pause that grows.
+//! A change of leader ends every wait. Without one, the batcher retries after a pause that grows.
 
 pub(crate) mod limits;
 
@@ -38,37 +39,38 @@ use crate::store::state_machine::Counters;
 use crate::types::{NumberedCommand, NumberedReply, Proposal};
 use crate::write::limits::{COMMAND_LEN_MAX, ENTRY_COMMANDS_MAX, ENTRY_LEN_MAX};
 
-/// Commands that may wait for the batcher. Beyond that, callers wait in line.
+/// Number of commands that may wait for the batcher. Further callers wait in line.
 const QUEUE_LEN: usize = 1024;
 
-/// Bytes of the commands that wait or are under way. Beyond that, callers wait in line, too.
+/// Bytes of the commands that wait or are under way. Further callers wait in line, too.
 const HELD_LEN_MAX: usize = 72 << 20;
 
-/// Commands that are not longer are not counted.
+/// Length in bytes up to which a command does not count towards [`HELD_LEN_MAX`].
 const UNCOUNTED_LEN_MAX: usize = 16 << 10;
 
-// The largest one has room.
+// The largest command must fit.
 const _: () = assert!(COMMAND_LEN_MAX <= HELD_LEN_MAX);
 
-/// How long a refused proposal waits before it is made again to the same leader: at first, and at most.
+/// Pause before a refused proposal is made again to the same leader: the first pause, and the limit up to which
+/// it doubles.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(10);
 const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
 
-/// How long a node that is no member waits before it asks again whether it is one.
+/// Pause before a node that is not a member asks again for a session.
 const NO_MEMBER_DELAY: Duration = Duration::from_millis(500);
 
-/// When nothing at all is done for so long, that is not because there is so much to do.
+/// The time without any finished list after which a timeout is reported as a stall and not as overload.
 const STALL_DURATION_MIN: Duration = Duration::from_secs(1);
 
-/// Lists that the leader has applied, and this node has not yet.
+/// Maximum number of lists that the leader has applied and this node has not.
 const ANSWERING_COUNT_MAX: usize = 64;
 
 const NO_MEMBER: &str = "this node is not a member of the cluster";
 
-/// How long [`Writer::stop`] waits for what is under way.
+/// The longest time that [`Writer::stop`] lets the batcher finish the writes under way.
 const DRAIN_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// Where writes are handed over. Cheap to clone.
+/// The handle through which writes are submitted. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Waiting>,
@@ -76,16 +78,16 @@ pub(crate) struct Writer {
     stop: Arc<watch::Sender<bool>>,
     leadership: Leadership,
     progress: Arc<Progress>,
-    /// Bytes of further commands that may be held.
+    /// Permits, one per byte, for further commands that count towards [`HELD_LEN_MAX`].
     room: Arc<Semaphore>,
 }
 
-/// What callers are told about when they are told that it took too long.
+/// The state of the batcher from which timeout errors are explained.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Lists that have had their final replies.
+    /// Number of lists that have had their final replies.
     done_count: AtomicU64,
-    /// Why the last proposal was refused, while none has succeeded since.
+    /// The reason why the last proposal was refused. Cleared when one succeeds.
     obstacle: Mutex<Option<String>>,
 }
 
@@ -100,7 +102,7 @@ impl Progress {
     }
 }
 
-/// A command whose caller waits.
+/// A command whose caller waits for the reply.
 #[derive(Debug)]
 struct Waiting {
     command: Command,
@@ -111,12 +113,12 @@ struct Waiting {
 struct Caller {
     claim: Arc<Claim>,
     reply: oneshot::Sender<Result<Reply, WriteError>>,
-    /// That of its command, as long as that is held.
+    /// The permits of the command, released when the caller has its reply.
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Who decides on a command: at any moment it either may still be withdrawn by its caller, or has been,
-/// or is in Raft's hands.
+/// The state of a command, shared by its caller and the batcher: it waits and its caller may still withdraw it,
+/// it was withdrawn, it was proposed, or it was applied.
 #[derive(Debug, Default)]
 struct Claim(AtomicU8);
 
@@ -132,17 +134,17 @@ impl Claim {
             .is_ok()
     }
 
-    /// The batcher takes it. False when the caller has gone.
+    /// Claims the command for a proposal. Returns false if the caller has withdrawn it.
     fn propose(&self) -> bool {
         self.go(Self::WAITS, Self::PROPOSED)
     }
 
-    /// Raft has refused it without a trace.
+    /// Undoes [`Self::propose`] after Raft has refused the command without appending it.
     fn give_back(&self) {
         self.go(Self::PROPOSED, Self::WAITS);
     }
 
-    /// The cluster has applied it.
+    /// Records that the cluster has applied the command.
     fn applied(&self) {
         self.go(Self::PROPOSED, Self::APPLIED);
     }
@@ -151,14 +153,14 @@ impl Claim {
         self.0.load(Ordering::Acquire) == Self::APPLIED
     }
 
-    /// The caller goes. True when the command will never be proposed.
+    /// Withdraws the command for its caller. Returns true if it will never be proposed.
     fn withdraw(&self) -> bool {
         self.go(Self::WAITS, Self::WITHDRAWN)
     }
 }
 
 impl Writer {
-    /// A writer and the batcher behind it, which does nothing before [`Batcher::run`].
+    /// Creates a writer and its batcher, which does nothing until [`Batcher::run`] is called.
     pub(crate) fn new<W: Way>(
         way: W,
         counters: Arc<Counters>,
@@ -167,7 +169,7 @@ impl Writer {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (session_sender, session) = watch::channel(None);
         let (stop_sender, stop) = watch::channel(false);
-        // At most two events for each proposal that is under way.
+        // Bounded all the same: at most two events for each proposal under way.
         let (events_sender, events) = mpsc::unbounded_channel();
         let progress = Arc::<Progress>::default();
         let leadership = way.leadership().clone();
@@ -201,7 +203,7 @@ impl Writer {
         (writer, batcher)
     }
 
-    /// Has a command applied once. See [`crate::Replica::write`].
+    /// Applies a command exactly once. See [`crate::Replica::write`].
     pub(crate) async fn write(
         &self,
         command: Command,
@@ -213,7 +215,7 @@ impl Writer {
             self.progress.done_count.load(Ordering::Relaxed),
         );
         let room = if len > UNCOUNTED_LEN_MAX {
-            // Checked to fit.
+            // The length was checked against a limit that fits.
             let len = u32::try_from(len).unwrap_or(u32::MAX);
             let room = Arc::clone(&self.room).acquire_many_owned(len);
             match tokio::time::timeout_at(deadline, room).await {
@@ -253,7 +255,8 @@ impl Writer {
         })
     }
 
-    /// Why a command was never proposed that came then, when so much was done.
+    /// Returns the error for a command that was queued at `came` and never proposed. `done_before` is the
+    /// number of finished lists at that time.
     fn not_proposed(&self, (came, done_before): (Instant, u64)) -> WriteError {
         let refused = lock(&self.progress.obstacle).clone();
         let stalls = self.progress.done_count.load(Ordering::Relaxed) == done_before
@@ -274,7 +277,7 @@ impl Writer {
         }
     }
 
-    /// Why a command that was proposed has no reply.
+    /// Returns the error for a command that was proposed and has no reply.
     fn not_confirmed(&self) -> WriteError {
         let reason = match self.leadership.leader() {
             Some(leader) => format!(
@@ -297,20 +300,22 @@ impl Writer {
         format!("node {leader}, the leader,")
     }
 
-    /// Waits until this node has a session. `None` when the batcher stopped before that.
+    /// Waits until this node has a session. Returns `None` if the batcher stopped before that.
     pub(crate) async fn session(&self) -> Option<u64> {
         let mut session = self.session.clone();
         let open = session.wait_for(Option::is_some).await;
         open.ok().and_then(|open| *open)
     }
 
-    /// Lets no more writes in. The batcher ends when all that were let in are done, or after a while.
+    /// Accepts no more writes. The batcher ends when all accepted writes are done, or after
+    /// [`DRAIN_DURATION_MAX`].
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
 }
 
-/// The bytes of a command; refused when no message between nodes could carry it.
+/// Returns the length of a command in bytes, or an error if it is too long to be replicated in one peer
+/// message.
 fn check_len(command: &Command) -> Result<usize, WriteError> {
     let len = codec::command_len(command);
     if len <= COMMAND_LEN_MAX {
@@ -327,19 +332,19 @@ fn stopping() -> WriteError {
     WriteError::NotProposed(STOPPING.to_owned())
 }
 
-/// The numbers of a session: which are given, and up to which all have had their final reply.
+/// The numbers of a session: those given out, and those whose commands have had their final reply.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Numbers {
-    /// Highest number that was given.
+    /// The highest number that was given out.
     last: u64,
-    /// Every number up to this one is final.
+    /// The number up to which all are final.
     pub(crate) acked_upto: u64,
-    /// Final numbers above that.
+    /// Final numbers above `acked_upto`.
     final_beyond: BTreeSet<u64>,
 }
 
 impl Numbers {
-    /// How many more may be given before one of the open ones is final.
+    /// Returns how many more numbers may be given out before an open one becomes final.
     fn room(&self) -> usize {
         usize::try_from(WINDOW - (self.last - self.acked_upto)).unwrap_or(usize::MAX)
     }
@@ -361,14 +366,14 @@ impl Numbers {
     }
 }
 
-/// Commands that are proposed together.
+/// Commands that are proposed together as one log entry.
 struct Package {
     list: Arc<[NumberedCommand]>,
-    /// Their callers, in the same order.
+    /// The callers of the commands, in the same order.
     callers: Vec<Caller>,
-    /// A proposal of it may be in some log.
+    /// True if an earlier proposal of the package may be in some log.
     maybe_appended: bool,
-    /// Who was asked to propose it last.
+    /// The node that was asked last to propose the package.
     asked: Option<u64>,
 }
 
@@ -378,41 +383,41 @@ impl Package {
     }
 }
 
-/// What became of a proposal.
+/// The outcome of a proposal.
 enum Event {
-    /// All commands of the list have had their final replies. `to_answer` says that the callers will be
-    /// told when it is applied here, and then comes [`Event::Answered`].
+    /// All commands of the list have had their final replies. If `to_answer` is true, the callers are answered
+    /// when the entry is applied here, and [`Event::Answered`] follows.
     Done {
         list: Arc<[NumberedCommand]>,
         to_answer: bool,
     },
     Answered,
-    /// It was refused before it was appended, for this reason.
+    /// The proposal was refused before it was appended, for this reason.
     Refused(Package, String),
-    /// The same, because a disk is full.
+    /// The proposal was refused because a disk is full, before it was appended.
     DiskFull(Package, String),
-    /// It may be in some log, and this node will not hear of it, for this reason.
+    /// The proposal may be in some log, and this node will not learn its outcome, for this reason.
     Lost(Package, String),
-    /// Its session has ended; nothing of it was executed by this proposal.
+    /// The session has ended. This proposal did not execute any command of the package.
     SessionExpired(Package),
-    /// What became of the proposal to open a session, and who was asked.
+    /// The result of a proposal to open a session, and the node that was asked.
     Opened(ProposeAnswer, u64),
     /// Raft has stopped; the callers were told.
     Stopped,
 }
 
-/// How this node comes to a session.
+/// The state of opening this node's session.
 #[derive(Debug, Default)]
 struct Opening {
-    /// The same for each attempt, so that two of them open one session.
+    /// The nonce of all attempts, so that two of them open one session.
     nonce: Option<u64>,
-    /// A proposal for it is under way.
+    /// True while a proposal for the session is under way.
     under_way: bool,
-    /// The cluster does not take this node for a member.
+    /// True if the cluster does not have this node as a member.
     no_member: bool,
 }
 
-/// When to ask again.
+/// The time of the next retry.
 #[derive(Debug)]
 struct Retry {
     at: Option<Instant>,
@@ -429,7 +434,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// At once, and patiently from then on.
+    /// Retries at once, and with short pauses again after that.
     fn now(&mut self) {
         *self = Self {
             at: Some(Instant::now()),
@@ -437,7 +442,7 @@ impl Retry {
         };
     }
 
-    /// After a pause, longer each time, unless that is to be sooner anyway.
+    /// Retries after a pause, which grows each time, unless a retry is already scheduled.
     fn later(&mut self) {
         if self.at.is_none() {
             self.after(self.delay.mul_f64(rand::rng().random_range(0.5..1.0)));
@@ -450,11 +455,11 @@ impl Retry {
     }
 }
 
-/// This node's Raft has stopped.
+/// The error of a step after this node's Raft has stopped.
 #[derive(Debug)]
 struct RaftStopped;
 
-/// The task behind a [`Writer`].
+/// The task behind a [`Writer`], which numbers and proposes the commands.
 pub(crate) struct Batcher<W> {
     way: W,
     leader: watch::Receiver<Option<u64>>,
@@ -468,21 +473,21 @@ pub(crate) struct Batcher<W> {
     events_sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     numbers: Numbers,
-    /// Taken from the queue and not numbered yet; no more than fit into one entry by their number.
+    /// Commands that were taken from the queue and have no number yet; at most as many as fit into one entry.
     gathered: VecDeque<Waiting>,
-    /// To be proposed again, under the numbers that they have; no more than may be in flight.
+    /// Packages to be proposed again, under the numbers that they have; at most `entries_in_flight_max`.
     refused: VecDeque<Package>,
-    /// When to propose those, or a session, again. Not needed while no leader is known: that one is, is
-    /// an event.
+    /// The time at which to propose the refused packages, or a session, again. Not needed while no leader is
+    /// known: a new leader is an event.
     retry: Retry,
-    /// Proposals that somebody has.
+    /// Number of proposals without an outcome.
     in_flight: usize,
-    /// Lists that are done, and whose callers wait until this node has applied them.
+    /// Number of finished lists whose callers wait until this node has applied them.
     answering: usize,
 }
 
 impl<W: Way> Batcher<W> {
-    /// Works until [`Writer::stop`] and everything that was let in is done, or Raft stops.
+    /// Runs until [`Writer::stop`] and until all accepted writes are done, or until Raft stops.
     pub(crate) async fn run(mut self) {
         let mut drain_until = None;
         while let Ok(()) = self.step(&mut drain_until).await {
@@ -496,7 +501,8 @@ impl<W: Way> Batcher<W> {
                 break;
             }
         }
-        // What still waits was never proposed; its callers see that nobody will answer.
+        // The commands that still wait were never proposed. Their callers notice that the reply channel is
+        // closed.
         self.queue.close();
     }
 
@@ -526,7 +532,7 @@ impl<W: Way> Batcher<W> {
         tokio::select! {
             biased;
             event = self.events.recv() => {
-                // `events_sender` is ours, so there is always one more event to come.
+                // `events_sender` belongs to this batcher, so the channel stays open.
                 if let Some(event) = event {
                     self.handle(event)?;
                 }
@@ -534,9 +540,9 @@ impl<W: Way> Batcher<W> {
                     self.handle(event)?;
                 }
             }
-            // An error cannot be: the sender is also ours, in `way`.
+            // The channel stays open: `way` holds its sender.
             Ok(()) = self.leader.changed() => {
-                // Whoever leads now may take what the last one did not.
+                // The new leader may accept a proposal that the last one refused.
                 if self.leader.borrow_and_update().is_some() {
                     self.retry.now();
                 }
@@ -553,7 +559,8 @@ impl<W: Way> Batcher<W> {
         Ok(())
     }
 
-    /// Whether new commands may be numbered and proposed. Refused ones go first: they hold the window.
+    /// Returns true if new commands may be numbered and proposed. Refused packages go first, because they hold
+    /// up the window.
     fn may_propose(&self) -> bool {
         self.in_flight < self.entries_in_flight_max
             && self.answering < ANSWERING_COUNT_MAX
@@ -571,7 +578,7 @@ impl<W: Way> Batcher<W> {
         leader == self.way.leadership().node_id()
     }
 
-    /// Begins to open a session, unless that is under way.
+    /// Proposes to open a session, unless such a proposal is under way.
     fn open_session(&mut self) {
         let Some(leader) = self.leader() else {
             return;
@@ -585,7 +592,7 @@ impl<W: Way> Batcher<W> {
         if self.leads(leader) {
             let proposal = Proposal::OpenSession { node, nonce };
             let done = move |answer: Option<ProposeAnswer>| {
-                // The batcher may have gone; it has nothing to do with the event then.
+                // If the batcher is gone, the event is not needed.
                 let _ = events.send(match answer {
                     Some(answer) => Event::Opened(answer, leader),
                     None => Event::Stopped,
@@ -632,7 +639,7 @@ impl<W: Way> Batcher<W> {
         self.ask_again(Some(asked));
     }
 
-    /// Says when to ask again, after `asked` gave no answer.
+    /// Schedules a retry after the node `asked` gave no usable answer.
     fn ask_again(&mut self, asked: Option<u64>) {
         match self.leader() {
             Some(leader) if Some(leader) != asked => self.retry.now(),
@@ -641,7 +648,7 @@ impl<W: Way> Batcher<W> {
         }
     }
 
-    /// Nothing can be written in the name of a node that is no member.
+    /// Refuses the gathered commands of a node that is not a member and therefore cannot write.
     fn refuse_gathered(&mut self) {
         for waiting in self.gathered.drain(..) {
             let refusal = WriteError::NotProposed(NO_MEMBER.to_owned());
@@ -649,7 +656,7 @@ impl<W: Way> Batcher<W> {
         }
     }
 
-    /// Numbers what was gathered, as much as fits into one entry, and proposes it.
+    /// Numbers the gathered commands, as many as fit into one entry, and proposes them.
     fn propose_gathered(&mut self) {
         let Some(session) = *self.session.borrow() else {
             return;
@@ -691,7 +698,7 @@ impl<W: Way> Batcher<W> {
         });
     }
 
-    /// Proposes what was refused, without the commands whose callers have gone meanwhile.
+    /// Proposes the refused packages again, without the commands whose callers have gone.
     fn propose_again(&mut self) {
         for package in std::mem::take(&mut self.refused) {
             let package = if package.maybe_appended {
@@ -713,7 +720,7 @@ impl<W: Way> Batcher<W> {
                 list.push(numbered.clone());
                 callers.push(caller);
             } else {
-                // It is in no log, and never will be: its number is as good as answered.
+                // The command is in no log and never will be, so its number is final.
                 self.finish(numbered);
             }
         }
@@ -725,14 +732,14 @@ impl<W: Way> Batcher<W> {
         }
     }
 
-    /// The number of this command has its final reply.
+    /// Marks the number of a command as final.
     fn finish(&mut self, numbered: &NumberedCommand) {
         if Some(numbered.session) == *self.session.borrow() {
             self.numbers.finish(numbered.seq);
         }
     }
 
-    /// Has the leader propose it; a package that may be proposed, so its commands are claimed.
+    /// Has the leader propose a package. Its commands must be claimed.
     fn propose(&mut self, mut package: Package) {
         let Some(leader) = self.leader() else {
             self.refused_by_all(package, NO_LEADER.to_owned());
@@ -741,7 +748,7 @@ impl<W: Way> Batcher<W> {
         package.asked = Some(leader);
         self.in_flight += 1;
         let events = self.events_sender.clone();
-        // The batcher may have gone when there is an event; it has nothing to do with it then.
+        // If the batcher is gone, the event is not needed.
         let tell = move |event| {
             let _ = events.send(event);
         };
@@ -776,7 +783,7 @@ impl<W: Way> Batcher<W> {
                 Ok(completed) => {
                     let (list, to_answer) = (completed.list, true);
                     tell(Event::Done { list, to_answer });
-                    // So that whoever is told can read it here at once.
+                    // Wait, so that the caller can read its write on this node at once.
                     counters.applied.reaches(completed.index).await;
                     completed.answers.give();
                     tell(Event::Answered);
@@ -820,7 +827,7 @@ impl<W: Way> Batcher<W> {
         Ok(())
     }
 
-    /// This proposal of it is in no log.
+    /// Handles a package whose last proposal was refused, and so is in no log.
     fn refused_by_all(&mut self, package: Package, reason: String) {
         if !package.maybe_appended {
             for caller in &package.callers {
@@ -837,7 +844,8 @@ impl<W: Way> Batcher<W> {
         self.ask_again(asked);
     }
 
-    /// A leader refuses a list as a whole; what needs no room is proposed again without the rest.
+    /// Handles a list that the leader refused because of a full disk. A leader refuses a list as a whole, so
+    /// the removals, which need no room, are proposed again without the other commands.
     fn after_disk_full(&mut self, package: Package, reason: &str) {
         if package.maybe_appended {
             return self.keep_for_later(package, reason.to_owned());
@@ -874,7 +882,7 @@ impl<W: Way> Batcher<W> {
             self.session.send_replace(None);
         }
         if package.maybe_appended {
-            // An earlier proposal of it may have been executed while the session was open.
+            // An earlier proposal of the package may have been executed while the session was open.
             for caller in package.callers {
                 caller.unknown("the session ended while the write was under way");
             }
@@ -889,13 +897,13 @@ impl<W: Way> Batcher<W> {
 }
 
 impl Caller {
-    /// Takes the command for a proposal. False when the caller has gone, and then it is in no log.
+    /// Claims the command for a proposal. Returns false if the caller has gone; the command is then in no log.
     fn propose(&self) -> bool {
         !self.reply.is_closed() && self.claim.propose()
     }
 
     fn answer(self, result: Result<Reply, WriteError>) {
-        // One whose deadline has passed is gone.
+        // A caller whose deadline has passed has dropped the receiver.
         let _ = self.reply.send(result);
     }
 
@@ -904,7 +912,7 @@ impl Caller {
     }
 }
 
-/// What callers are told, once it is time.
+/// The callers of a package and their results, to be sent when it is time.
 struct Answers(Vec<(Caller, Result<Reply, WriteError>)>);
 
 impl Answers {
@@ -919,13 +927,13 @@ impl Answers {
 struct Completed {
     list: Arc<[NumberedCommand]>,
     answers: Answers,
-    /// The entry that gave the replies.
+    /// The index of the entry that produced the replies.
     index: u64,
 }
 
 const OTHER_ANSWER: &str = "the leader answered another question";
 
-/// What an answer means for a package; an event when the callers cannot be told anything yet.
+/// Matches an answer to its package. Returns an event if the callers cannot be answered yet.
 fn complete(package: Package, answer: ProposeAnswer) -> Result<Completed, Event> {
     let (index, replies) = match answer {
         ProposeAnswer::Replies { index, replies } if replies.len() == package.list.len() => {
@@ -938,7 +946,7 @@ fn complete(package: Package, answer: ProposeAnswer) -> Result<Completed, Event>
         ProposeAnswer::DiskFull(reason) => return Err(Event::DiskFull(package, reason)),
         ProposeAnswer::Unknown(reason) => return Err(Event::Lost(package, reason)),
     };
-    // One session for the whole package, so all of it has ended or nothing.
+    // All commands of a package belong to one session, so either all of them see it expired or none.
     if replies.contains(&NumberedReply::SessionExpired) {
         return Err(Event::SessionExpired(package));
     }
@@ -969,13 +977,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `stop` is asked for, or nobody is left to ask for anything.
+/// Waits until `stop` is requested or all writers are gone.
 async fn requested(stop: &mut watch::Receiver<bool>) {
-    // An error means that all writers are gone, which asks for the same.
+    // An error means that all writers are gone, which also stops the batcher.
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// Pending for ever when there is nothing to wait for.
+/// Sleeps until `at`; pending forever if it is `None`.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

@@ -1,5 +1,5 @@
-//! The writer over a network that loses, delays and repeats, and leaders that come and go. Time is
-//! virtual, so that every deadline and pause can be told to the millisecond.
+//! Tests of the writer over a network that loses, delays and repeats messages, and with leaders that change.
+//! Time is virtual, so that every deadline and pause can be checked to the millisecond.
 
 use std::collections::BTreeMap;
 
@@ -14,48 +14,48 @@ use crate::store::session::{Admission, Sessions};
 
 const ME: u64 = 1;
 
-/// How a proposal to another node ends.
+/// The fate of a proposal to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It is executed, and the reply comes.
+    /// It is executed, and the reply arrives.
     Answered,
     /// It is refused.
     Refused,
-    /// It is not executed, and nobody says so.
+    /// It is not executed, and no answer arrives.
     RequestLost,
-    /// It is executed, and nobody says so.
+    /// It is executed, and no answer arrives.
     ReplyLost,
     /// It is executed long after it was given up.
     Late,
-    /// Nothing comes of it until another node leads.
+    /// No answer arrives until another node leads.
     Silent,
     /// A disk is full.
     DiskFull,
 }
 
-/// What a whole cluster comes to, with the real sessions.
+/// The log and state of a whole cluster, with the real sessions.
 #[derive(Default)]
 struct Log {
     sessions: Sessions,
     index: u64,
-    /// How often each name was registered.
+    /// Number of registrations of each name.
     executed: BTreeMap<String, u32>,
-    /// Number of commands of each proposal that arrived.
+    /// Number of commands in each proposal that arrived.
     proposals: Vec<usize>,
 }
 
 struct Shared {
     log: Mutex<Log>,
     rng: Mutex<StdRng>,
-    /// What happens next; after that [`Self::chance`] decides.
+    /// The next fates. When it is empty, `chance` decides.
     script: Mutex<VecDeque<Fate>>,
-    /// How many in a hundred are not simply answered.
+    /// Percentage of proposals that are not simply answered.
     chance: u32,
-    /// Whether the state machine knows a number again.
+    /// True if the state machine recognises repeated numbers.
     deduplicates: bool,
     is_member: std::sync::atomic::AtomicBool,
     counters: Arc<Counters>,
-    /// How long this node's state machine lags behind.
+    /// The time by which this node's state machine lags behind; `None` while it applies nothing.
     lag: Mutex<Option<Duration>>,
 }
 
@@ -119,7 +119,7 @@ impl Fake {
         fates[usize::try_from(self.random(0..count)).unwrap()]
     }
 
-    /// What the state machine does, as the real one does it.
+    /// Executes a proposal like the real state machine.
     fn execute(&self, record: &ProposalRecord) -> ProposeAnswer {
         let mut log = lock(&self.shared.log);
         let log = &mut *log;
@@ -180,7 +180,8 @@ impl Fake {
         tokio::time::sleep(Duration::from_millis(self.random(millis))).await;
     }
 
-    /// What [`Route`](crate::leader::router::Route) promises, and Raft for this node's own log: silence ends.
+    /// Fulfils the contract of [`Route`](crate::leader::router::Route), and of Raft for this node's own log: every
+    /// proposal ends, even if no answer arrives.
     async fn ask(&self, to: u64, fate: Fate, record: ProposalRecord) -> ProposeAnswer {
         let unknown = |reason: &str| ProposeAnswer::Unknown(reason.to_owned());
         tokio::select! {
@@ -273,7 +274,7 @@ fn within(millis: u64) -> Instant {
     Instant::now() + Duration::from_millis(millis)
 }
 
-/// A writer with a session, whose leader is node 2.
+/// Starts a writer whose leader is node 2, and waits for its session.
 async fn ready() -> (Fake, Writer) {
     let fake = Fake::new(1, 0, true);
     fake.leadership.set_leader(Some(2));
@@ -282,7 +283,7 @@ async fn ready() -> (Fake, Writer) {
     (fake, writer)
 }
 
-/// Begins a write, and returns when it is on its way.
+/// Starts a write, and returns when it has been proposed.
 async fn begin(
     fake: &Fake,
     writer: &Writer,
@@ -298,8 +299,8 @@ async fn begin(
     task
 }
 
-/// Runs many writers over a bad network, and says what was wrong: an outcome that is not what was
-/// executed.
+/// Runs many writers over a faulty network, and returns the wrong outcomes: those that do not match the
+/// executions.
 async fn wrongs(seed: u64, deduplicates: bool) -> Vec<String> {
     let fake = Fake::new(seed, 35, deduplicates);
     let (writer, batcher) = fake.start();
@@ -318,7 +319,7 @@ async fn wrongs(seed: u64, deduplicates: bool) -> Vec<String> {
         let fake = fake.clone();
         tokio::spawn(async move {
             loop {
-                // Another run of this node, which is long over, comes late.
+                // A late proposal of another, earlier run of this node.
                 fake.pause(400..900).await;
                 let nonce = fake.random(0..u64::MAX);
                 fake.execute(&ProposalRecord::OpenSession { node: ME, nonce });
@@ -350,7 +351,8 @@ async fn wrongs(seed: u64, deduplicates: bool) -> Vec<String> {
     }
     leaders.abort();
     replacing.abort();
-    // What is late comes now; and no number was lost, so there is room for a window of more.
+    // Late proposals are executed now. No number was lost, so there is room for a whole window of further
+    // writes.
     fake.leadership.set_leader(Some(3));
     lock(&fake.shared.script).extend([Fate::Answered; 200]);
     for index in 0..20 {
@@ -388,7 +390,7 @@ async fn outcomes_are_true_whatever_the_network_does() {
     }
 }
 
-/// The test above can fail: it sees a state machine that does not know its numbers again.
+/// The test above can fail: it detects a state machine that does not recognise repeated numbers.
 #[tokio::test(start_paused = true)]
 async fn without_sessions_something_would_be_executed_twice() {
     assert!(!wrongs(0, false).await.is_empty());
@@ -463,7 +465,7 @@ async fn what_was_proposed_is_unknown_and_says_who_was_waited_for() {
     fake.script(&[Fate::Silent, Fate::Silent]);
     let first = begin(&fake, &writer, "a", 2000).await;
     let second = begin(&fake, &writer, "b", 2000).await;
-    // No more may be under way, so this one waits behind them.
+    // The limit of proposals under way is reached, so this one waits behind them.
     let third = writer.write(register("c"), within(1500)).await;
     let Err(WriteError::NoQuorum(reason)) = third else {
         panic!("{third:?}");
@@ -476,7 +478,7 @@ async fn what_was_proposed_is_unknown_and_says_who_was_waited_for() {
         };
         assert!(reason.contains("node 2, the leader"), "{reason}");
     }
-    // Their numbers are still open, and are closed by whoever leads next.
+    // Their numbers are still open; the next leader closes them.
     fake.leadership.set_leader(Some(3));
     assert_eq!(
         writer.write(register("d"), within(500)).await,
@@ -506,7 +508,7 @@ async fn a_reply_waits_until_it_is_applied_here_and_holds_up_nobody() {
     assert_eq!(patient.await.unwrap(), Ok(Reply::Done));
 }
 
-/// However long this node lags behind, what waits for it is bounded.
+/// The number of writes that wait for a lagging node is bounded.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_lags_slows_its_own_clients() {
     let (fake, writer) = ready().await;
@@ -558,7 +560,7 @@ async fn a_session_is_opened_by_whoever_leads_next_and_only_once() {
     assert_eq!(lock(&fake.shared.log).sessions.len(), 1);
 }
 
-/// Stopping does not wait for a session that nobody opens.
+/// Stopping does not wait for a session that no leader opens.
 #[tokio::test(start_paused = true)]
 async fn a_writer_without_a_leader_can_be_stopped() {
     let fake = Fake::new(1, 0, true);

@@ -1,8 +1,8 @@
 //! Clusters of several replicas in one process, over loopback, for the tests of this crate.
 //!
-//! Every node has a folder of its own, or memory, and a peer port that the system picked. Times are short,
-//! so that a failed leader is replaced in well under a second, and long enough for a busy machine with two
-//! cores. Everything is waited for with [`PATIENCE`], and what was not reached is shown.
+//! Every node has its own data directory, or memory, and a peer port that the system picked. Timeouts are short
+//! enough to replace a failed leader in well under a second, and long enough for a busy machine with two cores.
+//! Every wait is limited by [`PATIENCE`], and the condition that was not reached is printed.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
@@ -19,15 +19,15 @@ use hearth_raft::{
 use hearth_storage::{Answer, Command, IfTaken, Query, Reply};
 use tokio::task::{JoinError, JoinHandle};
 
-/// How long a test waits for anything.
+/// The longest time that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A moment that a test waits for at most.
+/// Returns the deadline of a wait that begins now.
 pub(crate) fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// Short times for loopback.
+/// Returns settings with short timeouts, for loopback.
 pub(crate) fn quick() -> Tuning {
     let mut tuning = Tuning::default();
     tuning.election_timeout = (Duration::from_millis(300), Duration::from_millis(600));
@@ -35,7 +35,8 @@ pub(crate) fn quick() -> Tuning {
     tuning
 }
 
-/// A port of loopback that was free just now, as `HOST:PORT`. No other test of this process gets it.
+/// Returns a loopback address with a port that was just free, as `HOST:PORT`. No other test of this process
+/// gets the same.
 pub(crate) fn free_addr() -> String {
     static TAKEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
     loop {
@@ -50,7 +51,7 @@ pub(crate) fn free_addr() -> String {
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// After [`PATIENCE`], with `what` and what the condition last said.
+/// After [`PATIENCE`], with `what` and the last error of the condition.
 pub(crate) async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = Result<(), String>>,
@@ -65,13 +66,13 @@ where
     }
 }
 
-/// A replica that runs or not.
+/// A replica that may or may not be running.
 pub(crate) struct TestNode {
     pub(crate) config: ReplicaConfig,
     pub(crate) replica: Option<Replica>,
 }
 
-/// Several replicas. Dropped, all of them end without being shut down.
+/// Several replicas. When the cluster is dropped, they end without a shutdown.
 pub(crate) struct TestCluster {
     dir: tempfile::TempDir,
     pub(crate) tuning: Tuning,
@@ -83,7 +84,7 @@ pub(crate) struct TestCluster {
 }
 
 impl TestCluster {
-    /// Nodes 1 to `count`, which will found a cluster when they are started.
+    /// Creates nodes 1 to `count`, which bootstrap a cluster when they are started.
     pub(crate) fn new(count: u64) -> Self {
         let mut cluster = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -101,7 +102,7 @@ impl TestCluster {
         cluster
     }
 
-    /// The same, without a disk.
+    /// Creates the same cluster without a disk.
     pub(crate) fn in_memory(count: u64) -> Self {
         let mut cluster = Self::new(count);
         cluster.in_memory = true;
@@ -112,7 +113,7 @@ impl TestCluster {
         cluster
     }
 
-    /// A cluster of `count` nodes that has a leader, and in which every node serves.
+    /// Starts a cluster of `count` nodes, and waits until all of them serve.
     pub(crate) async fn founded(count: u64) -> Self {
         let mut cluster = Self::new(count);
         cluster.start_all().await;
@@ -124,7 +125,7 @@ impl TestCluster {
         self.nodes.insert(id, TestNode { config, replica });
     }
 
-    /// A place for another node's data.
+    /// Returns a new storage location for another node.
     pub(crate) fn new_storage(&mut self) -> StorageLocation {
         self.folder_count += 1;
         if self.in_memory {
@@ -134,7 +135,7 @@ impl TestCluster {
         StorageLocation::Rocks(self.dir.path().join(name))
     }
 
-    /// How founder `id` is started, with an empty folder.
+    /// Returns the configuration of founder `id`, with an empty data directory.
     pub(crate) fn founder(&mut self, id: u64) -> ReplicaConfig {
         let birth = Birth::Found {
             founders: self.founders.clone(),
@@ -143,7 +144,7 @@ impl TestCluster {
         self.config(Some(id), addr, birth)
     }
 
-    /// How a node is started that joins through the nodes that run, with an empty folder.
+    /// Returns the configuration of a node that joins through the running nodes, with an empty data directory.
     pub(crate) fn joiner(&mut self, node_id: Option<u64>, learner: bool) -> ReplicaConfig {
         let birth = Birth::Join {
             seeds: self.running().map(|(_, node)| addr(&node.config)).collect(),
@@ -171,23 +172,23 @@ impl TestCluster {
         nodes.filter(|(_, node)| node.replica.is_some())
     }
 
-    /// Ids of the nodes that run.
+    /// Returns the ids of the running nodes.
     pub(crate) fn ids(&self) -> Vec<u64> {
         self.running().map(|(id, _)| id).collect()
     }
 
-    /// Begins to start the node `id`, without waiting.
+    /// Starts node `id` in the background.
     pub(crate) fn spawn(&self, id: u64) -> JoinHandle<Result<Replica, StartError>> {
         start(self.nodes[&id].config.clone(), self.tuning.clone())
     }
 
-    /// Starts the node `id`, and waits until it serves.
+    /// Starts node `id`, and waits until it serves.
     pub(crate) async fn start(&mut self, id: u64) {
         let replica = started(self.spawn(id)).await.unwrap();
         self.nodes.get_mut(&id).unwrap().replica = Some(replica);
     }
 
-    /// Starts all nodes that do not run, together, and waits until all serve.
+    /// Starts all nodes that are not running, together, and waits until all of them serve.
     pub(crate) async fn start_all(&mut self) {
         let stopped = self.nodes.iter().filter(|(_, node)| node.replica.is_none());
         let ids: Vec<u64> = stopped.map(|(&id, _)| id).collect();
@@ -198,7 +199,7 @@ impl TestCluster {
         }
     }
 
-    /// Has a new node join, and returns its id.
+    /// Has a new node join the cluster, and returns its id.
     pub(crate) async fn join(&mut self, node_id: Option<u64>, learner: bool) -> u64 {
         let config = self.joiner(node_id, learner);
         let replica = started(start(config.clone(), self.tuning.clone()))
@@ -210,19 +211,19 @@ impl TestCluster {
         id
     }
 
-    /// Shuts the node `id` down, in order.
+    /// Shuts node `id` down.
     pub(crate) async fn stop(&mut self, id: u64) {
         let replica = self.nodes.get_mut(&id).unwrap().replica.take();
         replica.expect("it runs").shutdown().await;
     }
 
-    /// Ends the node `id` in the middle of whatever it does. Its connections close. (What it had written
-    /// stays, synced or not: this process lives on.)
+    /// Ends node `id` abruptly, whatever it is doing. Its connections close. (Its writes remain, synced or not,
+    /// because this process continues.)
     pub(crate) fn kill(&mut self, id: u64) {
         drop(self.nodes.get_mut(&id).unwrap().replica.take());
     }
 
-    /// Shuts everything down, in order.
+    /// Shuts all nodes down.
     pub(crate) async fn shutdown(mut self) {
         let replicas: Vec<Replica> = self
             .nodes
@@ -232,13 +233,13 @@ impl TestCluster {
         futures::future::join_all(replicas.iter().map(Replica::shutdown)).await;
     }
 
-    /// The node `id`, which runs.
+    /// Returns node `id`, which must be running.
     pub(crate) fn node(&self, id: u64) -> &Replica {
         let node = self.nodes.get(&id).expect("there is such a node");
         node.replica.as_ref().expect("it runs")
     }
 
-    /// The leader on which all nodes that run agree, once they do.
+    /// Waits until all running nodes agree on a leader, and returns its id.
     pub(crate) async fn leader(&self) -> u64 {
         let end = soon();
         loop {
@@ -257,28 +258,28 @@ impl TestCluster {
         }
     }
 
-    /// A node that runs and does not lead.
+    /// Returns a running node that is not the leader.
     pub(crate) async fn follower(&self) -> u64 {
         let leader = self.leader().await;
         let mut ids = self.ids().into_iter();
         ids.find(|&id| id != leader).expect("there is another one")
     }
 
-    /// Where each node that runs stands.
+    /// Returns the status of each running node.
     pub(crate) fn statuses(&self) -> Vec<Status> {
         self.running()
             .filter_map(|(_, node)| Some(node.replica.as_ref()?.status()))
             .collect()
     }
 
-    /// The cluster as the node `id` sees it.
+    /// Returns the cluster's status as seen by node `id`.
     pub(crate) async fn status(&self, id: u64) -> ClusterStatus {
         let status = self.node(id).cluster_status(Duration::from_secs(5)).await;
         status.unwrap()
     }
 
-    /// Waits until all nodes that run have applied the same entries, and checks that this left them with
-    /// the same state.
+    /// Waits until all running nodes have applied the same entries, and checks that their states are then
+    /// equal.
     pub(crate) async fn settle(&self) {
         let ids = self.ids();
         until("all nodes have applied the same entries", || async {
@@ -304,7 +305,7 @@ impl TestCluster {
         .await;
     }
 
-    /// Waits until `ids` are the voters, as the node `asked` sees it.
+    /// Waits until `ids` are the voters, as seen by node `asked`.
     pub(crate) async fn voters(&self, asked: u64, ids: &[u64]) {
         until("these are the voters", || async {
             let status = self.status(asked).await;
@@ -321,7 +322,7 @@ impl TestCluster {
         .await;
     }
 
-    /// Changes the cluster through the node `through`.
+    /// Changes the cluster through node `through`.
     pub(crate) async fn change(
         &self,
         through: u64,
@@ -330,13 +331,13 @@ impl TestCluster {
         self.node(through).change_cluster(change, soon()).await
     }
 
-    /// Registers `name` through the node `id`, once.
+    /// Registers `name` through node `id`, and checks that it was new.
     pub(crate) async fn register(&self, id: u64, name: &str) {
         let reply = self.node(id).write(register(name), soon()).await;
         assert_eq!(reply, Ok(Reply::Done), "{name} through {id}");
     }
 
-    /// Whether the node `id` has `name` by a linearizable read.
+    /// Returns true if a linearizable read at node `id` finds `name`.
     pub(crate) async fn has(&self, id: u64, name: &str) -> bool {
         let node = self.node(id);
         node.read_barrier(PATIENCE).await.unwrap();
@@ -344,8 +345,7 @@ impl TestCluster {
     }
 }
 
-/// Begins to start a node, without waiting. A folder that a killed node has not let go of yet is waited
-/// for.
+/// Starts a node in the background. Waits for a data directory that a killed node still holds.
 pub(crate) fn start(
     config: ReplicaConfig,
     tuning: Tuning,
@@ -365,7 +365,7 @@ pub(crate) fn start(
     })
 }
 
-/// What came of it.
+/// Waits for a start, and returns its result.
 pub(crate) async fn started(
     start: impl Future<Output = Result<Result<Replica, StartError>, JoinError>>,
 ) -> Result<Replica, StartError> {
@@ -373,7 +373,7 @@ pub(crate) async fn started(
     started.expect("it starts in time").unwrap()
 }
 
-/// Why a start was refused.
+/// Waits for a start that must be refused, and returns the reason.
 pub(crate) async fn refusal(
     start: impl Future<Output = Result<Result<Replica, StartError>, JoinError>>,
 ) -> String {
@@ -383,12 +383,12 @@ pub(crate) async fn refusal(
     }
 }
 
-/// The peer address of a node.
+/// Returns the peer address of a node.
 pub(crate) fn addr(config: &ReplicaConfig) -> String {
     config.cluster.as_ref().unwrap().peer_addr.clone()
 }
 
-/// The folder of a node on disk.
+/// Returns the data directory of a node on disk.
 pub(crate) fn folder(config: &ReplicaConfig) -> PathBuf {
     match &config.storage {
         StorageLocation::Rocks(path) => path.clone(),
@@ -396,7 +396,7 @@ pub(crate) fn folder(config: &ReplicaConfig) -> PathBuf {
     }
 }
 
-/// Registers a name once.
+/// Returns the command that registers `name` if it is not taken.
 pub(crate) fn register(name: &str) -> Command {
     Command::Register {
         name: name.to_owned(),
@@ -406,7 +406,7 @@ pub(crate) fn register(name: &str) -> Command {
     }
 }
 
-/// Whether a node's own copy has `name`.
+/// Returns true if a node's own copy has `name`.
 pub(crate) fn has(replica: &Replica, name: &str) -> bool {
     match replica.answer(&Query::Lookup(name.to_owned())).unwrap() {
         Answer::Entry(entry) => entry.is_some(),
