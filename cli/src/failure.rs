@@ -159,6 +159,7 @@ fn kind_of(error: &ClientError) -> Kind {
             Some(NamingErrorKind::UnknownMember) => Kind::UnknownMember,
             Some(NamingErrorKind::Refused) => Kind::Refused,
             Some(NamingErrorKind::NoQuorum) => Kind::NoQuorum,
+            Some(NamingErrorKind::CannotAnswer) => Kind::Unreachable,
             Some(NamingErrorKind::OutcomeUnknown) => Kind::OutcomeUnknown,
             None if exception.class.name() == "TimeoutError" => Kind::TimedOut,
             _ => Kind::Other,
@@ -282,7 +283,7 @@ mod tests {
                 1,
             ),
             (Exception::naming("no quorum: 1 of 3 nodes"), 5),
-            (Exception::naming("cannot answer: no quorum: alone"), 5),
+            (Exception::naming("cannot answer: node is stopping"), 5),
             (
                 Exception::naming("outcome unknown: no quorum since then"),
                 1,

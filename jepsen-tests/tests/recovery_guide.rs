@@ -287,7 +287,7 @@ fn a_disk_is_full() {
         "A disk is full",
         "mount -t tmpfs -o size=96m tmpfs /mnt/gamma; founders
          dd if=/dev/zero of=/mnt/gamma/filler bs=1M count=96 2>/dev/null || true
-         until_true 'nsctl -n gamma register --replace refused PYRO:object@host:1 2>&1 | grep -q disk'
+         until_true 'nsctl -n alpha cluster health 2>&1 | grep -q \"nearly full\"'
          nsctl -n alpha register accepted PYRO:object@host:1",
         "rm /mnt/gamma/filler; until_true 'nsctl -n gamma register --replace taken PYRO:object@host:1'; all_there gamma",
     );

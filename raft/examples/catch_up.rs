@@ -1,4 +1,4 @@
-//! How long a new member needs to catch up with many names while clients write, what that costs them, and how
+//! Measures how long a new member needs to catch up with many names while clients write, what that costs them, and how
 //! long it takes to start again.
 //!
 //! ```text

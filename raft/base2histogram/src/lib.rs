@@ -41,7 +41,7 @@ impl<T> Histogram<T> {
         }
     }
 
-    /// How many values were counted.
+    /// Returns the number of values counted.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -85,7 +85,7 @@ impl<T> Default for Histogram<T> {
 /// Percentiles of a [`Histogram`], each the least value of its bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PercentileStats {
-    /// How many values were counted.
+    /// Returns the number of values counted.
     pub samples: u64,
     /// 0.1 %.
     pub p0_1: u64,

@@ -9,12 +9,12 @@ use super::{OfflineError, index};
 use crate::codec::{self, FolderRecord};
 use crate::store::snapshot::Position;
 
-/// What is in a folder.
+/// The contents of a data directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// What was found, as lines.
+    /// The findings, as lines.
     pub lines: Vec<String>,
-    /// What is wrong, as sentences.
+    /// The problems found, as sentences.
     pub problems: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What can be done with a data folder while no node runs on it.
+//! Operations on a data directory while no node runs on it.
 //!
 //! Looking ([`verify`], [`dump`]) works on a copy and changes nothing. [`Recovery`] makes the state of one node a
 //! cluster of its own, and [`restore`] makes one of a snapshot. Both end alike (`alone.rs`): with an entry of the
@@ -21,7 +21,7 @@ pub use restore::{RestoreAs, restore};
 use crate::codec::Identity;
 use crate::types::LogId;
 
-/// Why it was not done. The folder is as it was, unless the text says otherwise.
+/// The reason why an operation was not done. The data directory is unchanged unless the text says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OfflineError {
@@ -41,7 +41,7 @@ pub enum OfflineError {
     },
 }
 
-/// What a node is from now on.
+/// The identity of a node after the operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCluster {
     /// Its name, as before.

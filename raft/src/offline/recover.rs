@@ -82,7 +82,7 @@ impl Recovery {
         })
     }
 
-    /// What will be kept and what may be lost, as sentences for whoever decides.
+    /// The data that is kept and the data that may be lost, as sentences for the operator who decides.
     ///
     /// # Errors
     /// [`OfflineError`].

@@ -12,7 +12,7 @@ use super::{NewCluster, OfflineError};
 use crate::codec::{self, FolderRecord, Identity};
 use crate::store::snapshot::{INSTALLED, LAST_APPLIED};
 
-/// What the restored node is.
+/// The identity of the restored node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreAs {
     /// Its number.

@@ -82,7 +82,7 @@ fn a_node_that_will_be_killed() {
 fn crash(folder: &Path, place: &str) -> Vec<String> {
     let output = Process::new(std::env::current_exe().unwrap())
         .args([
-            "snapshot_receive::tests::crash::a_node_that_will_be_killed",
+            "replication::snapshot_receive::tests::crash::a_node_that_will_be_killed",
             "--exact",
             "--nocapture",
         ])
