@@ -164,16 +164,18 @@ impl Registry {
     }
 
     fn committed<'a>(&self, writes: &'a mut Writes) -> Result<&'a Committed, StoreError> {
-        if writes.committed.is_none() {
-            let extras = self.extras(&[])?;
-            let record = extras.get(rules::RECORD_KEY).map(Vec::as_slice);
-            writes.committed = Some(Committed {
-                in_force: InForce::from_record(record)?,
-                summary: self.summary()?,
-                extras: Arc::new(extras),
-            });
+        match writes.committed {
+            Some(ref committed) => Ok(committed),
+            ref mut empty => {
+                let extras = self.extras(&[])?;
+                let record = extras.get(rules::RECORD_KEY).map(Vec::as_slice);
+                Ok(empty.insert(Committed {
+                    in_force: InForce::from_record(record)?,
+                    summary: self.summary()?,
+                    extras: Arc::new(extras),
+                }))
+            }
         }
-        Ok(writes.committed.as_ref().expect("it was read above"))
     }
 
     /// Returns counts and hash of the committed state.

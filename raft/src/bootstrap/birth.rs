@@ -31,8 +31,7 @@ use tokio::time::Instant;
 use hearth_storage::{LogHome, StoreError};
 
 use crate::codec::{self, FolderRecord, Identity};
-use crate::config::ReplicaConfig;
-use crate::config::{Birth, ClusterConfig};
+use crate::config::{Birth, ClusterConfig, ReplicaConfig};
 use crate::defect::{self, Defect};
 use crate::error::StartError;
 use crate::rpc::Strangers;

@@ -7,8 +7,7 @@ use hearth_storage::{Location, RocksOptions, RocksStore};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::ClusterKeys;
-use crate::config::StorageLocation;
+use crate::config::{ClusterKeys, StorageLocation};
 use crate::store::node_ids::NodeIds;
 use crate::types::{Membership, StoredMembership};
 

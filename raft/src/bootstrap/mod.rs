@@ -18,9 +18,7 @@ use hearth_storage::{Home, Location, LogHome, Registry, RocksStore, Store, Store
 
 use crate::bootstrap::birth::{Ask, Folder, Waits, be_born, commit_founding};
 use crate::codec::{self, FolderRecord};
-use crate::config::Birth;
-use crate::config::Tuning;
-use crate::config::{ReplicaConfig, StorageLocation};
+use crate::config::{Birth, ReplicaConfig, StorageLocation, Tuning};
 use crate::disk_space::{Disk, Watch};
 use crate::environment::Ground;
 use crate::error::{ReadError, StartError};

@@ -10,9 +10,7 @@ use hearth_storage::{Command, IfTaken, Location, Revision, RocksOptions, RocksSt
 
 use super::*;
 use crate::codec::log_id;
-use crate::config::DiskLimits;
-use crate::config::StorageLocation;
-use crate::config::Tuning;
+use crate::config::{DiskLimits, StorageLocation, Tuning};
 use crate::replication::network::Network;
 use crate::replication::snapshot_send::{Carry, Outgoing};
 use crate::rpc::{CallError, Peers};

@@ -19,8 +19,7 @@ use crate::rpc::Peers;
 use crate::rpc::handshake::PROTOCOL;
 use crate::rpc::message::{Request, Response};
 use crate::status::{ClusterStatus, MemberInfo, MemberStatus, NodeReport, Role};
-use crate::store::Raft;
-use crate::store::snapshot;
+use crate::store::{Raft, snapshot};
 use crate::types::TypeConfig;
 
 /// Interval at which a leader compares the states of all members.
