@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::error::StoreError;
 
 /// Callback of a write. It is called once the write is durable, or with the reason why nothing becomes durable
-/// any more. It runs on the sync thread, in the order of the writes, and must not block or panic.
+/// any more. It runs in the order of the writes, on the sync thread or, where nothing needs to be synced, within the
+/// call that writes. It must not block or panic.
 pub type SyncDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Counters since the log was opened.

@@ -476,7 +476,10 @@ impl Database {
     /// Writes `batch` to the WAL and to the memtables. Readers see it when this returns.
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         self.health.check()?;
-        self.written(self.db.write_opt(batch, &WriteOptions::default()))
+        let mut options = WriteOptions::default();
+        // A database in memory is never opened again, so nobody would read its WAL.
+        options.disable_wal(self.in_memory());
+        self.written(self.db.write_opt(batch, &options))
     }
 
     /// Makes all earlier writes durable.

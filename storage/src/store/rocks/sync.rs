@@ -185,6 +185,11 @@ impl Syncer {
         })
     }
 
+    /// Counts a sync that needed no work.
+    pub(super) fn count(&self) {
+        self.queue.sync_count.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn sync_count(&self) -> u64 {
         self.queue.sync_count.load(Ordering::Relaxed)
     }

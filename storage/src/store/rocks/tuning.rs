@@ -5,8 +5,9 @@ use rocksdb::{Env, LogLevel, Options};
 
 use super::RocksOptions;
 
-/// Maximum number of bytes of write-ahead log in the in-memory environment, where they take memory.
-const WAL_LEN_MAX_IN_MEMORY: u64 = 4 << 20;
+/// Maximum number of bytes of memtables in the in-memory environment. Purged log entries take memory until their
+/// memtable is written out, and there is no write-ahead log there that would limit them.
+const WRITE_BUFFER_LEN_MAX_IN_MEMORY: usize = 8 << 20;
 
 /// Settings that have no function of their own in this version of the crate.
 ///
@@ -23,11 +24,15 @@ pub(super) struct Tuning {
 
 impl Tuning {
     pub(super) fn new(options: &RocksOptions, in_memory: bool) -> Result<Self, rocksdb::Error> {
+        let mut options = options.clone();
+        if in_memory {
+            options.write_buffer_len = options.write_buffer_len.min(WRITE_BUFFER_LEN_MAX_IN_MEMORY);
+        }
         Ok(Self {
-            options: options.clone(),
             env: in_memory.then(Env::mem_env).transpose()?,
             // Lookups take no lock in it, unlike in the LRU cache.
             cache: Cache::new_hyper_clock_cache(options.block_cache_len, 0),
+            options,
         })
     }
 
@@ -58,12 +63,9 @@ impl Tuning {
         o.set_skip_stats_update_on_db_open(true);
         o.set_max_manifest_file_size(4 << 20);
         o.set_manifest_preallocation_size(64 << 10);
-        match &self.env {
-            Some(env) => {
-                o.set_env(env);
-                o.set_max_total_wal_size(WAL_LEN_MAX_IN_MEMORY.min(self.options.wal_len_max));
-            }
-            None => o.set_max_total_wal_size(self.options.wal_len_max),
+        o.set_max_total_wal_size(self.options.wal_len_max);
+        if let Some(env) = &self.env {
+            o.set_env(env);
         }
         Ok(o)
     }
