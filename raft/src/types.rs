@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use openraft::raft::responder::Responder;
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, TokioRuntime};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,7 @@ impl RaftTypeConfig for TypeConfig {
     type Entry = LogEntry;
     type AsyncRuntime = TokioRuntime;
     type Responder<T>
-        = openraft::impls::ProgressResponder<Self, T>
+        = Callback<T>
     where
         T: OptionalSend + 'static;
     type Batch<T>
@@ -39,6 +40,34 @@ impl RaftTypeConfig for TypeConfig {
     where
         T: OptionalSend + 'static;
     type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// A callback that runs exactly once: with the outcome of a proposal, or with `None` when it is dropped because Raft
+/// has stopped.
+pub(crate) struct Callback<T>(Option<Box<dyn FnOnce(Option<T>) + Send>>);
+
+impl<T> Callback<T> {
+    pub(crate) fn new(callback: impl FnOnce(Option<T>) + Send + 'static) -> Self {
+        Self(Some(Box::new(callback)))
+    }
+
+    fn call(&mut self, outcome: Option<T>) {
+        if let Some(callback) = self.0.take() {
+            callback(outcome);
+        }
+    }
+}
+
+impl<T> Drop for Callback<T> {
+    fn drop(&mut self) {
+        self.call(None);
+    }
+}
+
+impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Callback<T> {
+    fn on_complete(mut self, outcome: T) {
+        self.call(Some(outcome));
+    }
 }
 
 pub(crate) type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;

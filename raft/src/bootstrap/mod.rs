@@ -210,7 +210,11 @@ async fn assemble_all(
         log_store: log_reader,
         peers: peers.clone(),
     };
-    let in_flight_max = tuning.entries_in_flight_max;
+    let in_flight_max = match config.cluster {
+        Some(_) => tuning.entries_in_flight_max,
+        // Nothing is on its way to other nodes, so what gathers while one entry is written costs the least.
+        None => 1,
+    };
     let (writer, batcher) = Writer::new(route.clone(), Arc::clone(&counters), in_flight_max);
     let batcher = tokio::spawn(batcher.run());
     let reads = Arc::new(Reads::new(Arc::clone(&counters), leadership.clone()));

@@ -174,7 +174,7 @@ pub(crate) fn propose_answer(proposed: Proposed) -> Option<ProposeAnswer> {
     Some(match proposed? {
         Ok(response) => {
             let index = response.log_id.index;
-            match response.response {
+            match response.data {
                 Outcome::Session(id) => ProposeAnswer::Session { index, id },
                 Outcome::Replies(replies) => ProposeAnswer::Replies { index, replies },
                 Outcome::Nothing | Outcome::Id(_) => {

@@ -67,7 +67,7 @@ impl Lead {
             return ProposeAnswer::NotProposed("this node is stopping".to_owned());
         };
         let (done, result) = oneshot::channel();
-        let ticket = self.proposals.submit(proposal, move |proposed| {
+        self.proposals.submit(proposal, move |proposed| {
             // The caller may have been cancelled.
             let _ = done.send(proposed);
         });
@@ -75,9 +75,6 @@ impl Lead {
         match tokio::time::timeout(PROPOSAL_DURATION_MAX, result).await {
             Ok(Ok(proposed)) => propose_answer(proposed).unwrap_or_else(|| unknown("Raft stopped")),
             Ok(Err(_)) => unknown("Raft stopped"),
-            Err(_) if self.proposals.withdraw(ticket) => ProposeAnswer::NotProposed(
-                "no majority has confirmed earlier writes yet".to_owned(),
-            ),
             // The entry is still in the log, and its sender has stopped waiting by now.
             Err(_) => unknown("no majority has confirmed it yet"),
         }
