@@ -21,7 +21,7 @@ use hearth_storage::{
 };
 
 use crate::bootstrap::{Open, assemble, until_some};
-use crate::config::{ReplicaConfig, Tuning};
+use crate::config::{ReplicaConfig, StorageLocation, Tuning};
 use crate::defect::{self, Defect};
 use crate::disk_space::Disk;
 use crate::environment::Ground;
@@ -200,7 +200,10 @@ impl Replica {
         tuning: Tuning,
         ground: Ground,
     ) -> Result<Self, StartError> {
-        let runtime = if ground.on_callers_runtime {
+        // A node alone in memory waits for no disk and no peer: a thread of its own would only cost wake-ups.
+        let is_alone_in_memory =
+            config.cluster.is_none() && config.storage == StorageLocation::Memory;
+        let runtime = if ground.on_callers_runtime || is_alone_in_memory {
             OwnRuntime(None)
         } else {
             OwnRuntime::build()?
@@ -248,6 +251,28 @@ impl Replica {
         let shared = &self.shared;
         shared.disk.admits(&command).map_err(WriteError::DiskFull)?;
         shared.writer.write(command, deadline.into()).await
+    }
+
+    /// Applies `commands` exactly once each and in order, as many together as go into one log entry. Returns the
+    /// replies of those that were applied, and the error of the next one. That error may stand for commands behind it
+    /// as well; none of these is applied if that one is not.
+    ///
+    /// If the future is dropped, any number of the commands may be applied, in order.
+    pub async fn write_all(
+        &self,
+        mut commands: Vec<Command>,
+        deadline: Instant,
+    ) -> (Vec<Reply>, Option<WriteError>) {
+        let shared = &self.shared;
+        let refused = commands.iter().enumerate().find_map(|(index, command)| {
+            let refused = shared.disk.admits(command).err();
+            refused.map(|reason| (index, WriteError::DiskFull(reason)))
+        });
+        if let Some((admitted_count, _)) = refused {
+            commands.truncate(admitted_count);
+        }
+        let (replies, error) = shared.writer.write_all(commands, deadline.into()).await;
+        (replies, error.or(refused.map(|(_, error)| error)))
     }
 
     /// Waits until the state of this node includes every write that was acknowledged anywhere before this call

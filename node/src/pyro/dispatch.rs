@@ -3,6 +3,7 @@
 //! The order of checks is the original's: object, member, arguments, method. A batch is many calls of one
 //! object that stop at the first exception.
 
+use hearth_storage::Command;
 use hearth_wire::uri::{Location, Target};
 use hearth_wire::{Call, Exception, Family, Uri, Value};
 
@@ -10,13 +11,15 @@ use super::arguments::Arguments;
 use super::budget::Share;
 use super::caller::Caller;
 use super::listing::{Listing, Made, list_refusal};
-use super::nameserver::{NameServer, Outcome};
+use super::nameserver::{NameServer, Outcome, Plan, Then};
 use super::object::{Method, Object};
 use super::presence::Presence;
 use super::{Front, cluster, daemon, python};
 
 /// Calls of a batch after which other connections get a turn.
 const BATCH_TURN_CALL_COUNT: usize = 64;
+/// Maximum number of consecutive changes of a batch that are proposed together.
+const PIPELINED_COUNT_MAX: usize = 512;
 /// A batch whose results hold more than this ends: each call may ask for everything there is.
 const BATCH_RESULT_LEN_MAX: usize = 16 << 20;
 /// A result of about so many bytes is encoded where it was made; larger ones away from the reactor.
@@ -84,14 +87,7 @@ async fn run(
     let mut arguments: Arguments = signature.bind(object.class(family), args, kwargs)?;
     match object {
         Object::NameServer => {
-            let name_server = NameServer {
-                family,
-                config: &front.config,
-                replica: &front.replica,
-                reads: &front.reads,
-                patterns: &front.patterns,
-                presence: caller.presence(),
-            };
+            let name_server = name_server(front, caller, family);
             name_server.call(method, &mut arguments).await
         }
         Object::Daemon => daemon::call(
@@ -108,8 +104,19 @@ async fn run(
     }
 }
 
-/// Runs the calls of a batch in order. One that raises ends the batch with its exception in its slot; a
-/// member that may not be called fails the whole batch. What was done before stays done.
+fn name_server<'a>(front: &'a Front, caller: &'a Caller, family: Family) -> NameServer<'a> {
+    NameServer {
+        family,
+        config: &front.config,
+        replica: &front.replica,
+        reads: &front.reads,
+        patterns: &front.patterns,
+        presence: caller.presence(),
+    }
+}
+
+/// Runs the calls of a batch in order. A call that raises ends the batch with its exception in its slot; a
+/// member that may not be called fails the whole batch. The calls before it stay done.
 async fn batch(
     front: &Front,
     caller: &mut Caller,
@@ -125,56 +132,175 @@ async fn batch(
             calls.len()
         )));
     }
-    let mut results = Vec::with_capacity(calls.len());
-    let mut results_len = 0;
-    let mut memory = front.answers.share();
-    let mut is_too_large = false;
+    let mut batch = Batch {
+        results: Vec::with_capacity(calls.len()),
+        results_len: 0,
+        memory: front.answers.share(),
+        is_too_large: false,
+        commands: Vec::new(),
+        meanings: Vec::new(),
+    };
     for (index, call) in calls.into_iter().enumerate() {
         if index % BATCH_TURN_CALL_COUNT == BATCH_TURN_CALL_COUNT - 1 {
             tokio::task::yield_now().await;
         }
-        let [method, args, kwargs] = python::unpack_three(call)?;
-        let method = object.method(family, &method)?;
-        let result = if is_too_large {
-            Err(Exception::value_error(
-                "the results of this batch are too large",
-            ))
-        } else {
-            match run(front, caller, family, object, method, args, kwargs).await {
-                Ok(Outcome::Value(value)) => Ok(value),
-                Ok(Outcome::Later(listing)) => {
-                    let turns = front.turns_for(&listing);
-                    // What is longer ends the batch anyway.
-                    let len_max = listing.len_max.min(BATCH_RESULT_LEN_MAX);
-                    let make = move |presence: &Presence| {
-                        let made = listing.make_within(len_max, presence)?;
-                        Ok(made.map(Made::into_value))
-                    };
-                    let list = turns.run_for(caller.presence(), make).await;
-                    list.and_then(|list| list.map_err(list_refusal))
+        let call = python::unpack_three(call)
+            .and_then(|[method, args, kwargs]| Ok((object.method(family, &method)?, args, kwargs)));
+        let goes_on = match call {
+            Ok((method, args, kwargs)) if batch.may_wait(object, method) => {
+                let signature = method.signature(family);
+                let bound = signature.bind(object.class(family), args, kwargs);
+                let plan = bound.and_then(|mut arguments| {
+                    name_server(front, caller, family).plan(method, &mut arguments)
+                });
+                batch.take(&name_server(front, caller, family), plan).await
+            }
+            call => {
+                let goes_on = batch.catch_up(&name_server(front, caller, family)).await;
+                goes_on && {
+                    let (method, args, kwargs) = call?;
+                    let result = batch
+                        .run(front, caller, family, object, method, args, kwargs)
+                        .await;
+                    batch.push(result)
                 }
-                Err(exception) => Err(exception),
             }
         };
-        match result {
-            Ok(value) => {
-                let value_len = memory_len(&value);
-                results_len += value_len;
-                is_too_large = !memory.grow(value_len) || results_len > BATCH_RESULT_LEN_MAX;
-                results.push(value);
+        if !goes_on {
+            return Ok(batch.answer());
+        }
+    }
+    batch.catch_up(&name_server(front, caller, family)).await;
+    Ok(batch.answer())
+}
+
+/// A batch under way.
+///
+/// Consecutive calls that change the registry are pipelined: their commands are proposed together and applied in order.
+/// A command that the registry may refuse is the last one of its group, because its exception would end the batch.
+struct Batch {
+    results: Vec<Value>,
+    results_len: usize,
+    memory: Share,
+    is_too_large: bool,
+    /// The commands that are not proposed yet; their results come after `results`.
+    commands: Vec<Command>,
+    /// The meanings of their replies.
+    meanings: Vec<Then>,
+}
+
+impl Batch {
+    /// Returns true if this call can be proposed together with others.
+    fn may_wait(&self, object: Object, method: Method) -> bool {
+        object == Object::NameServer
+            && matches!(
+                method,
+                Method::Register | Method::SetMetadata | Method::Remove
+            )
+            && !self.is_too_large
+    }
+
+    /// Takes over a call that changes the registry. Returns false if the batch has ended.
+    async fn take(&mut self, name_server: &NameServer<'_>, plan: Result<Plan, Exception>) -> bool {
+        match plan {
+            Ok(Plan::Change(command, then)) => {
+                let is_last =
+                    then.may_be_refused() || self.commands.len() + 1 == PIPELINED_COUNT_MAX;
+                self.commands.push(command);
+                self.meanings.push(then);
+                !is_last || self.catch_up(name_server).await
             }
-            Err(exception) => {
-                results.push(Value::ExceptionWrapper(Box::new(exception)));
-                break;
+            Ok(plan) => {
+                self.catch_up(name_server).await && {
+                    let result = name_server.carry_out(plan).await;
+                    self.push(result)
+                }
+            }
+            Err(exception) => self.catch_up(name_server).await && self.push(Err(exception)),
+        }
+    }
+
+    /// Proposes the commands that wait and takes their results. Returns false if the batch has ended.
+    async fn catch_up(&mut self, name_server: &NameServer<'_>) -> bool {
+        if self.commands.is_empty() {
+            return true;
+        }
+        let commands = std::mem::take(&mut self.commands);
+        let (replies, failure) = Box::pin(name_server.write_all(commands)).await;
+        for (then, reply) in std::mem::take(&mut self.meanings).into_iter().zip(replies) {
+            if !self.push(then.finish(reply)) {
+                return false;
+            }
+        }
+        match failure {
+            Some(exception) => self.push(Err(exception)),
+            None => true,
+        }
+    }
+
+    /// Runs one call to its end.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a call, and who calls what where"
+    )]
+    async fn run(
+        &self,
+        front: &Front,
+        caller: &mut Caller,
+        family: Family,
+        object: Object,
+        method: Method,
+        args: Value,
+        kwargs: Value,
+    ) -> Result<Value, Exception> {
+        if self.is_too_large {
+            return Err(Exception::value_error(
+                "the results of this batch are too large",
+            ));
+        }
+        match run(front, caller, family, object, method, args, kwargs).await? {
+            Outcome::Value(value) => Ok(value),
+            Outcome::Later(listing) => {
+                let turns = front.turns_for(&listing);
+                // A longer list ends the batch anyway.
+                let len_max = listing.len_max.min(BATCH_RESULT_LEN_MAX);
+                let make = move |presence: &Presence| {
+                    let made = listing.make_within(len_max, presence)?;
+                    Ok(made.map(Made::into_value))
+                };
+                let list = turns.run_for(caller.presence(), make).await;
+                list.and_then(|list| list.map_err(list_refusal))
             }
         }
     }
-    let results = Value::List(results);
-    Ok(if results_len > INLINE_RESULT_LEN_MAX {
-        Answer::Large(results, memory)
-    } else {
-        Answer::Now(results)
-    })
+
+    /// Appends the result of the next call. Returns false if it ends the batch.
+    fn push(&mut self, result: Result<Value, Exception>) -> bool {
+        match result {
+            Ok(value) => {
+                let value_len = memory_len(&value);
+                self.results_len += value_len;
+                self.is_too_large =
+                    !self.memory.grow(value_len) || self.results_len > BATCH_RESULT_LEN_MAX;
+                self.results.push(value);
+                true
+            }
+            Err(exception) => {
+                self.results
+                    .push(Value::ExceptionWrapper(Box::new(exception)));
+                false
+            }
+        }
+    }
+
+    fn answer(self) -> Answer {
+        let results = Value::List(self.results);
+        if self.results_len > INLINE_RESULT_LEN_MAX {
+            Answer::Large(results, self.memory)
+        } else {
+            Answer::Now(results)
+        }
+    }
 }
 
 /// About how many bytes a result holds.

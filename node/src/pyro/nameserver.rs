@@ -64,6 +64,67 @@ pub(super) enum Outcome {
     Later(Listing),
 }
 
+/// A call of a method that changes the registry, after its arguments were checked.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Nothing is to be changed; the result is known.
+    Value(Value),
+    /// A command, and the meaning of its reply.
+    Change(Command, Then),
+    /// The call fails either way; the exception depends on whether the name is registered.
+    Fail {
+        name: Name,
+        if_registered: Exception,
+        otherwise: Exception,
+    },
+    /// A removal that takes more than one command.
+    Remove {
+        name: Value,
+        prefix: Value,
+        regex: Value,
+    },
+}
+
+/// The meaning of the reply to a command.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// That of a registration that replaces.
+    Registered,
+    /// That of a registration that is refused if this name is taken.
+    RegisteredUnlessTaken(Name),
+    /// That of new metadata for this name.
+    MetadataSet(Name),
+    /// That of a removal, whose result is a count.
+    Removed,
+}
+
+impl Then {
+    /// Returns false if the registry never refuses the command. (A removal with this meaning is one of a single name.)
+    pub(super) fn may_be_refused(&self) -> bool {
+        match self {
+            Self::Registered | Self::Removed => false,
+            Self::RegisteredUnlessTaken(_) | Self::MetadataSet(_) => true,
+        }
+    }
+
+    /// Turns the reply into the method's result.
+    ///
+    /// # Errors
+    /// The exception that the original raises.
+    pub(super) fn finish(self, reply: Reply) -> Result<Value, Exception> {
+        match (self, reply) {
+            (Self::Removed, Reply::Removed(count)) => Ok(int(count)),
+            (Self::Removed, Reply::Refused(refusal)) => Err(removal_refusal(&refusal)),
+            (Self::Removed, Reply::Done) => Ok(int(0)),
+            (Self::RegisteredUnlessTaken(name), Reply::Refused(_)) => {
+                Err(already_registered(&name))
+            }
+            (Self::MetadataSet(name), Reply::Refused(_)) => Err(unknown_name(&name)),
+            _ => Ok(Value::None),
+        }
+    }
+}
+
 impl NameServer<'_> {
     /// Runs a method on arguments that were bound to its signature.
     ///
@@ -81,13 +142,65 @@ impl NameServer<'_> {
             Method::List => self.list_pyro5(arguments).await,
             Method::Yplookup => self.yplookup(arguments).await,
             // The future of a write is large, and a connection that only looks up never needs it.
-            Method::Register => Box::pin(self.register(arguments)).await.map(Outcome::Value),
-            Method::SetMetadata => Box::pin(self.set_metadata(arguments))
-                .await
-                .map(Outcome::Value),
-            Method::Remove => Box::pin(self.remove(arguments)).await.map(Outcome::Value),
+            Method::Register | Method::SetMetadata | Method::Remove => {
+                let plan = self.plan(method, arguments)?;
+                Box::pin(self.carry_out(plan)).await.map(Outcome::Value)
+            }
             _ => Ok(Outcome::Value(Value::None)),
         }
+    }
+
+    /// Checks the arguments of a method that changes the registry.
+    ///
+    /// # Errors
+    /// The exception that the original raises.
+    pub(super) fn plan(
+        &self,
+        method: Method,
+        arguments: &mut Arguments,
+    ) -> Result<Plan, Exception> {
+        match method {
+            Method::Register => self.plan_register(arguments),
+            Method::SetMetadata => self.plan_set_metadata(arguments),
+            Method::Remove => self.plan_remove(arguments),
+            _ => Ok(Plan::Value(Value::None)),
+        }
+    }
+
+    /// Carries out a plan and returns the method's result.
+    ///
+    /// # Errors
+    /// The exception that the original raises.
+    pub(super) async fn carry_out(&self, plan: Plan) -> Result<Value, Exception> {
+        match plan {
+            Plan::Value(value) => Ok(value),
+            Plan::Change(command, then) => then.finish(self.write(command).await?),
+            Plan::Fail {
+                name,
+                if_registered,
+                otherwise,
+            } => Err(if self.exists(&name).await? {
+                if_registered
+            } else {
+                otherwise
+            }),
+            Plan::Remove {
+                name,
+                prefix,
+                regex,
+            } => self.remove(name, prefix, regex).await,
+        }
+    }
+
+    /// Carries out commands, one after the other. Returns the replies of those that were applied, and the exception
+    /// of the next one.
+    pub(super) async fn write_all(
+        &self,
+        commands: Vec<Command>,
+    ) -> (Vec<Reply>, Option<Exception>) {
+        let deadline = Instant::now() + self.config.write_deadline;
+        let (replies, error) = self.replica.write_all(commands, deadline).await;
+        (replies, error.map(|error| write_failure(&error)))
     }
 
     async fn lookup(&self, arguments: &mut Arguments) -> Result<Outcome, Exception> {
@@ -147,7 +260,7 @@ impl NameServer<'_> {
         }
     }
 
-    async fn register(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+    fn plan_register(&self, arguments: &mut Arguments) -> Result<Plan, Exception> {
         let name = arguments.required(0);
         let uri = self.uri_text(arguments.required(1))?;
         let if_taken = if arguments.flag(2, false) {
@@ -161,32 +274,34 @@ impl NameServer<'_> {
         // looked whether the name is taken.
         let (name, tags) = match (name, tags) {
             (Ok(name), Ok(tags)) => (name, tags),
-            (Ok(name), Err(bad_tag)) => {
-                return Err(match if_taken {
-                    IfTaken::Refuse if self.exists(&name).await? => already_registered(&name),
-                    _ => bad_tag,
+            (Ok(name), Err(bad_tag)) if if_taken == IfTaken::Refuse => {
+                return Ok(Plan::Fail {
+                    if_registered: already_registered(&name),
+                    otherwise: bad_tag,
+                    name,
                 });
             }
+            (Ok(_), Err(bad_tag)) => return Err(bad_tag),
             (Err(bad_name), _) => return Err(bad_name),
         };
         if name == NAME_SERVER {
             return match if_taken {
                 IfTaken::Refuse => Err(already_registered(&name)),
-                IfTaken::Replace => Ok(Value::None),
+                IfTaken::Replace => Ok(Plan::Value(Value::None)),
             };
         }
         self.check_registration_len(&name, uri.len(), &tags)?;
-        let taken_name = (if_taken == IfTaken::Refuse).then(|| name.clone());
+        let then = match if_taken {
+            IfTaken::Refuse => Then::RegisteredUnlessTaken(name.clone()),
+            IfTaken::Replace => Then::Registered,
+        };
         let command = Command::Register {
             name,
             uri,
             tags,
             if_taken,
         };
-        match self.write(command).await? {
-            Reply::Refused(_) => Err(already_registered(&taken_name.unwrap_or_default())),
-            _ => Ok(Value::None),
-        }
+        Ok(Plan::Change(command, then))
     }
 
     /// Refuses a registration that is too large, as a message is refused that is too long. Every tag's record in
@@ -257,38 +372,53 @@ impl NameServer<'_> {
         Ok(items.into_iter().map(tag_text).collect())
     }
 
-    async fn set_metadata(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+    fn plan_set_metadata(&self, arguments: &mut Arguments) -> Result<Plan, Exception> {
         let name = name_text(arguments.required(0))?;
         let tags = self.tags(arguments.required(1))?;
         let (name, tags) = match (name, tags) {
             (Ok(name), Ok(tags)) => (name, tags),
             (Ok(name), Err(bad_tag)) => {
-                return Err(if self.exists(&name).await? {
-                    bad_tag
-                } else {
-                    unknown_name(&name)
+                return Ok(Plan::Fail {
+                    if_registered: bad_tag,
+                    otherwise: unknown_name(&name),
+                    name,
                 });
             }
             (Err(bad_name), _) => return Err(bad_name),
         };
         if name == NAME_SERVER {
-            return Ok(Value::None);
+            return Ok(Plan::Value(Value::None));
         }
         self.check_registration_len(&name, 0, &tags)?;
         let command = Command::SetMetadata {
             name: name.clone(),
             tags,
         };
-        match self.write(command).await? {
-            Reply::Refused(_) => Err(unknown_name(&name)),
-            _ => Ok(Value::None),
-        }
+        Ok(Plan::Change(command, Then::MetadataSet(name)))
     }
 
-    async fn remove(&self, arguments: &mut Arguments) -> Result<Value, Exception> {
+    fn plan_remove(&self, arguments: &mut Arguments) -> Result<Plan, Exception> {
         let name = arguments.or_none(0);
         let prefix = arguments.or_none(1);
         let regex = arguments.or_none(2);
+        Ok(match name {
+            Value::Str(name)
+                if !name.is_empty()
+                    && name != NAME_SERVER
+                    && !prefix.is_truthy()
+                    && !regex.is_truthy() =>
+            {
+                Plan::Change(Command::Remove { name }, Then::Removed)
+            }
+            name => Plan::Remove {
+                name,
+                prefix,
+                regex,
+            },
+        })
+    }
+
+    async fn remove(&self, name: Value, prefix: Value, regex: Value) -> Result<Value, Exception> {
         if name.is_truthy() {
             python::check_hashable(&name)?;
             let is_own = name.as_str() == Some(NAME_SERVER);

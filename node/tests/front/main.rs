@@ -167,6 +167,76 @@ async fn a_batch_stops_at_its_first_exception() {
     }
 }
 
+/// Consecutive changes of a batch are proposed together, and it must not show.
+#[tokio::test]
+async fn the_changes_of_a_batch_are_made_in_order_and_none_behind_an_exception() {
+    let server = Server::start().await;
+    for family in FAMILIES {
+        let mut client = server.client(family, Serializer::Serpent).await;
+        let name = |number: usize| format!("{family:?}.{number}");
+        let uri = |number: usize| format!("PYRO:obj_{number}@localhost:4001");
+        let call = |method: &str, args: Vec<Value>, kwargs: Vec<(Value, Value)>| {
+            Value::Tuple(vec![method.into(), Value::Tuple(args), Value::Dict(kwargs)])
+        };
+        let register = |number: usize, uri: String| {
+            call("register", vec![name(number).into(), uri.into()], vec![])
+        };
+        let safely = |number: usize| {
+            let args = vec![name(number).into(), uri(0).into()];
+            call("register", args, vec![("safe".into(), Value::Bool(true))])
+        };
+        // More than go into one log entry, each name twice.
+        let mut calls: Vec<Value> = (0..700).map(|number| register(number, uri(0))).collect();
+        calls.extend((0..700).map(|number| register(number, uri(number))));
+        calls.push(call("remove", vec![name(1).into()], vec![]));
+        calls.push(call("remove", vec![name(1).into()], vec![]));
+        calls.push(safely(1));
+        calls.push(call("lookup", vec![name(1).into()], vec![]));
+        calls.push(register(701, uri(0)));
+        calls.push(call(
+            "set_metadata",
+            vec![name(701).into(), Value::List(vec!["t".into()])],
+            vec![],
+        ));
+        let done_count = calls.len();
+        calls.push(safely(2));
+        calls.push(register(702, uri(0)));
+        let batch = Call {
+            args: Value::List(calls),
+            kwargs: Value::None,
+            ..Call::new("Pyro.NameServer", "<batch>", vec![])
+        };
+        let flags = Flags {
+            batch: true,
+            ..Flags::default()
+        };
+        let frame = client.invoke_with(&batch, flags);
+        client.send(&frame).await;
+        let reply = client.receive().await.unwrap();
+        let Value::List(results) = client.value(&reply) else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(results.len(), done_count + 1);
+        assert!(results[..1400].iter().all(|result| *result == Value::None));
+        assert_eq!(
+            results[1400..1403],
+            [Value::Int(1), Value::Int(0), Value::None]
+        );
+        assert!(matches!(&results[1403], Value::Uri(found) if found.to_string() == uri(0)));
+        assert_eq!(results[1404..1406], [Value::None, Value::None]);
+        assert!(matches!(&results[1406], Value::ExceptionWrapper(exception)
+            if exception.text().contains("name already registered")));
+        for number in [0, 2, 511, 512, 699] {
+            let found = client.call("lookup", vec![name(number).into()]).await;
+            assert!(matches!(found, Value::Uri(found) if found.to_string() == uri(number)));
+        }
+        let list = client
+            .call("list", vec![format!("{family:?}.70").into()])
+            .await;
+        assert_eq!(ordered(list), [name(70), name(701)]);
+    }
+}
+
 #[tokio::test]
 async fn a_ping_is_answered_whatever_it_carries() {
     let server = Server::start().await;

@@ -1,10 +1,11 @@
 //! This node's own writes: numbers the commands, packs them into log entries, and proposes these until their
 //! outcome is known.
 //!
-//! One task, the batcher, takes commands from a bounded queue, gives each command the next number of this
-//! node's session, and has the leader, on whichever node, propose them together as one log entry. While
-//! [`crate::Tuning::entries_in_flight_max`] entries are under way it lets commands gather, so that entries grow
-//! with the load. Replies go directly to the callers: from the state machine if this node leads, and otherwise
+//! A caller submits a group of commands: one, or several that are to be applied one after the other. One task, the
+//! batcher, takes groups from a bounded queue, gives each command the next number of this node's session, and has
+//! the leader, on whichever node, propose them together as one log entry. While
+//! [`crate::Tuning::entries_in_flight_max`] entries are under way it lets groups gather, so that entries grow with
+//! the load. Replies go directly to the callers: from the state machine if this node leads, and otherwise
 //! from the connection to the leader, as soon as the entry is applied on this node too. A caller that has its
 //! reply can therefore read its write on this node. The batcher itself learns only that numbers are final.
 //!
@@ -19,6 +20,7 @@
 pub(crate) mod limits;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::iter::Peekable;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,22 +104,23 @@ impl Progress {
     }
 }
 
-/// A command whose caller waits for the reply.
+/// A group: commands that go into one log entry, one after the other, and whose caller waits for their replies.
 #[derive(Debug)]
 struct Waiting {
-    command: Command,
+    /// At least one, and at most [`ENTRY_COMMANDS_MAX`].
+    commands: Vec<Command>,
     caller: Caller,
 }
 
 #[derive(Debug)]
 struct Caller {
     claim: Arc<Claim>,
-    reply: oneshot::Sender<Result<Reply, WriteError>>,
-    /// The permits of the command, released when the caller has its reply.
+    reply: oneshot::Sender<Result<Vec<Reply>, WriteError>>,
+    /// The permits of the group, released when the caller has its replies.
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// The state of a command, shared by its caller and the batcher: it waits and its caller may still withdraw it,
+/// The state of a group, shared by its caller and the batcher: it waits and its caller may still withdraw it,
 /// it was withdrawn, it was proposed, or it was applied.
 #[derive(Debug, Default)]
 struct Claim(AtomicU8);
@@ -210,6 +213,40 @@ impl Writer {
         deadline: Instant,
     ) -> Result<Reply, WriteError> {
         let len = check_len(&command)?;
+        let replies = self.write_group(vec![command], len, deadline).await?;
+        // There are as many replies as commands.
+        let lost = || WriteError::Unknown("the reply was lost".to_owned());
+        replies.into_iter().next().ok_or_else(lost)
+    }
+
+    /// Applies commands exactly once and in order. See [`crate::Replica::write_all`].
+    pub(crate) async fn write_all(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> (Vec<Reply>, Option<WriteError>) {
+        let mut replies = Vec::new();
+        let mut commands = commands.into_iter().peekable();
+        while commands.peek().is_some() {
+            let (group, len) = match next_group(&mut commands) {
+                Ok(group) => group,
+                Err(error) => return (replies, Some(error)),
+            };
+            match self.write_group(group, len, deadline).await {
+                Ok(more) => replies.extend(more),
+                Err(error) => return (replies, Some(error)),
+            }
+        }
+        (replies, None)
+    }
+
+    /// Applies a group of `len` bytes. Either all of its commands are applied, or the error is that of all.
+    async fn write_group(
+        &self,
+        commands: Vec<Command>,
+        len: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, WriteError> {
         let began = (
             Instant::now(),
             self.progress.done_count.load(Ordering::Relaxed),
@@ -232,7 +269,7 @@ impl Writer {
             reply,
             _room: room,
         };
-        let waiting = Waiting { command, caller };
+        let waiting = Waiting { commands, caller };
         match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(stopping()),
@@ -326,6 +363,30 @@ fn check_len(command: &Command) -> Result<usize, WriteError> {
     )))
 }
 
+/// Takes the next commands, as many as go into one log entry: a single one of any length, or several that have at most
+/// [`ENTRY_LEN_MAX`] bytes together. Returns them with their length in bytes.
+///
+/// # Errors
+/// The first command is too long.
+fn next_group(
+    commands: &mut Peekable<impl Iterator<Item = Command>>,
+) -> Result<(Vec<Command>, usize), WriteError> {
+    let mut group = Vec::new();
+    let mut group_len = 0;
+    while let Some(command) = commands.peek() {
+        let len = codec::command_len(command);
+        let fits = group.len() < ENTRY_COMMANDS_MAX && group_len + len <= ENTRY_LEN_MAX;
+        if group.is_empty() {
+            check_len(command)?;
+        } else if !fits {
+            break;
+        }
+        group_len += len;
+        group.extend(commands.next());
+    }
+    Ok((group, group_len))
+}
+
 const STOPPING: &str = "this node is stopping";
 
 fn stopping() -> WriteError {
@@ -369,8 +430,8 @@ impl Numbers {
 /// Commands that are proposed together as one log entry.
 struct Package {
     list: Arc<[NumberedCommand]>,
-    /// The callers of the commands, in the same order.
-    callers: Vec<Caller>,
+    /// The callers of the groups, in the order of the commands, each with the number of its commands.
+    callers: Vec<(Caller, usize)>,
     /// True if an earlier proposal of the package may be in some log.
     maybe_appended: bool,
     /// The node that was asked last to propose the package.
@@ -378,8 +439,28 @@ struct Package {
 }
 
 impl Package {
+    fn new(list: Vec<NumberedCommand>, callers: Vec<(Caller, usize)>, asked: Option<u64>) -> Self {
+        Self {
+            list: list.into(),
+            callers,
+            maybe_appended: false,
+            asked,
+        }
+    }
+
     fn session(&self) -> Option<u64> {
         self.list.first().map(|numbered| numbered.session)
+    }
+
+    /// Takes the package apart into its groups.
+    fn into_groups(self) -> impl Iterator<Item = (Caller, Vec<NumberedCommand>)> {
+        let mut begin = 0;
+        self.callers.into_iter().map(move |(caller, count)| {
+            let end = (begin + count).min(self.list.len());
+            let group = self.list.get(begin..end).unwrap_or_default().to_vec();
+            begin = end;
+            (caller, group)
+        })
     }
 }
 
@@ -473,7 +554,7 @@ pub(crate) struct Batcher<W> {
     events_sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     numbers: Numbers,
-    /// Commands that were taken from the queue and have no number yet; at most as many as fit into one entry.
+    /// Groups that were taken from the queue and have no numbers yet; at most [`ENTRY_COMMANDS_MAX`].
     gathered: VecDeque<Waiting>,
     /// Packages to be proposed again, under the numbers that they have; at most `entries_in_flight_max`.
     refused: VecDeque<Package>,
@@ -518,9 +599,7 @@ impl<W: Way> Batcher<W> {
         if self.opening.no_member {
             self.refuse_gathered();
         }
-        while self.may_propose() && !self.gathered.is_empty() {
-            self.propose_gathered();
-        }
+        while self.may_propose() && self.propose_gathered() {}
         let room = self.numbers.room().min(ENTRY_COMMANDS_MAX);
         let exhausted = self.queue.is_closed() && self.queue.is_empty();
         let takes = (self.may_propose() || self.opening.no_member)
@@ -656,46 +735,42 @@ impl<W: Way> Batcher<W> {
         }
     }
 
-    /// Numbers the gathered commands, as many as fit into one entry, and proposes them.
-    fn propose_gathered(&mut self) {
+    /// Numbers the gathered groups, as many as fit into one entry and into the window, and proposes them. Returns
+    /// false if there is none.
+    fn propose_gathered(&mut self) -> bool {
         let Some(session) = *self.session.borrow() else {
-            return;
+            return false;
         };
-        let count_max = self
-            .gathered
-            .len()
-            .min(ENTRY_COMMANDS_MAX)
-            .min(self.numbers.room());
-        let mut list = Vec::with_capacity(count_max);
-        let mut callers = Vec::with_capacity(count_max);
+        let count_max = self.numbers.room().min(ENTRY_COMMANDS_MAX);
+        let mut list = Vec::new();
+        let mut callers = Vec::with_capacity(self.gathered.len().min(count_max));
         let mut len = 0;
         let acked_upto = self.numbers.acked_upto;
-        while list.len() < count_max && len < ENTRY_LEN_MAX {
-            let Some(Waiting { command, caller }) = self.gathered.pop_front() else {
+        while len < ENTRY_LEN_MAX {
+            let fits = |waiting: &mut Waiting| list.len() + waiting.commands.len() <= count_max;
+            let Some(Waiting { commands, caller }) = self.gathered.pop_front_if(fits) else {
                 break;
             };
             if !caller.propose() {
                 continue;
             }
-            let numbered = NumberedCommand {
-                session,
-                seq: self.numbers.give(),
-                acked_upto,
-                command,
-            };
-            len += codec::numbered_len(&numbered);
-            list.push(numbered);
-            callers.push(caller);
+            callers.push((caller, commands.len()));
+            for command in commands {
+                let numbered = NumberedCommand {
+                    session,
+                    seq: self.numbers.give(),
+                    acked_upto,
+                    command,
+                };
+                len += codec::numbered_len(&numbered);
+                list.push(numbered);
+            }
         }
         if list.is_empty() {
-            return;
+            return false;
         }
-        self.propose(Package {
-            list: list.into(),
-            callers,
-            maybe_appended: false,
-            asked: None,
-        });
+        self.propose(Package::new(list, callers, None));
+        true
     }
 
     /// Proposes the refused packages again, without the commands whose callers have gone.
@@ -715,27 +790,25 @@ impl<W: Way> Batcher<W> {
     fn without_withdrawn(&mut self, package: Package) -> Package {
         let mut list = Vec::with_capacity(package.list.len());
         let mut callers = Vec::with_capacity(package.callers.len());
-        for (numbered, caller) in package.list.iter().zip(package.callers) {
+        for (caller, group) in package.into_groups() {
             if caller.propose() {
-                list.push(numbered.clone());
-                callers.push(caller);
+                callers.push((caller, group.len()));
+                list.extend(group);
             } else {
-                // The command is in no log and never will be, so its number is final.
-                self.finish(numbered);
+                // The commands are in no log and never will be, so their numbers are final.
+                self.finish(&group);
             }
         }
-        Package {
-            list: list.into(),
-            callers,
-            maybe_appended: false,
-            asked: None,
-        }
+        Package::new(list, callers, None)
     }
 
-    /// Marks the number of a command as final.
-    fn finish(&mut self, numbered: &NumberedCommand) {
-        if Some(numbered.session) == *self.session.borrow() {
-            self.numbers.finish(numbered.seq);
+    /// Marks the numbers of these commands as final.
+    fn finish(&mut self, list: &[NumberedCommand]) {
+        let session = *self.session.borrow();
+        for numbered in list {
+            if Some(numbered.session) == session {
+                self.numbers.finish(numbered.seq);
+            }
         }
     }
 
@@ -756,7 +829,7 @@ impl<W: Way> Batcher<W> {
             let proposal = Proposal::Commands(Arc::clone(&package.list));
             let done = move |answer: Option<ProposeAnswer>| {
                 let Some(answer) = answer else {
-                    for caller in package.callers {
+                    for (caller, _) in package.callers {
                         caller.unknown("Raft stopped while the write was under way");
                     }
                     return tell(Event::Stopped);
@@ -811,9 +884,7 @@ impl<W: Way> Batcher<W> {
                 self.answering += usize::from(to_answer);
                 self.retry.delay = RETRY_DELAY_MIN;
                 self.progress.done();
-                for numbered in list.iter() {
-                    self.finish(numbered);
-                }
+                self.finish(&list);
             }
             Event::Refused(package, reason) => self.refused_by_all(package, reason),
             Event::DiskFull(package, reason) => self.after_disk_full(package, &reason),
@@ -830,7 +901,7 @@ impl<W: Way> Batcher<W> {
     /// Handles a package whose last proposal was refused, and so is in no log.
     fn refused_by_all(&mut self, package: Package, reason: String) {
         if !package.maybe_appended {
-            for caller in &package.callers {
+            for (caller, _) in &package.callers {
                 caller.claim.give_back();
             }
         }
@@ -852,23 +923,19 @@ impl<W: Way> Batcher<W> {
         }
         let mut list = Vec::new();
         let mut callers = Vec::new();
-        for (numbered, caller) in package.list.iter().zip(package.callers) {
-            if numbered.command.is_removal() {
+        let asked = package.asked;
+        for (caller, group) in package.into_groups() {
+            if group.iter().all(|numbered| numbered.command.is_removal()) {
                 caller.claim.give_back();
-                list.push(numbered.clone());
-                callers.push(caller);
+                callers.push((caller, group.len()));
+                list.extend(group);
             } else {
                 caller.answer(Err(WriteError::DiskFull(reason.to_owned())));
-                self.finish(numbered);
+                self.finish(&group);
             }
         }
         if !list.is_empty() {
-            let package = Package {
-                list: list.into(),
-                callers,
-                maybe_appended: false,
-                asked: package.asked,
-            };
+            let package = Package::new(list, callers, asked);
             self.keep_for_later(package, reason.to_owned());
         }
     }
@@ -883,26 +950,27 @@ impl<W: Way> Batcher<W> {
         }
         if package.maybe_appended {
             // An earlier proposal of the package may have been executed while the session was open.
-            for caller in package.callers {
+            for (caller, _) in package.callers {
                 caller.unknown("the session ended while the write was under way");
             }
             return;
         }
-        for (numbered, caller) in package.list.iter().zip(package.callers).rev() {
+        let groups: Vec<_> = package.into_groups().collect();
+        for (caller, group) in groups.into_iter().rev() {
             caller.claim.give_back();
-            let command = numbered.command.clone();
-            self.gathered.push_front(Waiting { command, caller });
+            let commands = group.into_iter().map(|numbered| numbered.command).collect();
+            self.gathered.push_front(Waiting { commands, caller });
         }
     }
 }
 
 impl Caller {
-    /// Claims the command for a proposal. Returns false if the caller has gone; the command is then in no log.
+    /// Claims the group for a proposal. Returns false if the caller has gone; the group is then in no log.
     fn propose(&self) -> bool {
         !self.reply.is_closed() && self.claim.propose()
     }
 
-    fn answer(self, result: Result<Reply, WriteError>) {
+    fn answer(self, result: Result<Vec<Reply>, WriteError>) {
         // A caller whose deadline has passed has dropped the receiver.
         let _ = self.reply.send(result);
     }
@@ -913,7 +981,7 @@ impl Caller {
 }
 
 /// The callers of a package and their results, to be sent when it is time.
-struct Answers(Vec<(Caller, Result<Reply, WriteError>)>);
+struct Answers(Vec<(Caller, Result<Vec<Reply>, WriteError>)>);
 
 impl Answers {
     fn give(self) {
@@ -950,20 +1018,12 @@ fn complete(package: Package, answer: ProposeAnswer) -> Result<Completed, Event>
     if replies.contains(&NumberedReply::SessionExpired) {
         return Err(Event::SessionExpired(package));
     }
-    let answers = package.callers.into_iter().zip(replies);
-    let answers = answers.map(|(caller, reply)| {
-        let answer = match reply {
-            NumberedReply::Applied(reply) => {
-                caller.claim.applied();
-                Ok(reply)
-            }
-            NumberedReply::BeyondWindow => Err(WriteError::NotProposed(
-                "too many writes of this node are without an answer".to_owned(),
-            )),
-            NumberedReply::Stale | NumberedReply::SessionExpired => {
-                Err(WriteError::Unknown("the reply was given up".to_owned()))
-            }
-        };
+    let mut replies = replies.into_iter();
+    let answers = package.callers.into_iter().map(|(caller, count)| {
+        let answer = group_answer(replies.by_ref().take(count));
+        if answer.is_ok() {
+            caller.claim.applied();
+        }
         (caller, answer)
     });
     Ok(Completed {
@@ -971,6 +1031,27 @@ fn complete(package: Package, answer: ProposeAnswer) -> Result<Completed, Event>
         answers: Answers(answers.collect()),
         list: package.list,
     })
+}
+
+/// Returns the replies to one group, or the error that stands for all of its commands.
+fn group_answer(replies: impl Iterator<Item = NumberedReply>) -> Result<Vec<Reply>, WriteError> {
+    let mut applied = Vec::new();
+    let mut is_beyond_window = false;
+    let mut is_given_up = false;
+    for reply in replies {
+        match reply {
+            NumberedReply::Applied(reply) => applied.push(reply),
+            NumberedReply::BeyondWindow => is_beyond_window = true,
+            NumberedReply::Stale | NumberedReply::SessionExpired => is_given_up = true,
+        }
+    }
+    match (is_beyond_window, is_given_up) {
+        (false, false) => Ok(applied),
+        (true, false) if applied.is_empty() => Err(WriteError::NotProposed(
+            "too many writes of this node are without an answer".to_owned(),
+        )),
+        _ => Err(WriteError::Unknown("the reply was given up".to_owned())),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -339,7 +339,20 @@ async fn wrongs(seed: u64, deduplicates: bool) -> Vec<String> {
                         register(&name)
                     };
                     let deadline = within(fake.random(1..300));
-                    outcomes.push((name, writer.write(command, deadline).await));
+                    if fake.random(0..3) > 0 {
+                        outcomes.push((name, writer.write(command, deadline).await));
+                        continue;
+                    }
+                    let names: Vec<_> = (0..fake.random(1..5))
+                        .map(|number| format!("{name}.{number}"))
+                        .collect();
+                    let group = names.iter().map(|name| register(name)).collect();
+                    let (replies, error) = writer.write_all(group, deadline).await;
+                    let left = names.len() - replies.len();
+                    assert_eq!(error.is_some(), left > 0);
+                    let replies = replies.into_iter().map(Ok);
+                    let errors = error.into_iter().flat_map(|error| vec![Err(error); left]);
+                    outcomes.extend(names.into_iter().zip(replies.chain(errors)));
                 }
                 outcomes
             })
@@ -602,6 +615,59 @@ async fn a_full_disk_refuses_what_needs_room_and_lets_removals_pass() {
     assert_eq!(refused, Err(expected));
     assert_eq!(removed, Ok(Reply::Done));
     assert_eq!((fake.executed("a"), fake.executed("r")), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_goes_into_one_entry_and_a_long_one_into_as_few_as_hold_it() {
+    let (fake, writer) = ready().await;
+    let names = |count: usize| {
+        let commands = (0..count).map(|number| register(&format!("n.{number}")));
+        commands.collect()
+    };
+    let count = ENTRY_COMMANDS_MAX + 7;
+    let (replies, error) = writer.write_all(names(count), within(5_000)).await;
+    assert_eq!((replies.len(), error), (count, None));
+    assert_eq!(lock(&fake.shared.log).proposals, [ENTRY_COMMANDS_MAX, 7]);
+
+    // By length: a command that is larger than an entry is alone in it.
+    let long = |len: usize| register(&"x".repeat(len));
+    let small = ENTRY_LEN_MAX / 2 - 100;
+    let group = vec![long(small), long(small - 1), long(ENTRY_LEN_MAX), long(1)];
+    let (replies, error) = writer.write_all(group, within(5_000)).await;
+    assert_eq!((replies.len(), error), (4, None));
+    assert_eq!(lock(&fake.shared.log).proposals[2..], [2, 1, 1]);
+
+    // One that no entry can hold ends the call, after those before it.
+    let group = vec![
+        register("before"),
+        long(COMMAND_LEN_MAX),
+        register("behind"),
+    ];
+    let (replies, error) = writer.write_all(group, within(5_000)).await;
+    assert_eq!(replies.len(), 1);
+    assert!(
+        matches!(error, Some(WriteError::NotProposed(_))),
+        "{error:?}"
+    );
+    assert_eq!((fake.executed("before"), fake.executed("behind")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_refused_as_a_whole_where_a_disk_is_full() {
+    let (fake, writer) = ready().await;
+    let removal = |name: &str| Command::Remove {
+        name: name.to_owned(),
+    };
+    fake.script(&[Fate::DiskFull]);
+    let mixed = vec![removal("r"), register("a")];
+    let (replies, error) = writer.write_all(mixed, within(500)).await;
+    assert!(replies.is_empty());
+    assert!(matches!(error, Some(WriteError::DiskFull(_))), "{error:?}");
+    assert_eq!((fake.executed("r"), fake.executed("a")), (0, 0));
+    fake.script(&[Fate::DiskFull]);
+    let removals = vec![removal("r"), removal("s")];
+    let (replies, error) = writer.write_all(removals, within(500)).await;
+    assert_eq!((replies.len(), error), (2, None));
 }
 
 #[test]
