@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares hearthd with the real name servers, on this machine, in one run.
 
-usage: scripts/measure.py [--rounds N] [--seconds N] [--names N] [--only lookup,register,start,million]
+usage: scripts/measure.py [--rounds N] [--seconds N] [--names N] [--only lookup,register,one,batch,start,million]
 
 Needs the optimised binaries (`make build`; CARGO_TARGET_DIR is honoured), the echo server
 (`cargo build --release -p hearth-cli --example tcp_echo`) and HEARTH_TEST_PYTHON. The servers take turns
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -63,6 +64,14 @@ class Server:
     def resident_mb(self):
         with open("/proc/%d/status" % self.process.pid) as status:
             return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1)) / 1024
+
+    def context_switches(self):
+        """Returns the number of context switches of all threads so far, voluntary or not."""
+        count = 0
+        for thread in os.listdir("/proc/%d/task" % self.process.pid):
+            with open("/proc/%d/task/%s/status" % (self.process.pid, thread)) as status:
+                count += sum(int(n) for n in re.findall(r"voluntary_ctxt_switches:\s+(\d+)", status.read()))
+        return count
 
     def stop(self):
         self.process.terminate()
@@ -159,6 +168,84 @@ def registrations(options, folder):
                 print("\n" + line.strip())
 
 
+def synced_appends(folder, seconds):
+    """Returns how many times a second one thread appends 512 bytes to a file and syncs it."""
+    path, block, count = os.path.join(folder, "synced"), b"x" * 512, 0
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        os.write(file, block)
+        os.fdatasync(file)
+        count += 1
+    rate = count / (time.monotonic() - began)
+    os.close(file)
+    os.remove(path)
+    return rate
+
+
+def one_client(options, folder):
+    """One client that registers one name after the other."""
+    servers = {"pyro4-ns": pyro4(), "hearthd -s memory": hearthd(),
+               "hearthd -s rocksdb:": hearthd("-s", "rocksdb:" + os.path.join(folder, "one"))}
+    switches = {name: [] for name in servers}
+    appends = []
+
+    def run(name, server):
+        if "rocksdb" in name:
+            appends.append(synced_appends(folder, options.seconds / 2))
+        counts = []
+
+        def sample():
+            # In the middle of the load, which has a warm-up and an end.
+            for pause in (options.seconds / 2, options.seconds / 4):
+                time.sleep(pause)
+                counts.append((time.monotonic(), server.context_switches()))
+
+        sampling = threading.Thread(target=sample)
+        sampling.start()
+        report = bench(server, "register", 1, options.seconds, "--protocol", "pyro4")
+        sampling.join()
+        (began, first), (ended, last) = counts
+        switches[name].append((last - first) / (ended - began) / report["operations_per_second"])
+        return report
+
+    try:
+        results = alternate(options.rounds, servers, run)
+    finally:
+        for server in servers.values():
+            server.stop()
+    median = table("Registrations of one client, one after the other", results, "pyro4-ns")
+    print("\n| server | context switches a call |\n|---|---:|")
+    for name, counts in switches.items():
+        print("| %s | %.1f |" % (name, statistics.median(counts)))
+    rate = statistics.median(appends)
+    print("\none thread that appends and syncs 512 bytes: %d/s; hearthd -s rocksdb: / that: %.2f" % (
+        rate, median["hearthd -s rocksdb:"] / rate))
+
+
+def batches(options):
+    """Batches of 1,000 registrations: sent as bytes that were encoded before, and by Pyro4's client."""
+    servers = {"pyro4-ns": pyro4(), "hearthd": hearthd()}
+    kinds = [[], ["--oneway"], ["--client"], ["--client", "--oneway"]]
+    load = os.path.join(ROOT, "scripts", "batch_load.py")
+    rates = {(name, tuple(kind)): [] for name in servers for kind in kinds}
+    try:
+        for _ in range(options.rounds):
+            for kind in kinds:
+                for name, server in servers.items():
+                    command = [PYTHON, "-W", "ignore", load, str(server.port), str(options.seconds)] + kind
+                    rates[name, tuple(kind)].append(float(subprocess.check_output(command)))
+    finally:
+        for server in servers.values():
+            server.stop()
+    print("\nRegistrations in batches of 1,000, memory store\n")
+    print("| load | pyro4-ns /s | hearthd /s | ratio |\n|---|---:|---:|---:|")
+    for kind in kinds:
+        theirs, ours = (statistics.median(rates[name, tuple(kind)]) for name in servers)
+        text = ("Pyro4's client" if "--client" in kind else "encoded before") + (", oneway" if "--oneway" in kind else "")
+        print("| %s | %d | %d | %.2f |" % (text, theirs, ours, ours / theirs))
+
+
 def starts(options, folder):
     rows = []
     for name, arguments in (("memory", []), ("rocksdb:, new", ["-s", "rocksdb:" + os.path.join(folder, "start")]),
@@ -207,7 +294,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--names", type=int, default=1_000_000)
-    parser.add_argument("--only", default="lookup,register,start,million")
+    parser.add_argument("--only", default="lookup,register,one,batch,start,million")
     options = parser.parse_args()
     print("%s, %d cores, Linux %s, %d rounds of %d s" % (
         platform.processor() or platform.machine(), os.cpu_count(), platform.release(), options.rounds, options.seconds))
@@ -218,6 +305,10 @@ def main():
                 lookups(options)
             elif part == "register":
                 registrations(options, folder)
+            elif part == "one":
+                one_client(options, folder)
+            elif part == "batch":
+                batches(options)
             elif part == "start":
                 starts(options, folder)
             elif part == "million":
