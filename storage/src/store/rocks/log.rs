@@ -306,7 +306,9 @@ impl RocksLog {
         self.shared.syncer.count();
         let done = AssertUnwindSafe(|| done(Ok(())));
         if std::panic::catch_unwind(done).is_err() {
-            self.database().health.fail("a callback of a write panicked");
+            self.database()
+                .health
+                .fail("a callback of a write panicked");
         }
         Ok(())
     }
