@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use stateright::{Checker, Model, Property};
 
 use super::*;
-use crate::write::Numbers;
+use crate::write::batcher::Numbers;
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 

@@ -1,16 +1,19 @@
 //! Tests of the writer over a network that loses, delays and repeats messages, and with leaders that change.
 //! Time is virtual, so that every deadline and pause can be checked to the millisecond.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use hearth_storage::IfTaken;
 
+use super::batcher::{ANSWERING_COUNT_MAX, DRAIN_DURATION_MAX, Numbers};
 use super::*;
 use crate::leader::contact::Contact;
-use crate::store::session::{Admission, Sessions};
+use crate::rpc::message::{ProposalRecord, ProposeAnswer};
+use crate::store::session::{Admission, Sessions, WINDOW};
+use crate::types::{NumberedReply, Proposal};
 
 const ME: u64 = 1;
 
